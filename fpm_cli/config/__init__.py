@@ -1,0 +1,1 @@
+"""Configuration: a frozen, validated object, and the origin of each of its values."""

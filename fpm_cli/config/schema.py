@@ -1,0 +1,137 @@
+"""The configuration of one run: frozen pydantic models, unknown keys refused.
+
+A preset file, a user's `--config` file, `FPM_*` variables and `--set` flags are merged as plain
+dictionaries (`fpm_cli.config.resolve`) and validated here once; below the command line only these
+typed objects travel. Sizes are in tokens, sequences or elements as the name says.
+"""
+
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+
+Family = Literal["gpt", "bert", "encdec"]
+Language = Literal["en", "zh"]
+TokenizerKind = Literal["gpt-en", "gpt-zh", "t5-zh", "t5-en", "bert-en", "bert-zh"]
+NormPlacement = Literal["pre", "post", "deepnorm"]
+CorpusSource = Literal["pile", "wudao", "stc"]
+
+
+class Frozen(BaseModel):
+    """Base of every configuration object: immutable, and a misspelt key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ModelConfig(Frozen):
+    """The architecture, enough to count every parameter without building anything.
+
+    `num_layers` is what Table 2 prints: for `encdec` it counts both stacks together.
+    """
+
+    num_layers: PositiveInt
+    hidden_size: PositiveInt
+    num_heads: PositiveInt
+    head_size: PositiveInt
+    ffn_size: PositiveInt
+    vocab_size: PositiveInt
+    max_positions: int = Field(ge=0, description="learned positions; 0 for relative position bias")
+    norm_placement: NormPlacement = "pre"
+    norm_epsilon: PositiveFloat
+    init_std: PositiveFloat = Field(description="standard deviation of every weight matrix at initialisation")
+    residual_init_scaled: bool = Field(True, description="projections into the residual stream by 1/sqrt(2L)")
+    dropout: float = Field(0.1, ge=0, lt=1)
+
+    @property
+    def attention_size(self) -> int:
+        """Width of queries, keys and values over all heads."""
+        return self.num_heads * self.head_size
+
+
+class TrainConfig(Frozen):
+    """The objective's lengths, the optimizer, the schedule and the pace of checkpoints."""
+
+    sequence_length: PositiveInt = Field(description="tokens per sample (encoder tokens for encdec)")
+    decoder_length: int = Field(0, ge=0, description="decoder tokens per sample, encdec only")
+    global_batch: PositiveInt = Field(description="sequences per optimizer step over all devices")
+    micro_batch: PositiveInt = Field(description="sequences per device and forward pass, at most")
+    steps: PositiveInt
+    lr: PositiveFloat
+    min_lr: float = Field(0.0, ge=0)
+    schedule: Literal["cosine", "linear", "inverse-sqrt", "constant"]
+    warmup_steps: int = Field(ge=0)
+    weight_decay: float = Field(0.01, ge=0)
+    beta1: float = Field(0.9, ge=0, lt=1)
+    beta2: float = Field(0.999, ge=0, lt=1)
+    adam_epsilon: PositiveFloat = 1e-8
+    clip_norm: PositiveFloat = 1.0
+    seed: int = Field(1234, ge=0, lt=2**31)
+    eval_every: PositiveInt = 1000
+    eval_samples: PositiveInt = Field(256, description="validation sequences scored at each evaluation")
+    save_every: PositiveInt = 1000
+    log_every: PositiveInt = 10
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.min_lr > self.lr:
+            raise ValueError(f"min_lr {self.min_lr} is above lr {self.lr}")
+        return self
+
+
+class EngineConfig(Frozen):
+    """How the step runs: precision, sharding, recomputation. None of it changes what is learnt."""
+
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        "auto", description="auto: bf16 on GPUs that have it, fp32 on CPU"
+    )
+    zero_stage: Literal[0, 1, 2, 3] = 1
+    offload: Literal["none", "optimizer", "parameters"] = "none"
+    recompute: Literal["none", "full"] = Field("full", description="full: one checkpoint per layer")
+    timeout_seconds: PositiveFloat = Field(600.0, description="a collective that waits longer fails")
+    deepspeed: dict[str, Any] = Field(default_factory=dict, description="passed through, merged last")
+
+
+class PaperFacts(Frozen):
+    """What the paper prints about the model, kept apart from what the architecture gives."""
+
+    params: str = Field(description="as printed in Table 2")
+    hours: PositiveFloat = Field(description="Table 4")
+    steps: PositiveInt = Field(description="Table 4")
+    gpus: PositiveInt = Field(description="Table 4")
+    eflops: PositiveInt = Field(description="Table 4, as printed")
+
+
+class RunConfig(Frozen):
+    """One preset, or one run: everything that decides what is trained and how."""
+
+    name: str
+    family: Family
+    language: Language
+    tokenizer: TokenizerKind
+    corpus: CorpusSource
+    corpus_size: str = Field(description="as printed in Table 2")
+    proxy: bool = False
+    model: ModelConfig
+    train: TrainConfig
+    engine: EngineConfig = EngineConfig()
+    paper: PaperFacts | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.family == "encdec":
+            if self.model.num_layers % 2:
+                raise ValueError(f"model.num_layers {self.model.num_layers}: two stacks need an even number")
+            if not self.train.decoder_length:
+                raise ValueError("train.decoder_length: the encoder-decoder family needs one")
+            if self.model.norm_placement == "post":
+                raise ValueError(
+                    "model.norm_placement 'post': the encoder-decoder family has pre or deepnorm"
+                )
+        else:
+            if self.train.sequence_length > self.model.max_positions:
+                raise ValueError(
+                    f"train.sequence_length {self.train.sequence_length} is above "
+                    f"model.max_positions {self.model.max_positions}"
+                )
+            if self.train.decoder_length:
+                raise ValueError(f"train.decoder_length: the {self.family} family has no decoder of its own")
+        return self

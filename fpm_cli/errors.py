@@ -1,0 +1,60 @@
+"""The errors a user can meet, each with the exit status that scripts rely on.
+
+An error says what, where and the likely mend, in a line or two. `fpm_cli.cli.app.main` prints it
+and exits with `exit_status`; everything else that is raised is a bug and exits 1.
+"""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class FpmError(Exception):
+    """Something failed, and the message is meant for the user."""
+
+    exit_status = 1
+
+
+class UsageError(FpmError):
+    """A wrong flag, value or configuration key."""
+
+    exit_status = 2
+
+
+class MissingError(FpmError):
+    """Data, a tokenizer or a dependency that is not there."""
+
+    exit_status = 3
+
+
+class OutOfMemoryError(FpmError):
+    """The model does not fit into the memory at hand."""
+
+    exit_status = 4
+
+
+class DivergedError(FpmError):
+    """Training produced a non-finite loss or state."""
+
+    exit_status = 5
+
+
+class DamagedError(FpmError):
+    """A checkpoint, corpus or tokenizer is damaged, or does not match what it is used with."""
+
+    exit_status = 6
+
+
+class StoppedError(FpmError):
+    """A signal stopped the work after a saved state; it can be resumed."""
+
+    exit_status = 75
+
+
+def did_you_mean(wrong: str, known: Iterable[str]) -> str:
+    """Return `; did you mean 'x'?` for the nearest known name, or an empty string.
+
+    Names are compared without regard to case, so that `cpm-x-l` finds `CPM-X-L`.
+    """
+    by_lower = {name.lower(): name for name in known}
+    near = get_close_matches(wrong.lower(), by_lower, n=1, cutoff=0.6)
+    return f"; did you mean {by_lower[near[0]]!r}?" if near else ""
