@@ -1,0 +1,89 @@
+"""BERT: a bidirectional encoder trained on masked words and sentence order.
+
+After NVIDIA/Megatron-LM v2.5 (pre-LN with a final LN); with post-LN it is the BERT of 2018.
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fpm_cli.config.schema import ModelConfig
+from fpm_cli.models.blocks import LossTerm, Stack, Style, masked_cross_entropy
+
+NUM_TOKEN_TYPES = 2
+
+
+class MaskedLMHead(nn.Module):
+    """Dense + GELU + LN, then a decoder tied to the token embedding with a bias of its own."""
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+        self.norm = nn.LayerNorm(config.hidden_size, eps=config.norm_epsilon)
+        self.bias = nn.Parameter(torch.empty(config.vocab_size))
+
+    def forward(self, hidden: Tensor, embedding: Tensor) -> Tensor:
+        """Hidden (..., H), embedding (V, H) -> logits (..., V)."""
+        return F.linear(self.norm(F.gelu(self.dense(hidden))), embedding, self.bias)
+
+
+class Encoded(NamedTuple):
+    """What the encoder gives: every position, and the pooled `[CLS]`."""
+
+    hidden: Tensor  # (B, S, H)
+    pooled: Tensor  # (B, H)
+
+
+class BERT(nn.Module):
+    """Batch -> `{"mlm": LossTerm, "sentence_order": LossTerm}`; `encode` for everything built on top."""
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        style = Style(
+            bias=True,
+            gated=False,
+            rms_norm=False,
+            activation=F.gelu,
+            score_scale=1 / math.sqrt(config.head_size),
+            alpha=(2 * config.num_layers) ** 0.25,
+            beta=(8 * config.num_layers) ** -0.25,
+        )
+        h = config.hidden_size
+        self.tokens = nn.Embedding(config.vocab_size, h)
+        self.positions = nn.Embedding(config.max_positions, h)
+        self.token_types = nn.Embedding(NUM_TOKEN_TYPES, h)
+        pre = config.norm_placement == "pre"
+        self.embedding_norm = nn.Identity() if pre else nn.LayerNorm(h, eps=config.norm_epsilon)
+        self.dropout = nn.Dropout(config.dropout)
+        self.encoder = Stack(config, style, config.num_layers)
+        self.pooler = nn.Linear(h, h)
+        self.mlm_head = MaskedLMHead(config)
+        self.sentence_order_head = nn.Linear(h, 2)
+
+    def encode(self, tokens: Tensor, token_types: Tensor, attention_mask: Tensor) -> Encoded:
+        """Tokens, types (B, S) int64, mask (B, S) bool (True: a real token)."""
+        positions = torch.arange(tokens.shape[1], device=tokens.device)
+        x = self.tokens(tokens) + self.positions(positions) + self.token_types(token_types)
+        keep = attention_mask[:, None, None, :]  # (B, 1, 1, S): keys that may be seen
+        hidden = self.encoder(self.dropout(self.embedding_norm(x)), keep, False)
+        return Encoded(hidden, torch.tanh(self.pooler(hidden[:, 0])))
+
+    def logits(self, tokens: Tensor, token_types: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Masked-word logits (B, S, V) at every position, and sentence-order logits (B, 2)."""
+        hidden, pooled = self.encode(tokens, token_types, attention_mask)
+        return self.mlm_head(hidden, self.tokens.weight), self.sentence_order_head(pooled)
+
+    def forward(self, batch: dict[str, Tensor]) -> dict[str, LossTerm]:
+        """Both losses; the vocabulary is scored only at the masked positions."""
+        hidden, pooled = self.encode(batch["tokens"], batch["token_types"], batch["attention_mask"])
+        chosen = batch["loss_mask"] > 0  # (B, S)
+        words = self.mlm_head(hidden[chosen], self.tokens.weight)  # (masked, V)
+        order = self.sentence_order_head(pooled)  # (B, 2)
+        every = torch.ones_like(order[:, 0])  # (B,)
+        return {
+            "mlm": masked_cross_entropy(words, batch["labels"][chosen], batch["loss_mask"][chosen]),
+            "sentence_order": masked_cross_entropy(order, batch["sentence_order"], every),
+        }

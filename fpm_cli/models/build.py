@@ -1,0 +1,37 @@
+"""From a configuration to a network: on the `meta` device in a moment, or with real, seeded weights."""
+
+import torch
+from torch import nn
+
+from fpm_cli.config.schema import RunConfig
+from fpm_cli.models.bert import BERT
+from fpm_cli.models.blocks import Stack
+from fpm_cli.models.encdec import EncoderDecoder
+from fpm_cli.models.gpt import GPT
+from fpm_cli.models.initialise import initialise
+
+FAMILIES: dict[str, type[GPT] | type[BERT] | type[EncoderDecoder]] = {
+    "gpt": GPT,
+    "bert": BERT,
+    "encdec": EncoderDecoder,
+}
+
+
+def build_skeleton(config: RunConfig) -> nn.Module:
+    """The network on the `meta` device: shapes only, no memory."""
+    with torch.device("meta"):
+        model = FAMILIES[config.family](config.model)
+    for module in model.modules():
+        if isinstance(module, Stack):
+            module.recompute = config.engine.recompute == "full"
+    return model
+
+
+def build_model(
+    config: RunConfig, *, device: torch.device | str = "cpu", seed: int | None = None
+) -> nn.Module:
+    """The network with initial weights, a pure function of the configuration and the seed."""
+    model = build_skeleton(config).to_empty(device=device)
+    generator = torch.Generator(device).manual_seed(config.train.seed if seed is None else seed)
+    initialise(model, config.model, generator)
+    return model
