@@ -45,6 +45,7 @@ class Attention(nn.Module):
         self.num_heads, self.head_size = config.num_heads, config.head_size
         self.scale, self.dropout = style.score_scale, config.dropout
         h, a = config.hidden_size, config.attention_size
+        self.attention_size = a
         if cross:
             self.query = nn.Linear(h, a, bias=style.bias)
             self.key_value = nn.Linear(h, 2 * a, bias=style.bias)

@@ -27,11 +27,9 @@ def build_skeleton(config: RunConfig) -> nn.Module:
     return model
 
 
-def build_model(
-    config: RunConfig, *, device: torch.device | str = "cpu", seed: int | None = None
-) -> nn.Module:
-    """The network with initial weights, a pure function of the configuration and the seed."""
+def build_model(config: RunConfig, device: torch.device | str = "cpu") -> nn.Module:
+    """The network with initial weights, a pure function of the configuration (its seed included)."""
     model = build_skeleton(config).to_empty(device=device)
-    generator = torch.Generator(device).manual_seed(config.train.seed if seed is None else seed)
+    generator = torch.Generator(device).manual_seed(config.train.seed)
     initialise(model, config.model, generator)
     return model

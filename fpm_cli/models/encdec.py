@@ -33,7 +33,7 @@ class RelativeBias(nn.Module):
         device = self.table.weight.device
         queries, keys = torch.arange(num_queries, device=device), torch.arange(num_keys, device=device)
         offset = keys[None, :] - queries[:, None]  # (Q, K): how far ahead the key stands
-        bias = self.table(self._bucket(offset)).permute(2, 0, 1)[None]
+        bias: Tensor = self.table(self._bucket(offset)).permute(2, 0, 1)[None]
         return bias if self.bidirectional else bias.masked_fill(offset > 0, float("-inf"))
 
     def _bucket(self, offset: Tensor) -> Tensor:

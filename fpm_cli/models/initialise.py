@@ -59,11 +59,10 @@ def _initialise_branches(stack: Stack, config: ModelConfig, generator: torch.Gen
 
 def _deepnorm_attention(branch: Attention, beta: float, generator: torch.Generator) -> None:
     """Queries and keys with gain 1; values and the output projection with gain beta."""
-    packed = (
-        (branch.query.weight, branch.key_value.weight) if branch.cross else (branch.query_key_value.weight,)
-    )
-    size = branch.num_heads * branch.head_size
-    *queries_and_keys, values = [part for weight in packed for part in weight.split(size)]
+    packed = [branch.query, branch.key_value] if branch.cross else [branch.query_key_value]
+    *queries_and_keys, values = [
+        part for linear in packed for part in linear.weight.unflatten(0, (-1, branch.attention_size))
+    ]
     for part in queries_and_keys:
         _xavier(part, 1.0, generator)
     _xavier(values, beta, generator)
