@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fpm_cli.config.schema import ModelConfig
-from fpm_cli.models.blocks import LossTerm, Stack, Style, masked_cross_entropy
+from fpm_cli.models.blocks import Stack, Style, summed_cross_entropy
 
 NUM_TOKEN_TYPES = 2
 
@@ -38,7 +38,7 @@ class Encoded(NamedTuple):
 
 
 class BERT(nn.Module):
-    """Batch -> `{"mlm": LossTerm, "sentence_order": LossTerm}`; `encode` for everything built on top."""
+    """Batch -> `{"mlm": "sentence_order": LossTerm}`; `encode` for everything built on top."""
 
     def __init__(self, config: ModelConfig):
         super().__init__()
@@ -76,7 +76,7 @@ class BERT(nn.Module):
         hidden, pooled = self.encode(tokens, token_types, attention_mask)
         return self.mlm_head(hidden, self.tokens.weight), self.sentence_order_head(pooled)
 
-    def forward(self, batch: dict[str, Tensor]) -> dict[str, LossTerm]:
+    def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Both losses; the vocabulary is scored only at the masked positions."""
         hidden, pooled = self.encode(batch["tokens"], batch["token_types"], batch["attention_mask"])
         chosen = batch["loss_mask"] > 0  # (B, S)
@@ -84,6 +84,6 @@ class BERT(nn.Module):
         order = self.sentence_order_head(pooled)  # (B, 2)
         every = torch.ones_like(order[:, 0])  # (B,)
         return {
-            "mlm": masked_cross_entropy(words, batch["labels"][chosen], batch["loss_mask"][chosen]),
-            "sentence_order": masked_cross_entropy(order, batch["sentence_order"], every),
+            "mlm": summed_cross_entropy(words, batch["labels"][chosen], batch["loss_mask"][chosen]),
+            "sentence_order": summed_cross_entropy(order, batch["sentence_order"], every),
         }

@@ -5,7 +5,6 @@ Shapes: B batch, S sequence (Q queries, K keys), H hidden size, N heads, D head 
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -14,13 +13,6 @@ from torch.utils.checkpoint import checkpoint
 
 from fpm_cli.config.schema import ModelConfig
 from fpm_cli.ops.attention import attention
-
-
-class LossTerm(NamedTuple):
-    """One part of the objective as a sum over its predictions, so that shards add up exactly."""
-
-    total: Tensor  # (), float32, nats
-    num_predictions: Tensor  # (), float32
 
 
 @dataclass(frozen=True)
@@ -175,11 +167,14 @@ def tanh_gelu(x: Tensor) -> Tensor:
     return F.gelu(x, approximate="tanh")
 
 
-def masked_cross_entropy(logits: Tensor, labels: Tensor, mask: Tensor) -> LossTerm:
-    """Cross-entropy in float32, summed where `mask` is 1.
+def summed_cross_entropy(logits: Tensor, labels: Tensor, mask: Tensor) -> Tensor:
+    """Cross-entropy in float32 and nats, summed where `mask` is 1; () float32.
+
+    A sum, not a mean: the engine divides by the number of predictions of the whole global batch, so
+    that the loss does not depend on how the batch is split over micro-batches and ranks.
 
     Args:
         logits: (..., V); `labels` (...) int64; `mask` (...) float32.
     """
     each = F.cross_entropy(logits.flatten(0, -2).float(), labels.flatten(), reduction="none")
-    return LossTerm((each * mask.flatten()).sum(), mask.sum())
+    return (each * mask.flatten()).sum()

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fpm_cli.config.schema import ModelConfig
-from fpm_cli.models.blocks import LossTerm, Stack, Style, masked_cross_entropy, tanh_gelu
+from fpm_cli.models.blocks import Stack, Style, summed_cross_entropy, tanh_gelu
 
 NUM_BUCKETS = 32
 MAX_DISTANCE = 128
@@ -51,7 +51,7 @@ class RelativeBias(nn.Module):
 
 
 class EncoderDecoder(nn.Module):
-    """Batch -> `{"lm": LossTerm}`; `num_layers` counts both stacks, half each."""
+    """Batch -> summed next-token loss; `num_layers` counts both stacks, half each."""
 
     def __init__(self, config: ModelConfig):
         super().__init__()
@@ -77,11 +77,16 @@ class EncoderDecoder(nn.Module):
         hidden = self.decoder(x, bias, False, memory, memory_mask[:, None, None, :])
         return self.head(hidden)  # type: ignore[no-any-return]
 
-    def forward(self, batch: dict[str, Tensor]) -> dict[str, LossTerm]:
-        """The loss of the target tokens given the corrupted input."""
+    def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The summed loss of the target tokens given the corrupted input."""
         memory = self.encode(batch["encoder_tokens"], batch["encoder_mask"])
         logits = self.decode(batch["decoder_tokens"], memory, batch["encoder_mask"])
-        return {"lm": masked_cross_entropy(logits, batch["labels"], batch["loss_mask"])}
+        return {"lm": summed_cross_entropy(logits, batch["labels"], batch["loss_mask"])}
+
+    @staticmethod
+    def num_predictions(batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """How many predictions each summed loss of `forward` adds up."""
+        return {"lm": batch["loss_mask"].sum()}
 
 
 def _encoder_style(depth: int) -> Style:

@@ -10,11 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fpm_cli.config.schema import ModelConfig
-from fpm_cli.models.blocks import LossTerm, Stack, Style, masked_cross_entropy, tanh_gelu
+from fpm_cli.models.blocks import Stack, Style, summed_cross_entropy, tanh_gelu
 
 
 class GPT(nn.Module):
-    """Batch -> `{"lm": LossTerm}`; `logits(tokens)` for scoring and generation."""
+    """Batch -> summed next-token loss; `logits(tokens)` for scoring and generation."""
 
     def __init__(self, config: ModelConfig):
         super().__init__()
@@ -42,6 +42,11 @@ class GPT(nn.Module):
         """Tokens (B, S) int64 -> logits of the next token (B, S, V)."""
         return F.linear(self.hidden(tokens), self.tokens.weight)
 
-    def forward(self, batch: dict[str, Tensor]) -> dict[str, LossTerm]:
-        """`tokens`, `labels`, `loss_mask` (B, S) -> the next-token loss."""
-        return {"lm": masked_cross_entropy(self.logits(batch["tokens"]), batch["labels"], batch["loss_mask"])}
+    def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """`tokens`, `labels`, `loss_mask` (B, S) -> the summed next-token loss."""
+        return {"lm": summed_cross_entropy(self.logits(batch["tokens"]), batch["labels"], batch["loss_mask"])}
+
+    @staticmethod
+    def num_predictions(batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """How many predictions each summed loss of `forward` adds up."""
+        return {"lm": batch["loss_mask"].sum()}

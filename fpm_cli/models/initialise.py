@@ -61,7 +61,9 @@ def _deepnorm_attention(branch: Attention, beta: float, generator: torch.Generat
     """Queries and keys with gain 1; values and the output projection with gain beta."""
     packed = [branch.query, branch.key_value] if branch.cross else [branch.query_key_value]
     *queries_and_keys, values = [
-        part for linear in packed for part in linear.weight.unflatten(0, (-1, branch.attention_size))
+        part
+        for linear in packed
+        for part in linear.weight.view(-1, branch.attention_size, linear.in_features)
     ]
     for part in queries_and_keys:
         _xavier(part, 1.0, generator)
