@@ -38,7 +38,7 @@ class Encoded(NamedTuple):
 
 
 class BERT(nn.Module):
-    """Batch -> `{"mlm": "sentence_order": LossTerm}`; `encode` for everything built on top."""
+    """Batch -> summed losses `mlm` and `sentence_order`; `encode` for everything built on top."""
 
     def __init__(self, config: ModelConfig):
         super().__init__()
@@ -77,7 +77,7 @@ class BERT(nn.Module):
         return self.mlm_head(hidden, self.tokens.weight), self.sentence_order_head(pooled)
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Both losses; the vocabulary is scored only at the masked positions."""
+        """Both summed losses; the vocabulary is scored only at the masked positions."""
         hidden, pooled = self.encode(batch["tokens"], batch["token_types"], batch["attention_mask"])
         chosen = batch["loss_mask"] > 0  # (B, S)
         words = self.mlm_head(hidden[chosen], self.tokens.weight)  # (masked, V)
@@ -86,4 +86,12 @@ class BERT(nn.Module):
         return {
             "mlm": summed_cross_entropy(words, batch["labels"][chosen], batch["loss_mask"][chosen]),
             "sentence_order": summed_cross_entropy(order, batch["sentence_order"], every),
+        }
+
+    @staticmethod
+    def num_predictions(batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """How many predictions each summed loss of `forward` adds up."""
+        return {
+            "mlm": batch["loss_mask"].sum(),
+            "sentence_order": torch.tensor(float(len(batch["tokens"])), device=batch["tokens"].device),
         }
