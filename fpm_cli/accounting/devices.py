@@ -1,0 +1,119 @@
+"""Devices and their limits: the vendors' figures in `devices.toml`, and this machine's own processor."""
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+from fpm_cli.config.schema import RunConfig
+from fpm_cli.errors import UsageError, did_you_mean
+
+Precision = Literal["fp32", "bf16", "fp16"]
+CPU = "cpu"
+PAPER_DEVICE = "A100-40"  # section 4.2: "A100 SXM3 40GB"
+
+
+@dataclass(frozen=True)
+class Device:
+    """One accelerator or this machine. Units are FLOP/s, bytes, bytes/s, watts; None: not known."""
+
+    name: str
+    source: str
+    peak_flops: Mapping[str, float]  # dense, by dtype
+    memory_bytes: int
+    bandwidth: float | None
+    link_bandwidth: float | None  # one direction, between devices of a server
+    devices_per_server: int
+    watts: float | None
+
+    @property
+    def is_cpu(self) -> bool:
+        """Whether this is the machine's processor: ranks share its memory and its peak is measured."""
+        return self.name == CPU
+
+    def peak(self, precision: Precision) -> float | None:
+        """Dense peak in FLOP/s for matrix products of that precision, or None if not known."""
+        return self.peak_flops.get(precision)
+
+
+@cache
+def _vendor_devices() -> dict[str, Device]:
+    table = tomllib.loads(Path(__file__).with_name("devices.toml").read_text(encoding="utf-8"))
+    return {
+        name: Device(
+            name=name,
+            source=entry["source"],
+            peak_flops={dtype: tflops * 1e12 for dtype, tflops in entry["peak_tflops"].items()},
+            memory_bytes=int(entry["memory_gb"] * 1e9),
+            bandwidth=entry["bandwidth_gb_s"] * 1e9,
+            link_bandwidth=entry["link_gb_s"] * 1e9,
+            devices_per_server=entry["devices_per_server"],
+            watts=entry["watts"],
+        )
+        for name, entry in table.items()
+    }
+
+
+def device_names() -> tuple[str, ...]:
+    """Every name that `find_device` knows."""
+    return (*_vendor_devices(), CPU)
+
+
+def find_device(name: str) -> Device:
+    """The device of that name, in any case; `cpu` is this machine.
+
+    Raises:
+        UsageError: no such device; names the nearest one.
+    """
+    if name.lower() == CPU:
+        return this_machine()
+    by_lower = {known.lower(): device for known, device in _vendor_devices().items()}
+    if name.lower() not in by_lower:
+        hint = did_you_mean(name, device_names()) or f"; known: {', '.join(device_names())}"
+        raise UsageError(f"no device is called {name!r}{hint}")
+    return by_lower[name.lower()]
+
+
+def this_machine() -> Device:
+    """This machine's processor: memory that is available now; the peak is unknown until it is calibrated."""
+    import psutil
+
+    return Device(
+        name=CPU,
+        source="this machine: available memory as the system reports it; speed unknown until calibrated",
+        peak_flops={},
+        memory_bytes=psutil.virtual_memory().available,
+        bandwidth=None,
+        link_bandwidth=None,
+        devices_per_server=1,
+        watts=None,
+    )
+
+
+def resolve_precision(config: RunConfig, device: Device) -> Precision:
+    """What `engine.precision = "auto"` means on that device: bf16 where it has it, else fp32."""
+    if config.engine.precision != "auto":
+        return config.engine.precision
+    return "bf16" if "bf16" in device.peak_flops else "fp32"
+
+
+def identify(device_name: str) -> Device | None:
+    """The vendor's entry for a name as a driver prints it (`NVIDIA A100-SXM4-40GB`), or None."""
+    text = device_name.upper()
+    for marks, name in (
+        (("A100", "80GB"), "A100-80"),
+        (("A100",), "A100-40"),
+        (("H100",), "H100"),
+        (("H200",), "H200"),
+        (("B200",), "B200"),
+        (("3090",), "RTX-3090"),
+        (("4090",), "RTX-4090"),
+        (("V100",), "V100"),
+        (("L40S",), "L40S"),
+        (("MI300X",), "MI300X"),
+    ):
+        if all(mark in text for mark in marks):
+            return _vendor_devices()[name]
+    return None

@@ -1,0 +1,137 @@
+"""FLOPs of a training step from the structure: matrix multiplications, 2 FLOPs a multiply-add.
+
+Three conventions, never mixed and always named:
+
+1. *peak budget*: seconds x devices x the device's dense peak. What Table 4 of the paper prints.
+2. *model FLOPs*: what forward and backward need, nothing computed twice. MFU divides this.
+3. *hardware FLOPs*: model FLOPs plus what recomputation repeats. HFU divides this.
+
+The backward pass of a matrix product needs two products of the same size, so a step is three
+forwards; full recomputation repeats the layers' forward, not the embedding's and not the heads'.
+Causal attention is counted in full, as Narayanan et al. 2021 (Megatron-LM, arXiv:2104.04473) and
+Chowdhery et al. 2022 (PaLM, appendix B) do; `causal="halved"` gives the part above the diagonal away.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from fpm_cli.config.schema import RunConfig
+
+Causal = Literal["full", "halved"]
+MASKED_SHARE = 0.15  # of a BERT sequence; the vocabulary's logits exist only there
+SENTENCE_ORDERS = 2
+
+
+@dataclass(frozen=True)
+class ForwardFlops:
+    """One sample's forward pass by part. `attention` is scores and weighted sums, without projections."""
+
+    projections: int
+    attention: int
+    heads: int
+
+    @property
+    def layers(self) -> int:
+        """What full recomputation repeats."""
+        return self.projections + self.attention
+
+    @property
+    def total(self) -> int:
+        """The whole forward pass."""
+        return self.layers + self.heads
+
+
+@dataclass(frozen=True)
+class StepFlops:
+    """One optimizer step over the global batch: convention 2 and convention 3."""
+
+    model: int
+    hardware: int
+    tokens: int
+
+    @property
+    def model_per_token(self) -> float:
+        """Model FLOPs a token, encoder and decoder tokens alike."""
+        return self.model / self.tokens
+
+
+def masked_positions(sequence_length: int) -> int:
+    """How many positions of a BERT sequence are predicted."""
+    return int(MASKED_SHARE * sequence_length)
+
+
+def tokens_per_sample(config: RunConfig) -> int:
+    """Positions that the layers process for one sample: encoder and decoder together."""
+    return config.train.sequence_length + config.train.decoder_length
+
+
+def forward_flops(
+    config: RunConfig, *, predicted_positions: int | None = None, causal: Causal = "full"
+) -> ForwardFlops:
+    """FLOPs of one sample's forward pass.
+
+    Args:
+        config: the run; lengths come from `train`, so padded and packed samples cost the same.
+        predicted_positions: BERT only, positions whose vocabulary logits are computed;
+            by default the masked ones.
+        causal: whether a causal score matrix counts in full or as its lower half.
+    """
+    if config.family == "encdec":
+        return _encdec(config, causal)
+    model, s = config.model, config.train.sequence_length
+    h, a, f = model.hidden_size, model.attention_size, model.ffn_size
+    projections = model.num_layers * s * (2 * h * 3 * a + 2 * a * h + 2 * 2 * h * f)
+    attention = model.num_layers * _attention(s, s, a)
+    if config.family == "gpt":
+        heads = 2 * s * h * model.vocab_size
+        return ForwardFlops(projections, attention // 2 if causal == "halved" else attention, heads)
+    predicted = masked_positions(s) if predicted_positions is None else predicted_positions
+    masked_lm = predicted * (2 * h * h + 2 * h * model.vocab_size)
+    sentence_order = 2 * h * h + 2 * h * SENTENCE_ORDERS  # pooler and classifier, on [CLS] only
+    return ForwardFlops(projections, attention, masked_lm + sentence_order)
+
+
+def _encdec(config: RunConfig, causal: Causal) -> ForwardFlops:
+    model, s_e, s_d = config.model, config.train.sequence_length, config.train.decoder_length
+    d, a, f = model.hidden_size, model.attention_size, model.ffn_size
+    layers = model.num_layers // 2  # in each stack
+    gated_mlp = 3 * d * f
+    encoder = 2 * s_e * (4 * d * a + gated_mlp)
+    decoder = 2 * s_d * (4 * d * a + 2 * d * a + gated_mlp) + 2 * s_e * 2 * d * a  # cross: q, o; k, v
+    own = _attention(s_d, s_d, a)
+    attention = _attention(s_e, s_e, a) + (own // 2 if causal == "halved" else own) + _attention(s_d, s_e, a)
+    return ForwardFlops(layers * (encoder + decoder), layers * attention, 2 * s_d * d * model.vocab_size)
+
+
+def _attention(queries: int, keys: int, width: int) -> int:
+    """Scores and weighted sums over all heads."""
+    return 2 * 2 * queries * keys * width
+
+
+def step_flops(
+    config: RunConfig, *, predicted_positions: int | None = None, causal: Causal = "full"
+) -> StepFlops:
+    """FLOPs of one optimizer step over `train.global_batch` samples, under `engine.recompute`."""
+    forward = forward_flops(config, predicted_positions=predicted_positions, causal=causal)
+    batch = config.train.global_batch
+    model = 3 * batch * forward.total
+    repeated = batch * forward.layers if config.engine.recompute == "full" else 0
+    return StepFlops(model, model + repeated, batch * tokens_per_sample(config))
+
+
+def published_step_flops(config: RunConfig) -> int:
+    """Model FLOPs of a step as papers count them: Narayanan et al. 2021, section 3, no recomputation.
+
+    72 B s L h^2 (1 + s/6h + V/12Lh) for GPT and BERT, whose reference code (Megatron-LM v2.5)
+    computes the vocabulary's logits at every position; the structure's own count for `encdec`.
+    """
+    if config.family == "encdec":
+        return step_flops(config).model
+    model, train = config.model, config.train
+    b, s, layers, h = train.global_batch, train.sequence_length, model.num_layers, model.hidden_size
+    return 72 * b * s * layers * h**2 + 12 * b * s**2 * layers * h + 6 * b * s * h * model.vocab_size
+
+
+def peak_budget_flops(seconds: float, devices: int, peak_flops: float) -> float:
+    """Convention 1: everything the devices could have multiplied in that time."""
+    return seconds * devices * peak_flops

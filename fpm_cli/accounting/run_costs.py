@@ -1,0 +1,197 @@
+"""What a run cost, from its folder: Table 4's row for that run, predicted beside measured.
+
+Device-seconds are charged from every launch, so lost and replayed steps cost what they cost; useful
+work counts each step once.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from fpm_cli.accounting.devices import Device, identify, resolve_precision
+from fpm_cli.accounting.flops import step_flops
+from fpm_cli.accounting.step_time import REALISTIC_FRACTION, step_time
+from fpm_cli.config.presets import read_toml
+from fpm_cli.config.resolve import validate
+from fpm_cli.config.schema import RunConfig
+from fpm_cli.errors import DamagedError, MissingError
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One process group from start to end, as `manifest.json` records it."""
+
+    seconds: float
+    devices: int
+    device_name: str
+    first_step: int
+    last_step: int | None  # None: it was killed before it could say
+
+    @property
+    def steps(self) -> range:
+        """The steps that it ran; empty if it ended before the first."""
+        return range(self.first_step, (self.first_step if self.last_step is None else self.last_step + 1))
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """A run folder as accounting reads it."""
+
+    folder: Path
+    config: RunConfig
+    launches: tuple[Launch, ...]
+    train_rows: tuple[dict[str, Any], ...]  # metrics.jsonl, `"kind": "train"`
+
+
+@dataclass(frozen=True)
+class RunCosts:
+    """A run's own row. FLOPs are floating-point operations, not rates; None: not known."""
+
+    run: str
+    model: str
+    hours: float  # wall time of all launches
+    steps: int  # distinct
+    steps_run: int  # with those that were replayed after a restart
+    devices: int  # the most of any launch
+    device_hours: float
+    device_name: str
+    launches: int
+    tokens: int
+    model_flops: int
+    hardware_flops: int
+    achieved_flops_per_second: float  # model FLOPs over device-seconds: a device's own rate
+    peak_budget_flops: float | None
+    mfu: float | None
+    hfu: float | None
+    measured_seconds_per_step: float | None
+    predicted_seconds_per_step: float | None
+    final_loss: float | None
+
+    def document(self) -> dict[str, Any]:
+        """For `--json`."""
+        return asdict(self)
+
+
+def read_run(folder: Path) -> RunRecord:
+    """Read `config.toml`, `manifest.json` and `metrics.jsonl` of a run folder.
+
+    Raises:
+        MissingError: the folder or one of the files is not there.
+        DamagedError: a file does not hold what a run writes.
+    """
+    for name in ("config.toml", "manifest.json", "metrics.jsonl"):
+        if not (folder / name).is_file():
+            raise MissingError(f"{folder}: not a run folder, {name} is missing")
+    config = validate(read_toml(folder / "config.toml"), {})
+    try:
+        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        launches = tuple(
+            Launch(
+                seconds=float(entry["seconds"]),
+                devices=int(entry["devices"]),
+                device_name=str(entry["device_name"]),
+                first_step=int(entry["first_step"]),
+                last_step=None if entry.get("last_step") is None else int(entry["last_step"]),
+            )
+            for entry in manifest["launches"]
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise DamagedError(
+            f"{folder / 'manifest.json'}: launches are not as a run writes them: {error!r}"
+        ) from error
+    return RunRecord(folder, config, launches, tuple(_train_rows(folder / "metrics.jsonl")))
+
+
+def _train_rows(path: Path) -> list[dict[str, Any]]:
+    rows = []
+    lines = path.read_text(encoding="utf-8").splitlines()
+    for number, line in enumerate(lines, start=1):
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            if number == len(lines):
+                break  # a killed run may leave half a line
+            raise DamagedError(f"{path}, line {number}: not JSON") from error
+        if row.get("kind") == "train":
+            rows.append(row)
+    return rows
+
+
+def run_costs(record: RunRecord, *, peak_flops: float | None = None) -> RunCosts:
+    """Account for a run.
+
+    Args:
+        record: from `read_run`.
+        peak_flops: dense peak of one device, where its name is not in the device file (a CPU).
+    """
+    config, launches = record.config, record.launches
+    device_seconds = sum(launch.seconds * launch.devices for launch in launches)
+    distinct = {step for launch in launches for step in launch.steps} | {
+        row["step"] for row in record.train_rows
+    }
+    steps_run = max(sum(len(launch.steps) for launch in launches), len(distinct))
+    flops = step_flops(config)
+    model_flops, hardware_flops = len(distinct) * flops.model, steps_run * flops.hardware
+    budget = _budget(record, peak_flops)
+    seconds = [row["seconds"] for row in record.train_rows if "seconds" in row]
+    return RunCosts(
+        run=str(record.folder),
+        model=config.name + (" (proxy)" if config.proxy else ""),
+        hours=sum(launch.seconds for launch in launches) / 3600,
+        steps=len(distinct),
+        steps_run=steps_run,
+        devices=max((launch.devices for launch in launches), default=0),
+        device_hours=device_seconds / 3600,
+        device_name=" + ".join(dict.fromkeys(launch.device_name for launch in launches)),
+        launches=len(launches),
+        tokens=len(distinct) * flops.tokens,
+        model_flops=model_flops,
+        hardware_flops=hardware_flops,
+        achieved_flops_per_second=model_flops / device_seconds if device_seconds else 0.0,
+        peak_budget_flops=budget,
+        mfu=model_flops / budget if budget else None,
+        hfu=hardware_flops / budget if budget else None,
+        measured_seconds_per_step=median(seconds) if seconds else None,
+        predicted_seconds_per_step=_predict(record, peak_flops),
+        final_loss=record.train_rows[-1].get("loss") if record.train_rows else None,
+    )
+
+
+def _device_of(launch: Launch) -> Device | None:
+    return identify(launch.device_name)
+
+
+def _peak(config: RunConfig, launch: Launch, peak_flops: float | None) -> float | None:
+    device = _device_of(launch)
+    if peak_flops is not None or device is None:
+        return peak_flops
+    return device.peak(resolve_precision(config, device))
+
+
+def _budget(record: RunRecord, peak_flops: float | None) -> float | None:
+    """Seconds x devices x peak over all launches; None if one launch ran on a device without a known peak."""
+    total = 0.0
+    for launch in record.launches:
+        peak = _peak(record.config, launch, peak_flops)
+        if peak is None:
+            return None
+        total += launch.seconds * launch.devices * peak
+    return total
+
+
+def _predict(record: RunRecord, peak_flops: float | None) -> float | None:
+    """Seconds a step as planned before the run, for the last launch's devices."""
+    if not record.launches:
+        return None
+    last = record.launches[-1]
+    device = _device_of(last)
+    if device is not None:
+        predicted = step_time(
+            record.config, device, resolve_precision(record.config, device), last.devices, REALISTIC_FRACTION
+        )
+        return predicted.seconds if predicted else None
+    if peak_flops is None:
+        return None
+    return step_flops(record.config).hardware / (last.devices * peak_flops * REALISTIC_FRACTION)

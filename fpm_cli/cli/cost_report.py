@@ -1,0 +1,118 @@
+"""`fpm cost-report`: Table 4 recomputed and audited; with runs, their own rows."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from fpm_cli.accounting.run_costs import RunCosts, read_run, run_costs
+from fpm_cli.accounting.table4 import PLAIN_SENTENCE, Row, audit_row
+from fpm_cli.cli.console import JsonFlag, show, show_json
+from fpm_cli.config.presets import preset_names
+from fpm_cli.config.resolve import resolve
+from fpm_cli.errors import UsageError
+
+EXAMPLES = "Examples:\n\n  fpm cost-report\n\n  fpm cost-report runs/CPM-X-L-proxy --json"
+
+
+def cost_report(
+    runs: Annotated[list[Path] | None, typer.Argument(help="Run folders; none: Table 4 alone.")] = None,
+    run: Annotated[list[Path] | None, typer.Option("--run", help="A run folder, as the argument.")] = None,
+    peak_tflops: Annotated[
+        float | None, typer.Option(help="Dense peak of a run's device in TFLOP/s, where fpm has none (CPU).")
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Recompute Table 4 of the paper row by row, and account for runs of your own."""
+    if peak_tflops is not None and peak_tflops <= 0:
+        raise UsageError(f"--peak-tflops {peak_tflops:g}: a peak is above 0, for example 312")
+    rows = [audit_row(resolve(name, environment={}).config) for name in preset_names()]
+    rows.sort(key=lambda row: row.model)
+    peak = peak_tflops * 1e12 if peak_tflops else None
+    costs = [run_costs(read_run(folder), peak_flops=peak) for folder in (runs or []) + (run or [])]
+    if as_json:
+        show_json(
+            "cost-report",
+            {
+                "rows": [row.document() for row in rows],
+                "agreeing": sum(row.agrees for row in rows),
+                "runs": [asdict(cost) for cost in costs],
+            },
+        )
+        return
+    show(_audit_table(rows))
+    _explain(rows)
+    if costs:
+        show(_run_table(costs))
+
+
+def _audit_table(rows: list[Row]) -> Table:
+    table = Table(
+        title="Table 4: printed EFLOP, recomputed as hours x 3600 x GPUs x 312 TFLOP/s, and what it could pay for"
+    )
+    table.add_column("model", no_wrap=True)
+    for name in ("hours", "steps", "GPUs", "EFLOP\nprinted", "EFLOP\nagain", "differ-\nence"):
+        table.add_column(name, justify="right")
+    table.add_column("agrees")
+    for name in (
+        "GFLOP a\ntoken",
+        "PFLOP a\nstep",
+        "tokens a step\nstated",
+        "payable\nat 100 %",
+        "payable\nat 40 %",
+        "implied\nMFU",
+    ):
+        table.add_column(name, justify="right")
+    for row in rows:
+        table.add_row(
+            *(row.model, f"{row.hours:.4g}", f"{row.steps:,}", str(row.gpus)),
+            *(f"{row.eflops_printed:,}", f"{row.eflops_recomputed:,.2f}", f"{row.difference:+.2f}"),
+            row.agreement if row.agrees else "NO",
+            *(f"{row.model_flops_per_token / 1e9:.3f}", f"{row.model_flops_per_step / 1e15:.3f}"),
+            f"{row.tokens_per_step_stated:,}",
+            f"{row.tokens_per_step_affordable:,}",
+            f"{row.tokens_per_step_affordable_realistic:,}",
+            f"{row.implied_mfu_at_stated_batch:.0%}",
+            style=None if row.agrees else "yellow",
+        )
+    return table
+
+
+def _explain(rows: list[Row]) -> None:
+    agreeing = sum(row.agrees for row in rows)
+    show(f"{agreeing} of {len(rows)} rows agree, truncated or rounded to a whole EFLOP. The others:")
+    for row in rows:
+        if row.explanation:
+            show(f"  {row.model}: {row.explanation}")
+    above = [row for row in rows if row.implied_mfu_at_stated_batch > 1]
+    show(f"{len(above)} rows imply a utilisation above 100 %. {PLAIN_SENTENCE}")
+
+
+def _run_table(costs: list[RunCosts]) -> Table:
+    table = Table(title="Runs: time and work as measured, restarts charged")
+    table.add_column("run", no_wrap=True)
+    for name in (
+        *("model", "hours", "steps (run)", "devices", "tokens", "model TFLOP", "hardware TFLOP"),
+        *("GFLOP/s a device", "MFU", "HFU", "s/step", "predicted"),
+    ):
+        table.add_column(name, justify="right")
+    for cost in costs:
+        table.add_row(
+            *(cost.run, cost.model, f"{cost.hours:.4f}", f"{cost.steps:,} ({cost.steps_run:,})"),
+            *(f"{cost.devices} x {cost.device_name}", f"{cost.tokens:,}"),
+            *(f"{cost.model_flops / 1e12:,.4g}", f"{cost.hardware_flops / 1e12:,.4g}"),
+            f"{cost.achieved_flops_per_second / 1e9:,.4g}",
+            *(_share(cost.mfu), _share(cost.hfu)),
+            *(_seconds(cost.measured_seconds_per_step), _seconds(cost.predicted_seconds_per_step)),
+        )
+    return table
+
+
+def _share(value: float | None) -> str:
+    return "not known" if value is None else f"{value:.1%}"
+
+
+def _seconds(value: float | None) -> str:
+    return "not known" if value is None else f"{value:.4g}"
