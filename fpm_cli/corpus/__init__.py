@@ -1,0 +1,1 @@
+"""Corpora: read -> normalise -> filter -> deduplicate -> tokenise -> indexed files + manifest."""
