@@ -1,0 +1,47 @@
+"""From a configuration and a corpus to the samples of its family's objective."""
+
+from fpm_cli.config.schema import RunConfig
+from fpm_cli.corpus.manifest import Split
+from fpm_cli.errors import DamagedError
+from fpm_cli.objectives.base import SampleCorpus, Samples
+from fpm_cli.objectives.causal import CausalSamples
+from fpm_cli.objectives.masked import MaskedSamples
+from fpm_cli.objectives.span import SpanSamples
+
+
+def build_samples(config: RunConfig, corpus: SampleCorpus, split: Split) -> Samples:
+    """The samples of `split` under the objective of `config.family`.
+
+    Raises:
+        DamagedError: the corpus was made with another kind of tokenizer, or one of another size.
+        UsageError: the lengths admit no sample, or the split is too small for one.
+    """
+    _check_tokenizer(config, corpus)
+    train = config.train
+    match config.family:
+        case "gpt":
+            return CausalSamples(corpus, split, sequence_length=train.sequence_length, seed=train.seed)
+        case "bert":
+            return MaskedSamples(corpus, split, sequence_length=train.sequence_length, seed=train.seed)
+        case "encdec":
+            return SpanSamples(
+                corpus,
+                split,
+                encoder_length=train.sequence_length,
+                decoder_length=train.decoder_length,
+                seed=train.seed,
+            )
+
+
+def _check_tokenizer(config: RunConfig, corpus: SampleCorpus) -> None:
+    kind, vocab_size = corpus.tokenizer.kind, corpus.tokenizer.vocab_size
+    if kind != config.tokenizer:
+        raise DamagedError(
+            f"the corpus was made with a {kind} tokenizer, and {config.name} takes {config.tokenizer}; "
+            f"build one with it, or choose a preset whose tokenizer is {kind} (`fpm presets list`)"
+        )
+    if vocab_size != config.model.vocab_size:
+        raise DamagedError(
+            f"the corpus has a vocabulary of {vocab_size} ids, and the model one of "
+            f"{config.model.vocab_size}; --set model.vocab_size={vocab_size}"
+        )

@@ -1,0 +1,86 @@
+"""The BERT objective: masked whole words and sentence order, over `[CLS] A [SEP] B [SEP]`.
+
+A and B are adjacent text of one document, parted where a sentence begins and swapped with probability
+1/2; the model says which words were masked and whether the halves were swapped (sentence order: Lan et
+al., "ALBERT", ICLR 2020, section 3.1). Sizes after NVIDIA/Megatron-LM v2.5
+(megatron/data/bert_dataset.py): s - 3 tokens, with probability 0.1 a random shorter length, documents of
+at least two sentences.
+"""
+
+import numpy as np
+
+from fpm_cli.corpus.manifest import Split
+from fpm_cli.errors import DamagedError, UsageError
+from fpm_cli.objectives.base import Ids, Sample, SampleCorpus, Samples, special_id
+from fpm_cli.objectives.stretches import Stretches
+from fpm_cli.objectives.words import choose_tokens, corrupt
+
+NUM_SPECIALS = 3  # [CLS], [SEP], [SEP]
+SHORTEST_SEQUENCE = 16
+SHORT_PROBABILITY = 0.1
+SWAP_PROBABILITY = 0.5
+
+
+class MaskedSamples(Samples):
+    """`tokens`, `token_types`, `labels` int64, `attention_mask` bool, `loss_mask` float32, all (s,), and
+    `sentence_order` () int64, 1 where the halves are swapped. `labels` has the original id everywhere.
+    """
+
+    def __init__(self, corpus: SampleCorpus, split: Split, *, sequence_length: int, seed: int) -> None:
+        """Raises UsageError (s below 16; no document of two sentences) or DamagedError (the corpus does
+        not say where words begin).
+        """
+        if sequence_length < SHORTEST_SEQUENCE:
+            raise UsageError(
+                f"train.sequence_length {sequence_length}: masked samples take at least {SHORTEST_SEQUENCE}"
+            )
+        tokenizer, data, word_starts = corpus.tokenizer, corpus.split(split), corpus.word_starts(split)
+        if word_starts is None:
+            raise DamagedError(f"the corpus has no {split}.words.bin: it was not built for a BERT model")
+        self._length, self._target = sequence_length, sequence_length - NUM_SPECIALS
+        self._stream, self._word_starts = data.tokens, word_starts
+        self._stretches = Stretches(data, self._target)
+        self._cls, self._sep = special_id(tokenizer, "cls"), special_id(tokenizer, "sep")
+        self._mask, self._pad = special_id(tokenizer, "mask"), special_id(tokenizer, "pad")
+        self._ordinary: Ids = np.setdiff1d(np.arange(tokenizer.vocab_size), [*tokenizer.special.ids()])
+        shortest = f"a document of two sentences, and none of its {len(data.document_index) - 1} has two"
+        super().__init__(len(self._stretches), seed, split, shortest)
+
+    def build(self, position: int, index: int) -> Sample:
+        """Part, trim, swap and mask the stretch at `position`."""
+        random = self.random(index)
+        short, share, cut, swap = random.random(4).tolist()
+        length = 2 + int(share * (self._target - 1)) if short < SHORT_PROBABILITY else self._target
+        start, middle, end = self._stretches.halves(position, cut).trimmed(length)
+        a, b = slice(start, middle), slice(middle, end)
+        swapped = swap < SWAP_PROBABILITY
+        sample = self._assemble(b, a, random) if swapped else self._assemble(a, b, random)
+        sample["sentence_order"] = np.array(int(swapped), dtype=np.int64)
+        return sample
+
+    def _assemble(self, a: slice, b: slice, random: np.random.Generator) -> Sample:
+        """`[CLS] A [SEP] B [SEP]` with masked words, padded to s; a and b lie in the stream."""
+        a_end = 1 + a.stop - a.start  # position of the first [SEP]
+        n = a_end + 1 + b.stop - b.start + 1
+        labels = np.full(self._length, self._pad, dtype=np.int64)
+        labels[0], labels[a_end], labels[n - 1] = self._cls, self._sep, self._sep
+        labels[1:a_end], labels[a_end + 1 : n - 1] = self._stream[a], self._stream[b]
+
+        word_starts = np.ones(n, dtype=np.bool_)
+        word_starts[1:a_end], word_starts[a_end + 1 : n - 1] = self._word_starts[a], self._word_starts[b]
+        word_starts[[1, a_end + 1]] = True  # a half that begins within a word
+        special = np.zeros(n, dtype=np.bool_)
+        special[[0, a_end, n - 1]] = True
+        chosen = choose_tokens(word_starts, special, random)
+
+        tokens, loss_mask = labels.copy(), np.zeros(self._length, dtype=np.float32)
+        tokens[chosen] = corrupt(labels[chosen], self._mask, self._ordinary, random)
+        loss_mask[chosen] = 1
+        positions = np.arange(self._length)
+        return {
+            "tokens": tokens,
+            "token_types": ((positions > a_end) & (positions < n)).astype(np.int64),
+            "attention_mask": positions < n,
+            "labels": labels,
+            "loss_mask": loss_mask,
+        }
