@@ -8,6 +8,8 @@ Three conventions, never mixed and always named:
 
 The backward pass of a matrix product needs two products of the same size, so a step is three
 forwards; full recomputation repeats the layers' forward, not the embedding's and not the heads'.
+torch stops repeating a layer once everything saved is there again: where nothing after the last
+projection is saved (pre-norm without dropout), that projection is not repeated.
 Causal attention is counted in full, as Narayanan et al. 2021 (Megatron-LM, arXiv:2104.04473) and
 Chowdhery et al. 2022 (PaLM, appendix B) do; `causal="halved"` gives the part above the diagonal away.
 """
@@ -32,7 +34,7 @@ class ForwardFlops:
 
     @property
     def layers(self) -> int:
-        """What full recomputation repeats."""
+        """All layers, without embedding and heads."""
         return self.projections + self.attention
 
     @property
@@ -115,8 +117,17 @@ def step_flops(
     forward = forward_flops(config, predicted_positions=predicted_positions, causal=causal)
     batch = config.train.global_batch
     model = 3 * batch * forward.total
-    repeated = batch * forward.layers if config.engine.recompute == "full" else 0
+    repeated = batch * _recomputed(config, forward) if config.engine.recompute == "full" else 0
     return StepFlops(model, model + repeated, batch * tokens_per_sample(config))
+
+
+def _recomputed(config: RunConfig, forward: ForwardFlops) -> int:
+    """What the backward pass of one sample repeats under full recomputation."""
+    model = config.model
+    if model.norm_placement != "pre" or model.dropout:
+        return forward.layers
+    layers = model.num_layers // 2 if config.family == "encdec" else model.num_layers
+    return forward.layers - layers * tokens_per_sample(config) * 2 * model.ffn_size * model.hidden_size
 
 
 def published_step_flops(config: RunConfig) -> int:

@@ -91,28 +91,38 @@ def _explain(rows: list[Row]) -> None:
 
 
 def _run_table(costs: list[RunCosts]) -> Table:
-    table = Table(title="Runs: time and work as measured, restarts charged")
-    table.add_column("run", no_wrap=True)
-    for name in (
-        *("model", "hours", "steps (run)", "devices", "tokens", "model TFLOP", "hardware TFLOP"),
-        *("GFLOP/s a device", "MFU", "HFU", "s/step", "predicted"),
-    ):
-        table.add_column(name, justify="right")
+    table = Table("measure", title="Runs: time and work as measured, restarts charged")
     for cost in costs:
-        table.add_row(
-            *(cost.run, cost.model, f"{cost.hours:.4f}", f"{cost.steps:,} ({cost.steps_run:,})"),
-            *(f"{cost.devices} x {cost.device_name}", f"{cost.tokens:,}"),
-            *(f"{cost.model_flops / 1e12:,.4g}", f"{cost.hardware_flops / 1e12:,.4g}"),
-            f"{cost.achieved_flops_per_second / 1e9:,.4g}",
-            *(_share(cost.mfu), _share(cost.hfu)),
-            *(_seconds(cost.measured_seconds_per_step), _seconds(cost.predicted_seconds_per_step)),
-        )
+        table.add_column(cost.run, justify="right", overflow="fold")
+    columns = [_measures(cost) for cost in costs]
+    for name in columns[0]:
+        table.add_row(name, *(column[name] for column in columns))
     return table
+
+
+def _measures(cost: RunCosts) -> dict[str, str]:
+    return {
+        "model": cost.model,
+        "hours (of launches)": f"{cost.hours:.4f} ({cost.launches})",
+        "steps (with replayed ones)": f"{cost.steps:,} ({cost.steps_run:,})",
+        "devices": f"{cost.devices} x {cost.device_name}",
+        "device-hours": f"{cost.device_hours:.4f}",
+        "tokens": f"{cost.tokens:,}",
+        "peak budget, TFLOP": _optional(cost.peak_budget_flops, 1e-12),
+        "model FLOPs, TFLOP": f"{cost.model_flops / 1e12:,.4g}",
+        "hardware FLOPs, TFLOP": f"{cost.hardware_flops / 1e12:,.4g}",
+        "achieved GFLOP/s a device": f"{cost.achieved_flops_per_second / 1e9:,.4g}",
+        "MFU": _share(cost.mfu),
+        "HFU": _share(cost.hfu),
+        "seconds a step, measured": _optional(cost.measured_seconds_per_step),
+        "seconds a step, predicted": _optional(cost.predicted_seconds_per_step),
+        "last training loss": _optional(cost.final_loss),
+    }
 
 
 def _share(value: float | None) -> str:
     return "not known" if value is None else f"{value:.1%}"
 
 
-def _seconds(value: float | None) -> str:
-    return "not known" if value is None else f"{value:.4g}"
+def _optional(value: float | None, scale: float = 1.0) -> str:
+    return "not known" if value is None else f"{value * scale:,.4g}"

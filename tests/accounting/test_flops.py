@@ -1,0 +1,136 @@
+import random
+
+import pytest
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from fpm_cli.accounting.flops import (
+    forward_flops,
+    masked_positions,
+    peak_budget_flops,
+    published_step_flops,
+    step_flops,
+)
+from fpm_cli.config.resolve import resolve
+from fpm_cli.models.build import build_model
+
+PRESET = {"gpt": "CPM-X-S", "bert": "BERT-C", "encdec": "CPM-2-X-S"}
+
+
+def plain(name):
+    return resolve(name, environment={}).config
+
+
+@pytest.mark.parametrize(
+    ("name", "flops"), [("CPM-2-X-S", 6.5624e12), ("EPM-2-X-S", 6.5845e12), ("CPM-2-X-M", 1.2960e13)]
+)
+def test_an_encoder_decoder_sample_costs_what_its_closed_form_says(name, flops):
+    assert 3 * forward_flops(plain(name)).total == pytest.approx(flops, rel=1e-4)
+
+
+@pytest.mark.parametrize("name", ["CPM-X-L", "EPM-X-X", "BERT-E-E", "BERT-C"])
+def test_the_published_closed_form_holds(name):
+    config = plain(name)
+    b, s, v = config.train.global_batch, config.train.sequence_length, config.model.vocab_size
+    h, layers = config.model.hidden_size, config.model.num_layers
+    closed = 72 * b * s * layers * h**2 * (1 + s / (6 * h) + v / (12 * layers * h))
+    assert published_step_flops(config) == pytest.approx(closed, rel=1e-12)
+    everywhere = step_flops(config, predicted_positions=s).model
+    assert everywhere == pytest.approx(closed, rel=0 if config.family == "gpt" else 5e-3)
+
+
+def test_the_full_recomputation_closed_form_holds_less_the_head():
+    config = plain("CPM-X-L")
+    b, s, v = config.train.global_batch, config.train.sequence_length, config.model.vocab_size
+    h, layers = config.model.hidden_size, config.model.num_layers
+    with_head = 96 * b * s * layers * h**2 * (1 + s / (6 * h) + v / (16 * layers * h))
+    assert step_flops(config).hardware == pytest.approx(with_head, rel=1e-12)
+
+
+def test_the_halved_figure_takes_half_of_causal_attention_only():
+    gpt, bert, encdec = plain("CPM-X-S"), plain("BERT-C"), plain("CPM-2-X-S")
+    assert forward_flops(gpt, causal="halved").attention * 2 == forward_flops(gpt).attention
+    assert forward_flops(bert, causal="halved") == forward_flops(bert)
+    s_d, a, layers = encdec.train.decoder_length, encdec.model.attention_size, encdec.model.num_layers // 2
+    given_away = forward_flops(encdec).attention - forward_flops(encdec, causal="halved").attention
+    assert given_away == layers * 2 * s_d * s_d * a
+
+
+def test_a_peak_budget_is_time_times_devices_times_peak():
+    assert peak_budget_flops(81 * 3600, 8, 312e12) == pytest.approx(727.8e18, rel=1e-4)
+
+
+def random_config(family, rng, recompute):
+    head = rng.choice([4, 8, 16])
+    heads = rng.choice([1, 2, 4])
+    sizes = {
+        "model.num_layers": rng.choice([2, 4]),
+        "model.hidden_size": rng.choice([24, 32, 48]),
+        "model.num_heads": heads,
+        "model.head_size": head,
+        "model.ffn_size": rng.choice([40, 96]),
+        "model.vocab_size": rng.randrange(50, 200),
+        "train.sequence_length": rng.randrange(16, 64),
+        "train.global_batch": rng.randrange(1, 5),
+        "model.dropout": rng.choice([0.0, 0.1]),
+        "model.norm_placement": rng.choice(["pre", "deepnorm"]),
+        "engine.recompute": recompute,
+    }
+    if family == "encdec":
+        sizes["train.decoder_length"] = rng.randrange(8, 32)
+    else:
+        sizes["model.max_positions"] = 64
+    return resolve(
+        PRESET[family], environment={}, assignments=[f"{key}={value}" for key, value in sizes.items()]
+    ).config
+
+
+def random_batch(config, generator, padded):
+    b, s, v = config.train.global_batch, config.train.sequence_length, config.model.vocab_size
+
+    def ids(length):
+        return torch.randint(0, v, (b, length), generator=generator)
+
+    keep = torch.ones(b, s, dtype=torch.bool)
+    if padded:
+        keep[:, s - s // 4 :] = False
+    if config.family == "gpt":
+        return {"tokens": ids(s), "labels": ids(s), "loss_mask": keep.float()}
+    if config.family == "bert":
+        masked = torch.zeros(b, s)
+        masked[:, : masked_positions(s)] = 1.0
+        return {
+            "tokens": ids(s),
+            "token_types": torch.zeros(b, s, dtype=torch.long),
+            "attention_mask": keep,
+            "labels": ids(s),
+            "loss_mask": masked,
+            "sentence_order": torch.zeros(b, dtype=torch.long),
+        }
+    s_d = config.train.decoder_length
+    return {
+        "encoder_tokens": ids(s),
+        "encoder_mask": keep,
+        "decoder_tokens": ids(s_d),
+        "labels": ids(s_d),
+        "loss_mask": torch.ones(b, s_d),
+    }
+
+
+def counted_flops(config, batch):
+    model = build_model(config)
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        losses = model(batch)
+        sum(losses.values()).backward()
+    return counter.get_total_flops()
+
+
+@pytest.mark.parametrize("recompute", ["none", "full"])
+@pytest.mark.parametrize("family", ["gpt", "bert", "encdec"])
+def test_the_structure_gives_what_torch_counts(family, recompute):
+    rng, generator = random.Random(f"{family} {recompute}"), torch.Generator().manual_seed(5)
+    for index in range(30):
+        config = random_config(family, rng, recompute)
+        counted = counted_flops(config, random_batch(config, generator, padded=index % 2 == 1))
+        assert step_flops(config).hardware == pytest.approx(counted, rel=5e-3), config.model

@@ -1,0 +1,79 @@
+import json
+import subprocess
+import sys
+import time
+
+import pytest
+from run_folder import launch, write_run
+
+from fpm_cli.cli.app import run
+
+CONTRACT = {
+    "model",
+    "hours",
+    "steps",
+    "gpus",
+    "eflops_printed",
+    "eflops_recomputed",
+    "agrees",
+    "model_flops_per_token",
+    "tokens_per_step_affordable",
+    "implied_mfu_at_stated_batch",
+}
+
+
+def test_the_document_has_twenty_rows_with_the_contracts_keys(capsys):
+    assert run(["cost-report", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["schema"] == "fpm.cost-report/1"
+    assert len(document["rows"]) == 20
+    assert all(set(row) >= CONTRACT for row in document["rows"])
+    assert document["agreeing"] == 17
+
+
+def test_the_table_flags_three_rows_and_says_the_plain_sentence(capsys):
+    assert run(["cost-report"]) == 0
+    out = capsys.readouterr().out
+    assert "17 of 20 rows agree" in out
+    for model, hours in (("CPM-X-EVA", "24.04 h"), ("EPM-X-S", "20.48 h"), ("EPM-X-M", "24.48 h")):
+        assert any(model in line and hours in line for line in out.splitlines())
+    assert "above 100 %" in out
+
+
+def test_runs_have_their_own_rows_by_argument_and_by_option(capsys, tmp_path):
+    write_run(tmp_path / "one", [launch(1, 10, 5.0)], range(1, 11))
+    write_run(tmp_path / "two", [launch(1, 20, 9.0)], range(1, 21))
+    arguments = ["cost-report", str(tmp_path / "one"), "--run", str(tmp_path / "two")]
+    assert run([*arguments, "--json"]) == 0
+    runs = json.loads(capsys.readouterr().out)["runs"]
+    assert [row["steps"] for row in runs] == [10, 20]
+    assert runs[0]["mfu"] is None
+    assert run([*arguments, "--peak-tflops", "0.1"]) == 0
+    assert "CPM-X-S (proxy)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "words"),
+    [
+        (["cost-report", "no-such-run"], 3, "no-such-run"),
+        (["cost-report", "--peak-tflops", "-1"], 2, "above 0"),
+    ],
+)
+def test_mistakes_are_named(capsys, arguments, status, words):
+    assert run(arguments) == status
+    assert words in capsys.readouterr().err
+
+
+def test_the_verb_is_quick_and_needs_no_torch():
+    code = (
+        "import sys, resource\n"
+        "from fpm_cli.cli.app import run\n"
+        "status = run(['cost-report', '--json'])\n"
+        "size = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024\n"
+        "light = 'torch' not in sys.modules and size < 300\n"
+        "sys.exit(status if light else f'{size} MB')\n"
+    )
+    start = time.perf_counter()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert time.perf_counter() - start < 5  # one second on an idle machine
