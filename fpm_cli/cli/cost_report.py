@@ -50,7 +50,7 @@ def cost_report(
 
 def _audit_table(rows: list[Row]) -> Table:
     table = Table(
-        title="Table 4: printed EFLOP, recomputed as hours x 3600 x GPUs x 312 TFLOP/s, and what that pays for"
+        title="Table 4: printed EFLOP, recomputed as hours x 3600 x GPUs x 312 TFLOP/s, and what it buys"
     )
     table.add_column("model", no_wrap=True)
     for name in ("hours", "steps", "GPUs", "EFLOP\nprinted", "EFLOP\nagain", "differ-\nence"):
