@@ -1,0 +1,160 @@
+"""The one interface behind which the six tokenizers stand, and the two functions that make one."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+from fpm_cli.config.schema import TokenizerKind
+from fpm_cli.errors import DamagedError, UsageError
+from fpm_cli.tokenization.store import fingerprint_of, read_directory, write_directory
+
+
+@dataclass(frozen=True)
+class SpecialTokens:
+    """Ids of the special tokens; None where a vocabulary has no such token.
+
+    `sentinels` are the ids that stand for removed spans in span corruption, in order.
+    """
+
+    pad: int | None = None
+    unk: int | None = None
+    bos: int | None = None
+    eos: int | None = None
+    eod: int | None = None
+    mask: int | None = None
+    cls: int | None = None
+    sep: int | None = None
+    sentinels: tuple[int, ...] = ()
+
+    def ids(self) -> frozenset[int]:
+        """Every id that is special."""
+        named = (self.pad, self.unk, self.bos, self.eos, self.eod, self.mask, self.cls, self.sep)
+        return frozenset([i for i in named if i is not None] + list(self.sentinels))
+
+
+class Tokenizer(ABC):
+    """Text to ids and back. Immutable; every method may be called from several threads.
+
+    `encode` never adds a special token, and the text of a special token inside the user's text
+    (`<eod>`, `[MASK]`) is encoded as ordinary text, never as its id.
+
+    A subclass says how its model becomes bytes (`model_files`, `options`) and is made again from
+    them (`from_files`); storing, loading and the fingerprint follow from those.
+    """
+
+    kind: TokenizerKind
+    vocab_size: int
+    special: SpecialTokens
+    # Why a Hugging Face tokenizer.json would not give the same ids; None where ours is one.
+    hf_inexact: ClassVar[str | None] = None
+
+    @abstractmethod
+    def encode(self, text: str) -> list[int]:
+        """Ids of `text`. Raises UsageError on a lone surrogate, which no UTF-8 text contains."""
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """`encode` of every text, in order; quicker in bulk where a library allows."""
+        return [self.encode(text) for text in texts]
+
+    @abstractmethod
+    def decode(self, ids: Iterable[int]) -> str:
+        """Text of `ids`; `decode(encode(text)) == normalise(text)` up to unknown characters."""
+
+    @abstractmethod
+    def normalise(self, text: str) -> str:
+        """`text` without what this kind of tokenizer does not keep; the identity if reversible."""
+
+    @abstractmethod
+    def tokens(self, ids: Iterable[int]) -> list[str]:
+        """The vocabulary's piece behind each id."""
+
+    @abstractmethod
+    def word_starts(self, text: str) -> list[bool]:
+        """For each token of `encode(text)`, whether a whole word begins there."""
+
+    @abstractmethod
+    def model_files(self) -> dict[str, bytes]:
+        """The model as files, name to content."""
+
+    @abstractmethod
+    def options(self) -> dict[str, Any]:
+        """What besides the model decides the ids, as JSON."""
+
+    @classmethod
+    @abstractmethod
+    def from_files(cls, kind: TokenizerKind, files: Mapping[str, bytes], options: Mapping[str, Any]) -> Self:
+        """The tokenizer that `model_files` and `options` describe; ValueError if they do not."""
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256, in hex, of kind, options and model bytes: equal if and only if the ids are."""
+        return fingerprint_of(self.kind, self.options(), self.model_files())
+
+    def save(self, directory: Path) -> None:
+        """Write the tokenizer into a new directory, whole or not at all."""
+        write_directory(
+            directory,
+            kind=self.kind,
+            vocab_size=self.vocab_size,
+            options=self.options(),
+            files=self.model_files(),
+            hf_inexact=self.hf_inexact,
+        )
+
+
+def check_text(text: str) -> None:
+    """Refuse a lone surrogate: it has no UTF-8 bytes, hence no ids and no way back."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        code = ord(text[error.start])
+        raise UsageError(
+            f"text has a lone surrogate, U+{code:04X}, at character {error.start}; "
+            "read the text as UTF-8 (for example with --errors replace)"
+        ) from None
+
+
+def check_ids(ids: Iterable[int], vocab_size: int) -> list[int]:
+    """The ids as a list; DamagedError on one that the vocabulary does not have."""
+    checked = [int(i) for i in ids]
+    for position, i in enumerate(checked):
+        if not 0 <= i < vocab_size:
+            raise DamagedError(
+                f"id {i} at position {position} is outside the vocabulary of {vocab_size:,}; "
+                "these ids come from another tokenizer"
+            )
+    return checked
+
+
+def load_tokenizer(directory: Path) -> Tokenizer:
+    """The tokenizer that `Tokenizer.save` wrote.
+
+    Raises MissingError where there is none and DamagedError where a file, the fingerprint or the
+    vocabulary's size disagrees with what was recorded.
+    """
+    from fpm_cli.tokenization.kinds import CLASSES, check_kind
+
+    stored = read_directory(Path(directory))
+    try:
+        kind = check_kind(stored.kind)
+        tokenizer = CLASSES[kind].from_files(kind, stored.files, stored.options)
+        if tokenizer.vocab_size != stored.vocab_size:
+            raise ValueError(f"it has {tokenizer.vocab_size:,} pieces, recorded were {stored.vocab_size:,}")
+    except (UsageError, ValueError, KeyError, TypeError) as error:
+        raise DamagedError(f"tokenizer {directory} is damaged: {error}; make or copy it again") from error
+    return tokenizer
+
+
+def train_tokenizer(
+    kind: TokenizerKind, texts: Iterable[str], vocab_size: int, allow_smaller: bool = False
+) -> Tokenizer:
+    """Train on `texts` (documents or lines) to exactly `vocab_size` entries, special ones included.
+
+    The same texts give the same bytes. Where the text is too small for the size, UsageError names
+    the largest possible one; with `allow_smaller` that one is trained.
+    """
+    from fpm_cli.tokenization.kinds import TRAINERS, check_kind
+
+    return TRAINERS[check_kind(kind)](texts, vocab_size, allow_smaller)

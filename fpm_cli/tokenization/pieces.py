@@ -1,0 +1,146 @@
+"""Learning pieces from counted words: byte-pair merges over characters, the same bytes every time.
+
+Hugging Face's trainers break ties by the order of a hash table: which of two equally rare characters
+enters the alphabet, and which `##` character comes first, differ from run to run. Both orders are
+fixed here by handing the trainer an alphabet that leaves it nothing to choose.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from fpm_cli.errors import UsageError
+
+# The share of all characters that the alphabet covers where there is room (CPM-1's setting), and
+# the share of the vocabulary that single characters may take where there is not.
+CHARACTER_COVERAGE = 0.9995
+ALPHABET_SHARE = 0.8
+# A piece that the text shows once teaches nothing.
+MIN_FREQUENCY = 2
+_PRIVATE = 0xF0000  # plane 15: private use, so that no text has these characters
+
+
+@dataclass(frozen=True)
+class LearntPieces:
+    """Pieces, single characters first, then in the order of their merges."""
+
+    pieces: list[str]
+    merges: list[tuple[str, str]]
+
+
+def count_words(word_lists: Iterable[Iterable[str]]) -> Counter[str]:
+    """How often each word occurs; one pass, so that the text may be a stream."""
+    counts: Counter[str] = Counter()
+    for words in word_lists:
+        counts.update(words)
+    counts.pop("", None)
+    return counts
+
+
+def choose_alphabet(character_counts: Mapping[str, int], room: int) -> list[str]:
+    """The most frequent characters that cover 99.95 % of the text, or fewer if the room is small.
+
+    Ties go to the lower code point. The result is sorted by frequency.
+    """
+    ranked = sorted(character_counts, key=lambda c: (-character_counts[c], c))
+    wanted, covered = CHARACTER_COVERAGE * sum(character_counts.values()), 0
+    limit = max(1, int(ALPHABET_SHARE * room))
+    for index, character in enumerate(ranked):
+        if covered >= wanted or index == limit:
+            return ranked[:index]
+        covered += character_counts[character]
+    return ranked
+
+
+def learn_pieces(word_counts: Mapping[str, int], size: int, continuation: str = "") -> LearntPieces:
+    """At most `size` pieces; fewer where the text has no more pairs that occur twice.
+
+    With a `continuation` such as `##`, pieces inside a word are marked by it and distinct from the
+    same letters at a word's start (WordPiece); without, the two are one piece (CPM-2).
+    """
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+
+    marks = _Marks(bool(continuation))
+    counts = {marks.mark(word): count for word, count in word_counts.items() if "\n" not in word}
+    characters: Counter[str] = Counter()
+    for word, count in counts.items():
+        for character in word:
+            characters[character] += count
+    alphabet = choose_alphabet(characters, size)
+    # A character outside the alphabet breaks the word: what it parted must not be merged.
+    dropped = {ord(character): "\n" for character in characters.keys() - set(alphabet)}
+    model = Tokenizer(models.BPE())
+    model.pre_tokenizer = pre_tokenizers.Split("\n", "removed")
+    model.train_from_iterator(
+        _repeated(counts, dropped),
+        trainers.BpeTrainer(
+            vocab_size=size,
+            min_frequency=MIN_FREQUENCY,
+            show_progress=False,
+            initial_alphabet=alphabet,
+            limit_alphabet=len(alphabet),
+        ),
+    )
+    vocabulary = model.get_vocab()
+    ranked = sorted(vocabulary, key=vocabulary.__getitem__)
+    merges = _merges(model.to_str())
+    return LearntPieces(
+        [marks.unmark(piece, continuation) for piece in ranked],
+        [(marks.unmark(left, continuation), marks.unmark(right, continuation)) for left, right in merges],
+    )
+
+
+def check_size(kind: str, largest: int, wanted: int, allow_smaller: bool) -> None:
+    """UsageError naming the largest possible vocabulary, unless a smaller one is welcome."""
+    if largest < wanted and not allow_smaller:
+        raise UsageError(
+            f"the text is too small for a {kind} vocabulary of {wanted:,}: the largest possible is "
+            f"{largest:,}; give more text, --vocab-size {largest}, or --allow-smaller"
+        )
+
+
+def check_minimum(kind: str, smallest: int, wanted: int) -> None:
+    """UsageError if the special tokens and one piece do not fit."""
+    if wanted < smallest:
+        raise UsageError(f"a {kind} vocabulary has at least {smallest:,} entries; {wanted:,} were asked for")
+
+
+def _repeated(counts: Mapping[str, int], dropped: Mapping[int, str]) -> Iterator[str]:
+    """Each word as often as it occurs, a word a line: the trainer takes no counts."""
+    lines_at_once = 1 << 16
+    for word in sorted(counts):
+        line = word.translate(dropped) + "\n"
+        whole, rest = divmod(counts[word], lines_at_once)
+        for _ in range(whole):
+            yield line * lines_at_once
+        if rest:
+            yield line * rest
+
+
+def _merges(model_json: str) -> list[tuple[str, str]]:
+    import json
+
+    return [(left, right) for left, right in json.loads(model_json)["model"]["merges"]]
+
+
+class _Marks:
+    """Writes each character that continues a word as a private one, so that merges tell them apart."""
+
+    def __init__(self, used: bool) -> None:
+        self._used = used
+        self._to_private: dict[int, int] = {}
+        self._from_private: dict[int, int] = {}
+
+    def mark(self, word: str) -> str:
+        if not self._used or len(word) == 1:
+            return word
+        for character in word[1:]:
+            code = ord(character)
+            if code not in self._to_private:
+                private = _PRIVATE + len(self._to_private)
+                self._to_private[code], self._from_private[private] = private, code
+        return word[0] + word[1:].translate(self._to_private)
+
+    def unmark(self, piece: str, continuation: str) -> str:
+        inside = ord(piece[0]) in self._from_private
+        return (continuation if inside else "") + piece.translate(self._from_private)

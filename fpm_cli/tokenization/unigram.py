@@ -1,0 +1,160 @@
+"""`gpt-zh`: jieba's words, then a SentencePiece unigram model, as CPM-1 has it."""
+
+import io
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, ClassVar, Self
+
+from fpm_cli.config.schema import TokenizerKind
+from fpm_cli.tokenization import chinese
+from fpm_cli.tokenization.base import SpecialTokens, Tokenizer, check_ids, check_text
+from fpm_cli.tokenization.cpm import FROM_MARKS, NEWLINE, SPACE, SPECIALS, TO_MARKS, special_ids
+from fpm_cli.tokenization.pieces import check_minimum, check_size, choose_alphabet
+
+MODEL = "sentencepiece.model"
+WORD_MARK = "\u2581"  # SentencePiece's: a word begins
+UNKNOWN = "\u2047"  # what an unknown character decodes to
+LONGEST_PIECE = 16  # characters (CPM-1's trainer_spec)
+_LONGEST_SENTENCE = 4000  # bytes; SentencePiece's trainer leaves out sentences above 4,192
+_TRAINER_PARTS = 16  # the trainer's sums depend on their number, so it is fixed; not the machine's cores
+
+
+class Unigram(Tokenizer):
+    """jieba + U+2582/U+2583 + SentencePiece (TsinghuaAI/CPM-1-Generate, data_utils/tokenization_gpt2.py).
+
+    Lost on the way (`normalise`): what SentencePiece's nmt_nfkc rewrites (full-width letters to
+    ASCII, tabs and exotic spaces, control characters), and U+2582 and U+2583 themselves, which stand
+    for space and newline. A character outside the vocabulary is `<unk>` and decodes to U+2047.
+    """
+
+    kind: TokenizerKind = "gpt-zh"
+    hf_inexact: ClassVar[str | None] = "jieba cuts words first, which tokenizer.json cannot say"
+
+    def __init__(self, model: bytes) -> None:
+        """`model` is a SentencePiece unigram model with CPM's special tokens as ids 0 to 7."""
+        import sentencepiece
+
+        self._model = model
+        self._sp = sentencepiece.SentencePieceProcessor()
+        try:
+            self._sp.LoadFromSerializedProto(model)
+        except RuntimeError as error:
+            raise ValueError(f"not a SentencePiece model ({error})") from error
+        self.vocab_size = int(self._sp.GetPieceSize())
+        self._pieces = [str(self._sp.IdToPiece(i)) for i in range(self.vocab_size)]
+        self.special: SpecialTokens = special_ids(self._pieces)
+
+    def encode(self, text: str) -> list[int]:
+        """See `Tokenizer.encode`."""
+        check_text(text)
+        return list(self._sp.EncodeAsIds(" ".join(_marked_words(text))))
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Pieces joined, inserted spaces deleted, U+2582 and U+2583 mapped back."""
+        unknown = self.special.unk
+        pieces = [UNKNOWN if i == unknown else self._pieces[i] for i in check_ids(ids, self.vocab_size)]
+        return "".join(pieces).replace(WORD_MARK, "").translate(FROM_MARKS)
+
+    def normalise(self, text: str) -> str:
+        """nmt_nfkc word by word, the spaces it makes deleted."""
+        check_text(text)
+        normal = self._sp.Normalize(" ".join(_marked_words(text)))
+        return str(normal).replace(WORD_MARK, "").replace(" ", "").translate(FROM_MARKS)
+
+    def tokens(self, ids: Iterable[int]) -> list[str]:
+        """See `Tokenizer.tokens`; U+2581 marks the beginning of a word."""
+        return [self._pieces[i] for i in check_ids(ids, self.vocab_size)]
+
+    def word_starts(self, text: str) -> list[bool]:
+        """True where a word of jieba begins."""
+        return [token.startswith(WORD_MARK) for token in self.tokens(self.encode(text))]
+
+    def model_files(self) -> dict[str, bytes]:
+        """The SentencePiece model."""
+        return {MODEL: self._model}
+
+    def options(self) -> dict[str, Any]:
+        """Nothing beyond the model."""
+        return {}
+
+    @classmethod
+    def from_files(cls, kind: TokenizerKind, files: Mapping[str, bytes], options: Mapping[str, Any]) -> Self:
+        """See `Tokenizer.from_files`."""
+        return cls(files[MODEL])
+
+
+def train_unigram(texts: Iterable[str], vocab_size: int, allow_smaller: bool) -> Unigram:
+    """CPM-1's trainer settings; coverage is lowered where 99.95 % of characters leave no room for words."""
+    check_minimum("gpt-zh", len(SPECIALS) + 2, vocab_size)
+    sentences = [sentence for text in texts for sentence in _sentences(text)]
+    try:
+        model = _train(sentences, vocab_size)
+    except _TooLarge as error:
+        check_size("gpt-zh", error.largest, vocab_size, allow_smaller)
+        model = _train(sentences, error.largest)
+    return Unigram(model)
+
+
+class _TooLarge(Exception):
+    def __init__(self, largest: int) -> None:
+        super().__init__(largest)
+        self.largest = largest
+
+
+def _train(sentences: list[str], vocab_size: int) -> bytes:
+    import sentencepiece
+
+    special = [token for token in SPECIALS if token not in ("<unk>", "<s>", "</s>")]
+    writer = io.BytesIO()
+    try:
+        sentencepiece.SentencePieceTrainer.Train(
+            sentence_iterator=iter(sentences),
+            model_writer=writer,
+            model_type="unigram",
+            vocab_size=vocab_size,
+            character_coverage=_coverage(sentences, vocab_size),
+            max_sentencepiece_length=LONGEST_PIECE,
+            normalization_rule_name="nmt_nfkc",
+            # jieba parts `<`, `eod` and `>`, so that no text is encoded to these.
+            user_defined_symbols=[*special, SPACE],
+            num_threads=_TRAINER_PARTS,
+            minloglevel=2,
+        )
+    except RuntimeError as error:
+        largest = re.search(r"value <= (\d+)", str(error))
+        if largest is None:
+            raise
+        raise _TooLarge(int(largest[1])) from error
+    return writer.getvalue()
+
+
+def _coverage(sentences: list[str], vocab_size: int) -> float:
+    """The share of characters that the vocabulary covers, in the trainer's own terms."""
+    counts: Counter[str] = Counter()
+    for sentence in sentences:
+        counts.update(sentence.replace(" ", WORD_MARK))
+    for mark in (NEWLINE, SPACE):
+        counts.pop(mark, None)
+    alphabet = choose_alphabet(counts, vocab_size - len(SPECIALS) - 1)
+    # Half of the last character short of their sum, so that rounding never takes in one more.
+    covered = sum(counts[character] for character in alphabet) - counts[alphabet[-1]] / 2 if alphabet else 1
+    return float(covered / max(1, sum(counts.values())))
+
+
+def _sentences(text: str) -> Iterator[str]:
+    """Lines of words joined by a space, each short enough for the trainer to take."""
+    sentence: list[str] = []
+    length = 0
+    for word in _marked_words(text):
+        length += len(word.encode()) + 1
+        sentence.append(word)
+        if word == NEWLINE or length > _LONGEST_SENTENCE:
+            yield " ".join(sentence)
+            sentence, length = [], 0
+    if sentence:
+        yield " ".join(sentence)
+
+
+def _marked_words(text: str) -> Iterator[str]:
+    return (word.translate(TO_MARKS) for word in chinese.words(text))

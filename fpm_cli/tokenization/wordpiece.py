@@ -1,0 +1,155 @@
+"""`bert-en` and `bert-zh`: BERT's basic tokenisation and WordPiece."""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Self
+
+from fpm_cli.config.schema import TokenizerKind
+from fpm_cli.tokenization import chinese
+from fpm_cli.tokenization.base import SpecialTokens, Tokenizer, check_ids, check_text
+from fpm_cli.tokenization.chinese import is_cjk
+from fpm_cli.tokenization.pieces import check_minimum, check_size, count_words, learn_pieces
+
+SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+CONTINUATION = "##"
+MODEL = "tokenizer.json"
+LONGEST_WORD = 100  # characters; a longer word is [UNK], as in BERT
+
+
+class WordPiece(Tokenizer):
+    """Greedy longest match within a word; pieces inside a word carry `##`.
+
+    Lost on the way (`normalise`): case and accents where `lower_case`, control characters, the kind
+    and number of spaces, spaces beside Chinese characters and around punctuation; words with an
+    unknown character or of more than 100 characters become `[UNK]`.
+    """
+
+    def __init__(self, kind: TokenizerKind, pieces: Sequence[str], lower_case: bool = True) -> None:
+        """`pieces` in the order of their ids, the five special tokens anywhere among them."""
+        from tokenizers import Tokenizer as HfTokenizer
+        from tokenizers import decoders, models
+
+        ids = {piece: i for i, piece in enumerate(pieces)}
+        if len(ids) != len(pieces):
+            raise ValueError("a piece occurs twice")
+        missing = [token for token in SPECIALS if token not in ids]
+        if missing:
+            raise ValueError(f"the vocabulary lacks {', '.join(missing)}")
+        self.kind = kind
+        self.vocab_size = len(pieces)
+        self.special = SpecialTokens(
+            pad=ids["[PAD]"], unk=ids["[UNK]"], cls=ids["[CLS]"], sep=ids["[SEP]"], mask=ids["[MASK]"]
+        )
+        self._pieces = list(pieces)
+        self._lower_case = lower_case
+        self._hf = HfTokenizer(
+            models.WordPiece(ids, unk_token="[UNK]", max_input_chars_per_word=LONGEST_WORD)
+        )
+        _set_basic_tokenisation(self._hf, lower_case)
+        self._hf.decoder = decoders.WordPiece()
+
+    def encode(self, text: str) -> list[int]:
+        """See `Tokenizer.encode`."""
+        check_text(text)
+        return list(self._hf.encode(text, add_special_tokens=False).ids)
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Words with a space between, none beside a Chinese character."""
+        return _join(_words_of(self.tokens(ids)))
+
+    def normalise(self, text: str) -> str:
+        """The words of BERT's basic tokenisation, joined as `decode` joins them."""
+        check_text(text)
+        return _join(_basic_words(self._hf, text))
+
+    def tokens(self, ids: Iterable[int]) -> list[str]:
+        """See `Tokenizer.tokens`."""
+        return [self._pieces[i] for i in check_ids(ids, self.vocab_size)]
+
+    def word_starts(self, text: str) -> list[bool]:
+        """False at `##` pieces and, for bert-zh, at a Chinese character inside one of jieba's words.
+
+        A run of Chinese characters never continues the word of a letter or digit before it.
+        """
+        check_text(text)
+        encoding = self._hf.encode(text, add_special_tokens=False)
+        starts = [not token.startswith(CONTINUATION) for token in encoding.tokens]
+        if self.kind == "bert-zh":
+            boundaries, position = set(), 0
+            for word in chinese.words(text):
+                boundaries.add(position)
+                position += len(word)
+            before_is_cjk = False
+            for index, (begin, end) in enumerate(encoding.offsets):
+                this_is_cjk = end > begin and is_cjk(text[begin])
+                if this_is_cjk and before_is_cjk:
+                    starts[index] = begin in boundaries
+                before_is_cjk = this_is_cjk
+        return starts
+
+    def model_files(self) -> dict[str, bytes]:
+        """A Hugging Face tokenizer.json; its ids are exactly ours."""
+        return {MODEL: self._hf.to_str(pretty=True).encode()}
+
+    def options(self) -> dict[str, Any]:
+        """Whether letters are lower-cased and accents stripped."""
+        return {"lower_case": self._lower_case}
+
+    @classmethod
+    def from_files(cls, kind: TokenizerKind, files: Mapping[str, bytes], options: Mapping[str, Any]) -> Self:
+        """See `Tokenizer.from_files`."""
+        vocabulary = json.loads(files[MODEL])["model"]["vocab"]
+        pieces = sorted(vocabulary, key=vocabulary.__getitem__)
+        if [vocabulary[piece] for piece in pieces] != list(range(len(pieces))):
+            raise ValueError("ids are not 0 to size - 1, each once")
+        return cls(kind, pieces, bool(options["lower_case"]))
+
+
+def train_wordpiece(
+    kind: TokenizerKind, texts: Iterable[str], vocab_size: int, allow_smaller: bool
+) -> WordPiece:
+    """Pieces learnt from the words of `texts`; the five special tokens are ids 0 to 4."""
+    from tokenizers import Tokenizer as HfTokenizer
+    from tokenizers import models
+
+    check_minimum(kind, len(SPECIALS) + 1, vocab_size)
+    basic = HfTokenizer(models.WordPiece({"[UNK]": 0}, unk_token="[UNK]"))
+    _set_basic_tokenisation(basic, lower_case=True)
+    counts = count_words(_basic_words(basic, text) for text in texts)
+    learnt = learn_pieces(counts, vocab_size - len(SPECIALS), CONTINUATION)
+    check_size(kind, len(learnt.pieces) + len(SPECIALS), vocab_size, allow_smaller)
+    return WordPiece(kind, [*SPECIALS, *learnt.pieces])
+
+
+def _set_basic_tokenisation(hf: Any, lower_case: bool) -> None:
+    from tokenizers import normalizers, pre_tokenizers
+
+    hf.normalizer = normalizers.BertNormalizer(lowercase=lower_case)
+    hf.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+
+
+def _basic_words(hf: Any, text: str) -> list[str]:
+    normal = hf.normalizer.normalize_str(text)
+    return [word for word, _ in hf.pre_tokenizer.pre_tokenize_str(normal)]
+
+
+def _words_of(tokens: Iterable[str]) -> Iterator[str]:
+    word = ""
+    for token in tokens:
+        if token.startswith(CONTINUATION) and word:
+            word += token.removeprefix(CONTINUATION)
+        else:
+            if word:
+                yield word
+            word = token
+    if word:
+        yield word
+
+
+def _join(words: Iterable[str]) -> str:
+    parts: list[str] = []
+    for word in words:
+        if parts and not (is_cjk(parts[-1][-1]) or is_cjk(word[0])):
+            parts.append(" ")
+        parts.append(word)
+    return "".join(parts)
