@@ -16,6 +16,7 @@ stretch is cut first and then corrupted, as T5 does, so that every epoch masks a
 document in the stream, and is a token like others: it can be masked.
 """
 
+from itertools import count
 from typing import NamedTuple
 
 import numpy as np
@@ -60,16 +61,17 @@ def longest_stretch(encoder_length: int, decoder_length: int, num_sentinels: int
     Raises:
         UsageError: not even 2 tokens fit, or the stretch has more spans than there are sentinels.
     """
-    longest = lengths_of(2)
-    if longest.encoder > encoder_length or longest.decoder > decoder_length:
+    shortest = longest = lengths_of(2)
+    if shortest.encoder > encoder_length or shortest.decoder > decoder_length:
         raise UsageError(
-            f"span corruption takes train.sequence_length >= {longest.encoder} and "
-            f"train.decoder_length >= {longest.decoder}; they are {encoder_length} and {decoder_length}"
+            f"span corruption takes train.sequence_length >= {shortest.encoder} and "
+            f"train.decoder_length >= {shortest.decoder}; they are {encoder_length} and {decoder_length}"
         )
-    while (
-        (longer := lengths_of(longest.raw + 1)).encoder <= encoder_length
-    ) and longer.decoder <= decoder_length:
-        longest = longer
+    for raw in count(3):
+        lengths = lengths_of(raw)
+        if lengths.encoder > encoder_length or lengths.decoder > decoder_length:
+            break
+        longest = lengths
     if longest.num_spans + 1 > num_sentinels:
         raise UsageError(
             f"train.sequence_length {encoder_length} and train.decoder_length {decoder_length} take "
@@ -78,10 +80,10 @@ def longest_stretch(encoder_length: int, decoder_length: int, num_sentinels: int
     return longest
 
 
-def random_segments(total: int, count: int, random: np.random.Generator) -> Ids:
-    """Lengths (count,) of `count` non-empty segments of `total` tokens, every such division as likely."""
-    cuts = np.zeros(count + 1, dtype=np.int64)
-    cuts[1:-1] = random.permutation(total - 1)[: count - 1] + 1
+def random_segments(total: int, num_segments: int, random: np.random.Generator) -> Ids:
+    """Lengths (num_segments,) of non-empty segments of `total` tokens, each such division as likely."""
+    cuts = np.zeros(num_segments + 1, dtype=np.int64)
+    cuts[1:-1] = random.permutation(total - 1)[: num_segments - 1] + 1
     cuts[-1] = total
     cuts.sort()
     return np.diff(cuts)

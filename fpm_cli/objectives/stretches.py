@@ -51,33 +51,30 @@ class Stretches:
         which. A stretch within one over-long sentence is parted at one of its tokens.
         """
         document = int(self._first_stretch.searchsorted(number, side="right")) - 1
-        before, after = self._first_stretch[document : document + 2].tolist()
+        first_stretch, next_stretch = self._first_stretch[document : document + 2].tolist()
         lower, upper = self._starts[document : document + 2].tolist()
+        place, count, size = number - first_stretch, next_stretch - first_stretch, upper - lower
         sentences = self._pointers[self._first_sentence[document] : self._first_sentence[document + 1]]
-        place, count = number - before, after - before
-        start, end = (
-            self._nearest(
-                sentences, lower + (upper - lower) * part // count, upper, (upper - lower) // count // 4
-            )
-            for part in (place, place + 1)
-        )
-        first = int(sentences.searchsorted(start * self._token_bytes, side="right"))
-        last = int(sentences.searchsorted(end * self._token_bytes, side="left"))
-        if first < last:
-            middle = int(sentences[first + int(cut * (last - first))]) // self._token_bytes
+        # With a reach of a quarter of a stretch, none shrinks below half its size.
+        reach = size // count // 4
+        start = self._nearest_border(sentences, lower + size * place // count, upper, reach)
+        end = self._nearest_border(sentences, lower + size * (place + 1) // count, upper, reach)
+
+        inner = int(sentences.searchsorted(start * self._token_bytes, side="right"))
+        num_inner = int(sentences.searchsorted(end * self._token_bytes)) - inner
+        if num_inner > 0:
+            middle = int(sentences[inner + int(cut * num_inner)]) // self._token_bytes
         else:
             middle = start + 1 + int(cut * (end - start - 1))
         return Halves(start, middle, end)
 
-    def _nearest(self, sentences: Ids, position: int, upper: int, reach: int) -> int:
-        """The nearest border of a sentence within `reach` tokens of `position`, or `position` itself.
-
-        With a reach of a quarter of a stretch, no stretch shrinks below half its size.
-        """
+    def _nearest_border(self, sentences: Ids, position: int, upper: int, reach: int) -> int:
+        """The start of a sentence, or `upper`, if within `reach` tokens of `position`; else `position`."""
         after = int(sentences.searchsorted(position * self._token_bytes))
-        borders = [int(pointer) // self._token_bytes for pointer in sentences[max(after - 1, 0) : after + 1]]
-        border = min([*borders, upper], key=lambda border: abs(border - position))
-        return border if abs(border - position) <= reach else position
+        around = sentences[max(after - 1, 0) : after + 1].tolist()
+        borders = [pointer // self._token_bytes for pointer in around] + [upper]
+        nearest = min(borders, key=lambda border: abs(border - position))
+        return nearest if abs(nearest - position) <= reach else position
 
 
 def _document_starts(data: TokenSplit) -> Ids:

@@ -41,8 +41,9 @@ def choose_runs(
     the remaining budget does not hold is shortened by a word at a time.
     """
     num_words = len(blocked)
+    assert num_words >= NGRAM_LENGTHS.max()
     taken = bytearray(blocked)  # 1 where blocked or in a run
-    lengths = iter(NGRAM_LENGTHS[random.integers(len(NGRAM_LENGTHS), size=budget + 1)].tolist())
+    lengths = iter(NGRAM_LENGTHS[random.integers(len(NGRAM_LENGTHS), size=budget)].tolist())
     length, runs = next(lengths), []
     for place in random.random(TRIES_PER_TOKEN * budget).tolist():
         first = int(place * (num_words - length + 1))
@@ -68,8 +69,8 @@ def choose_tokens(
     """Positions (num_masked,) of the tokens to predict, in order; at least one.
 
     `word_starts` and `special` (n,) say where words begin and which tokens are special; a special token
-    begins a word, and so does whatever follows it. Where no whole word fits into 15 %, as in very short
-    texts, the head of a word is taken.
+    begins a word, and so does whatever follows it. In texts of a few words, where no run was found, one
+    of the shortest words is taken, or as much of it as 15 % of the tokens allow.
     """
     starts = np.flatnonzero(word_starts)
     bounds = [*starts.tolist(), len(word_starts)]
@@ -79,7 +80,8 @@ def choose_tokens(
     for first, length in choose_runs(bounds, blocked, budget, random):
         chosen[bounds[first] : bounds[first + length]] = True
     if not chosen.any():
-        word = int(random.choice(np.flatnonzero(~blocked)))
+        sizes = np.where(blocked, len(word_starts), np.diff(bounds))
+        word = int(random.choice(np.flatnonzero(sizes == sizes.min())))
         chosen[bounds[word] : min(bounds[word + 1], bounds[word] + budget)] = True
     return np.flatnonzero(chosen)
 
