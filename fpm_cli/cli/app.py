@@ -9,7 +9,7 @@ import typer
 from typer.exceptions import TyperException
 
 from fpm_cli import __version__
-from fpm_cli.cli import cost_report, presets
+from fpm_cli.cli import cost_report, presets, pretrain
 from fpm_cli.cli.console import stderr_console, verbosity
 from fpm_cli.errors import FpmError
 
@@ -25,6 +25,7 @@ app = typer.Typer(
 )
 app.add_typer(presets.app, name="presets")
 app.command("cost-report", epilog=cost_report.EXAMPLES)(cost_report.cost_report)
+app.command("pretrain", epilog=pretrain.EXAMPLES)(pretrain.pretrain)
 
 
 def _version(wanted: bool) -> None:

@@ -8,7 +8,7 @@ from rich.table import Table
 from fpm_cli.accounting.parameters import count_parameters
 from fpm_cli.cli.console import JsonFlag, show, show_json
 from fpm_cli.config.presets import preset_names
-from fpm_cli.config.resolve import Resolved, resolve
+from fpm_cli.config.resolve import flatten, resolve
 from fpm_cli.config.schema import RunConfig
 
 app = typer.Typer(help="The twenty named models: list them, show one.", no_args_is_help=True)
@@ -54,11 +54,11 @@ def show_preset(
             **_row(resolved.config),
         }
         if origin:
-            document["origins"] = {key: resolved.origin(key) for key, _ in _flatten(resolved)}
+            document["origins"] = {key: resolved.origin(key) for key, _ in flatten(resolved.config)}
         show_json("presets-show", document)
         return
     table = Table("key", "value", *(("origin",) if origin else ()))
-    for key, value in _flatten(resolved):
+    for key, value in flatten(resolved.config):
         table.add_row(key, str(value), *((resolved.origin(key),) if origin else ()))
     exact = f"{count_parameters(resolved.config):,}"
     table.add_row("exact parameters", exact, *(("counted",) if origin else ()))
@@ -80,13 +80,3 @@ def _row(config: RunConfig) -> dict[str, Any]:
         "paper_params": config.paper.params if config.paper else None,
         "exact_params": count_parameters(config),
     }
-
-
-def _flatten(resolved: Resolved) -> list[tuple[str, Any]]:
-    def walk(tree: dict[str, Any], prefix: str) -> list[tuple[str, Any]]:
-        pairs: list[tuple[str, Any]] = []
-        for key, value in tree.items():
-            pairs += walk(value, f"{prefix}{key}.") if isinstance(value, dict) else [(prefix + key, value)]
-        return pairs
-
-    return walk(resolved.config.model_dump(mode="json"), "")

@@ -14,7 +14,7 @@ from fpm_cli.config.schema import RunConfig
 
 WIDTH = 64
 HEADS = 4
-VOCABULARY = 1024
+VOCABULARY = 2048
 
 
 def proxy_layer(config: RunConfig) -> dict[str, Any]:

@@ -62,6 +62,18 @@ def resolve(
     return Resolved(validate(tree, origins), origins)
 
 
+def flatten(config: RunConfig) -> list[tuple[str, Any]]:
+    """Every value of a configuration with its dotted key, in the schema's order."""
+
+    def walk(tree: Tree, prefix: str) -> list[tuple[str, Any]]:
+        pairs: list[tuple[str, Any]] = []
+        for key, value in tree.items():
+            pairs += walk(value, f"{prefix}{key}.") if isinstance(value, dict) else [(prefix + key, value)]
+        return pairs
+
+    return walk(config.model_dump(mode="json"), "")
+
+
 def validate(tree: Tree, origins: Mapping[str, str]) -> RunConfig:
     """Turn a merged tree into a `RunConfig`; the error names key, origin and the likely mend."""
     try:

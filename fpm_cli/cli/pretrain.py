@@ -1,0 +1,176 @@
+"""`fpm pretrain`: train a preset or its laptop-sized proxy; `--dry-run` plans, `--resume` goes on."""
+
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from fpm_cli.accounting.devices import find_device, this_machine
+from fpm_cli.accounting.plan import Plan, fits_here, plan
+from fpm_cli.cli.console import JsonFlag, log, show, show_json, verbosity
+from fpm_cli.config.resolve import Resolved, flatten, resolve
+from fpm_cli.config.schema import RunConfig
+from fpm_cli.engine.run import RUNS, Run, newest_run
+from fpm_cli.errors import DamagedError, MissingError, OutOfMemoryError, UsageError
+
+GIB = 2**30
+EXAMPLES = (
+    "Examples:\n\n  fpm pretrain --preset CPM-X-L --proxy --set train.steps=20\n\n"
+    "  fpm pretrain --preset CPM-X-L --dry-run --device A100-40 --devices 8"
+)
+
+
+def pretrain(
+    preset: Annotated[str | None, typer.Option(help="One of the twenty, see `fpm presets list`.")] = None,
+    proxy: Annotated[bool, typer.Option("--proxy", help="Laptop width; the full depth.")] = False,
+    corpus: Annotated[
+        Path | None, typer.Option(help="A corpus from `fpm build-corpus`; --proxy has a sample of its own.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="The run folder; by default a new one in runs/.")] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run in --out, or with the newest in runs/.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Plan only: FLOPs, memory, time.")] = False,
+    device: Annotated[str | None, typer.Option(help="With --dry-run: the device to plan for.")] = None,
+    devices: Annotated[int | None, typer.Option(help="With --dry-run: how many of them.")] = None,
+    nproc: Annotated[
+        int | None, typer.Option(min=1, help="Processes on this machine; by default one a GPU, or one.")
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="A TOML file over the preset.")] = None,
+    assignments: Annotated[list[str] | None, typer.Option("--set", help="key=value over everything.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Train a preset from scratch, or its proxy, on all devices of this machine."""
+    if resume:
+        run = _resumed(out, preset, proxy, config, assignments or [])
+    else:
+        resolved = _resolved(preset, proxy, config, assignments or [])
+        if dry_run:
+            _plan(resolved.config, device, devices, as_json)
+            return
+        _check_fits(resolved.config, nproc)
+        run = _created(resolved, out, corpus)
+    _train(run, nproc, as_json)
+
+
+def _resolved(preset: str | None, proxy: bool, config: Path | None, assignments: list[str]) -> Resolved:
+    if preset is None:
+        raise UsageError("--preset is missing; `fpm presets list` shows all twenty")
+    return resolve(preset, proxy=proxy, config_file=config, assignments=assignments)
+
+
+def _plan(config: RunConfig, device: str | None, devices: int | None, as_json: bool) -> None:
+    """`--dry-run`, by accounting alone: no torch."""
+    found = find_device(device or "cpu")
+    planned = plan(config, found, devices or 1)
+    if as_json:
+        show_json("pretrain-dry-run", planned.document())
+    else:
+        show(_plan_table(planned))
+
+
+def _plan_table(planned: Plan) -> Table:
+    table = Table("what", "how much", title=f"{planned.command}, planned")
+    memory = planned.memory.document()
+    seconds = planned.predicted_seconds_per_step
+    rows = {
+        "exact parameters": f"{planned.exact_params:,}",
+        "devices": f"{planned.num_devices} x {planned.device}, {planned.precision}",
+        "tokens a step": f"{planned.tokens_per_step:,}",
+        "model / hardware FLOPs a step": (
+            f"{planned.model_flops_per_step:.4g} / {planned.hardware_flops_per_step:.4g}"
+        ),
+        **{f"memory, {name} (GiB a device)": f"{size / GIB:,.2f}" for name, size in memory.items()},
+        "available (GiB a device)": f"{planned.fit.available / GIB:,.2f}",
+        "fits": "yes" if planned.fit.fits else "no",
+        "seconds a step": f"{seconds:,.3g}" if seconds else "unknown: this device's speed is not measured",
+        "hours in all": f"{seconds * planned.steps / 3600:,.1f}" if seconds else "unknown",
+        "assuming": "\n".join(planned.assumptions),
+    }
+    for what, much in rows.items():
+        table.add_row(what, much)
+    return table
+
+
+def _check_fits(config: RunConfig, nproc: int | None) -> None:
+    """Refuse what cannot fit before anything is written."""
+    import torch
+
+    on_gpu = torch.cuda.is_available()
+    ranks = nproc or torch.cuda.device_count() or 1
+    free = torch.cuda.mem_get_info()[0] if on_gpu else this_machine().memory_bytes // ranks
+    bf16 = on_gpu and torch.cuda.is_bf16_supported()
+    fit = fits_here(config, free, ranks, cpu=not on_gpu, bf16=bf16)
+    if not fit.fits:
+        raise OutOfMemoryError(
+            f"{config.name} needs {fit.needed / GIB:,.1f} GiB on each of {ranks} device(s) and "
+            f"{fit.available / GIB:,.1f} GiB are available; --proxy trains the same depth at laptop width, "
+            "--dry-run shows what it takes on other devices"
+        )
+
+
+def _created(resolved: Resolved, out: Path | None, corpus: Path | None) -> Run:
+    """A new run folder, with the sample corpus inside it where a proxy was given no other."""
+    config = resolved.config
+    if corpus is None and not config.proxy:
+        raise MissingError(
+            f"--corpus is missing: {config.name} trains on {config.corpus}; "
+            f"build one with `fpm build-corpus`, or use --proxy, which has a sample of its own"
+        )
+    if corpus is not None and not (corpus / "manifest.json").is_file():
+        raise MissingError(f"--corpus {corpus}: not a corpus (it has no manifest.json)")
+    name = f"{config.name}{'-proxy' if config.proxy else ''}"
+    path = out or RUNS / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
+    run = Run.create(path, config, corpus)
+    if corpus is None:
+        from fpm_cli.corpus.samples import build_sample_corpus
+
+        log(f"building the sample corpus and its {config.tokenizer} tokenizer in {path / 'corpus'}")
+        build_sample_corpus(config, path / "corpus")
+    return run
+
+
+def _resumed(
+    out: Path | None, preset: str | None, proxy: bool, config: Path | None, assignments: list[str]
+) -> Run:
+    """The run to go on with; a preset named again must resolve to what the run was started with."""
+    run = Run.open(out) if out else newest_run()
+    if preset or config or assignments:
+        stored = run.config()
+        again = resolve(
+            preset or stored.name, proxy=proxy or stored.proxy, config_file=config, assignments=assignments
+        ).config
+        if again != stored:
+            raise DamagedError(
+                f"{run.path} was started with another configuration: {_difference(stored, again)}"
+            )
+    return run
+
+
+def _difference(stored: RunConfig, again: RunConfig) -> str:
+    before, after = dict(flatten(stored)), dict(flatten(again))
+    keys = [key for key in before.keys() | after.keys() if before.get(key) != after.get(key)]
+    return "; ".join(f"{key} was {before.get(key)} and is now {after.get(key)}" for key in sorted(keys))
+
+
+def _train(run: Run, nproc: int | None, as_json: bool) -> None:
+    from fpm_cli.engine.launch import launch
+    from fpm_cli.engine.world import device_count
+
+    if run.manifest()["state"] == "finished":
+        log(f"{run.path} is finished; nothing is left to train")
+    else:
+        log(f"training in {run.path}")
+        launch(run, nproc or device_count(), quiet=verbosity.quiet)
+    last = run.last_rows()
+    if as_json:
+        show_json("pretrain", {"run": str(run.path), "step": last["train"]["step"], **_losses(last)})
+    else:
+        losses = ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in _losses(last).items())
+        show(f"{run.path}: step {last['train']['step']}, {losses}")
+
+
+def _losses(rows: dict[str, dict[str, float]]) -> dict[str, float]:
+    return {f"{kind}_loss": row["loss"] for kind, row in rows.items() if kind in ("train", "validation")}

@@ -1,0 +1,1 @@
+"""The training engine around DeepSpeed: launch, step, schedule, checkpoint, resume, telemetry."""

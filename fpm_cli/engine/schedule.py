@@ -1,0 +1,24 @@
+"""The learning rate as a pure function of the step, so that a resumed run needs no schedule state."""
+
+import math
+
+from fpm_cli.config.schema import TrainConfig
+
+
+def learning_rate(train: TrainConfig, step: int) -> float:
+    """The learning rate of optimizer step `step` (the first is 0).
+
+    Warm-up is linear from lr/warmup to lr. Then `cosine` and `linear` fall to `min_lr` at the last
+    step, `inverse-sqrt` follows lr * sqrt(warmup / step) ("noam") down to `min_lr`, `constant` stays.
+    """
+    if step < train.warmup_steps:
+        return train.lr * (step + 1) / train.warmup_steps
+    if train.schedule == "constant":
+        return train.lr
+    if train.schedule == "inverse-sqrt":
+        return max(train.min_lr, train.lr * math.sqrt(max(train.warmup_steps, 1) / (step + 1)))
+    done = (step - train.warmup_steps) / max(train.steps - train.warmup_steps, 1)  # 0 to 1
+    share = (
+        0.5 * (1 + math.cos(math.pi * min(done, 1.0))) if train.schedule == "cosine" else max(0.0, 1 - done)
+    )
+    return train.min_lr + (train.lr - train.min_lr) * share

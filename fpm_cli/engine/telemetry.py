@@ -1,0 +1,134 @@
+"""What a run tells while it trains: metrics.jsonl, TensorBoard, and lines on stderr.
+
+Every number goes to metrics.jsonl; the screen shows each `log_every`-th step.
+"""
+
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TextIO
+
+import psutil
+import torch
+from rich.console import Console
+
+from fpm_cli.accounting.devices import identify
+from fpm_cli.accounting.flops import step_flops
+from fpm_cli.config.schema import RunConfig
+from fpm_cli.engine.deepspeed_engine import StepResult, resolve_precision
+from fpm_cli.engine.run import Run
+from fpm_cli.engine.world import World
+
+
+class Telemetry:
+    """The leading rank's record of a launch; `step` and `evaluation` are called as they happen."""
+
+    def __init__(self, run: Run, config: RunConfig, world: World, first_step: int, *, quiet: bool):
+        from torch.utils.tensorboard import SummaryWriter
+
+        _drop_rows_after(run.metrics, first_step)
+        self.config, self.first_step = config, first_step
+        self.flops = step_flops(config)
+        self.peak = _peak_flops(config, world)
+        self.console = Console(stderr=True, quiet=quiet, highlight=False)
+        self.metrics: TextIO = run.metrics.open("a", encoding="utf-8")
+        self.tensorboard = SummaryWriter(str(run.path / "tensorboard"), purge_step=first_step)
+        self.began = time.monotonic()
+
+    def step(self, step: int, result: StepResult, lr: float, seconds: float) -> None:
+        """Optimizer step `step` (counted from 1) took `seconds`."""
+        row = {
+            "kind": "train",
+            "step": step,
+            "loss": result.loss,
+            **(result.losses if len(result.losses) > 1 else {}),
+            "lr": lr,
+            "grad_norm": result.gradient_norm,
+            "seconds": seconds,
+            "tokens": self.flops.tokens,
+            "tokens_per_second": self.flops.tokens / seconds,
+            "model_flops": self.flops.model,
+        }
+        self._write(row)
+        if step % self.config.train.log_every == 0 or step in (1, self.config.train.steps):
+            self._say_step(step, result, lr, seconds)
+
+    def evaluation(self, step: int, losses: Mapping[str, float]) -> None:
+        """The validation losses after `step` optimizer steps, nats per prediction."""
+        total = sum(losses.values())
+        self._write(
+            {"kind": "validation", "step": step, "loss": total, **({} if len(losses) == 1 else losses)}
+        )
+        self.console.print(f"step {step:>6}  validation loss {total:.4f}", markup=False, soft_wrap=True)
+
+    def event(self, kind: str, step: int, message: str) -> None:
+        """Something that is worth a line: a save, a stop, a resume."""
+        self._write({"kind": kind, "step": step, "message": message})
+        self.console.print(f"step {step:>6}  {message}", markup=False, soft_wrap=True)
+
+    @property
+    def seconds(self) -> float:
+        """Wall time since this launch began to train."""
+        return time.monotonic() - self.began
+
+    def close(self) -> None:
+        """Flush and close the files."""
+        self.metrics.close()
+        self.tensorboard.close()
+
+    def _write(self, row: dict[str, Any]) -> None:
+        self.metrics.write(json.dumps(row) + "\n")
+        self.metrics.flush()
+        for name, value in row.items():
+            if isinstance(value, float):
+                self.tensorboard.add_scalar(f"{row['kind']}/{name}", value, row["step"])
+
+    def _say_step(self, step: int, result: StepResult, lr: float, seconds: float) -> None:
+        done = step - self.first_step
+        left = (self.config.train.steps - step) * self.seconds / done
+        mfu = f"  MFU {self.flops.model / seconds / self.peak:5.1%}" if self.peak else ""
+        self.console.print(
+            f"step {step:>6}/{self.config.train.steps}  loss {result.loss:.4f}  lr {lr:.2e}  "
+            f"grad {result.gradient_norm:.2f}  {self.flops.tokens / seconds:,.0f} tokens/s{mfu}  "
+            f"{_memory_gib():.1f} GiB  left {_clock(left)}",
+            markup=False,
+            soft_wrap=True,
+        )
+
+
+def _peak_flops(config: RunConfig, world: World) -> float | None:
+    """The dense peak of all devices together at the run's precision, where the data file knows it."""
+    device = identify(world.device_name)
+    peak = device.peak_flops.get(resolve_precision(config)) if device else None
+    return peak * world.size if peak else None
+
+
+def _drop_rows_after(metrics: Path, step: int) -> None:
+    """Steps that are trained again are recorded again; a half-written last line goes too."""
+    if not metrics.exists():
+        return
+    kept = []
+    for line in metrics.read_bytes().split(b"\n"):
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if row["step"] <= step:
+            kept.append(line + b"\n")
+    temporary = metrics.with_suffix(".tmp")
+    temporary.write_bytes(b"".join(kept))
+    temporary.rename(metrics)
+
+
+def _memory_gib() -> float:
+    used = (
+        torch.cuda.max_memory_allocated() if torch.cuda.is_available() else psutil.Process().memory_info().rss
+    )
+    return float(used) / 2**30
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -1,0 +1,94 @@
+"""The training loop: one function that reads from top to bottom; the lifting is done by its rooms."""
+
+import math
+import time
+from contextlib import ExitStack
+
+import torch
+
+from fpm_cli.corpus.corpus import Corpus
+from fpm_cli.engine.batches import training_batches
+from fpm_cli.engine.checkpoint import CheckpointState, load_checkpoint, save_checkpoint
+from fpm_cli.engine.deepspeed_engine import TrainingEngine, batch_shape
+from fpm_cli.engine.run import Run
+from fpm_cli.engine.schedule import learning_rate
+from fpm_cli.engine.stop import StopWish
+from fpm_cli.engine.telemetry import Telemetry
+from fpm_cli.engine.validation import validation_losses
+from fpm_cli.engine.world import World, join_world
+from fpm_cli.errors import DivergedError, StoppedError
+from fpm_cli.models.build import build_model
+from fpm_cli.objectives.build import build_samples
+
+
+def train(run: Run, *, quiet: bool = False) -> None:
+    """Train `run` from its newest checkpoint, or from the start, to its last step; every rank calls this.
+
+    Raises:
+        StoppedError: a signal came; the state is saved and `--resume` goes on.
+        DivergedError: the loss or the gradient is no longer finite; nothing of it is saved.
+    """
+    config = run.config()
+    plan = config.train
+    world = join_world(config.engine.timeout_seconds)
+    shape = batch_shape(config, world.size)
+    corpus = Corpus.open(run.corpus_path())
+    samples, held_out = (build_samples(config, corpus, split) for split in ("train", "validation"))
+
+    engine = TrainingEngine(build_model(config, world.device), config, world)
+    resumed = load_checkpoint(engine, run)
+    first_step = resumed.step if resumed else 0
+
+    with ExitStack() as stack:
+        stop = stack.enter_context(StopWish())
+        telemetry = Telemetry(run, config, world, first_step, quiet=quiet) if world.leads else None
+        if telemetry:
+            stack.callback(telemetry.close)
+            run.begin_launch(devices=world.size, device_name=world.device_name, first_step=first_step)
+            if resumed:
+                telemetry.event("resume", first_step, f"resumed from {run.path}")
+
+        def save(step: int, state: str) -> None:
+            progress = CheckpointState(step, step * plan.global_batch, world.size, config.engine.zero_stage)
+            save_checkpoint(engine, run, progress)
+            if telemetry:
+                run.update_launch(last_step=step, seconds=telemetry.seconds, state=state)
+                telemetry.event("save", step, f"saved checkpoints/step-{step}")
+
+        batches = training_batches(samples, shape, world, first_step=first_step, last_step=plan.steps)
+        for step, micro_batches in enumerate(batches, start=first_step + 1):
+            began = time.monotonic()
+            torch.manual_seed(_step_seed(plan.seed, step, world))  # dropout, as a function of the step
+            lr = learning_rate(plan, step - 1)
+            result = engine.step(micro_batches, lr)
+            if not (math.isfinite(result.loss) and math.isfinite(result.gradient_norm)):
+                raise DivergedError(_diverged(run, step, result.loss, result.gradient_norm))
+            if telemetry:
+                telemetry.step(step, result, lr, time.monotonic() - began)
+
+            last = step == plan.steps
+            if last or step % plan.eval_every == 0:
+                losses = validation_losses(engine, held_out, config)
+                if telemetry:
+                    telemetry.evaluation(step, losses)
+            stopping = not last and world.sum([float(stop.wanted)])[0] > 0
+            if last or stopping or step % plan.save_every == 0:
+                save(step, "finished" if last else "stopped" if stopping else "running")
+            if stopping:
+                raise StoppedError(f"stopped after step {step}, which is saved; continue with {_resume(run)}")
+
+
+def _step_seed(seed: int, step: int, world: World) -> int:
+    """A seed of its own for each step and rank."""
+    return (seed * 1_000_003 + step) * 4096 + world.rank
+
+
+def _resume(run: Run) -> str:
+    return f"`fpm pretrain --resume --out {run.path}`"
+
+
+def _diverged(run: Run, step: int, loss: float, norm: float) -> str:
+    return (
+        f"training diverged at step {step}: loss {loss}, gradient norm {norm}; the last checkpoint is kept.\n"
+        f"Try a lower train.lr or a longer train.warmup_steps in a new run, or {_resume(run)}"
+    )

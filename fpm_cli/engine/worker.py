@@ -1,0 +1,23 @@
+"""One rank of a launch of several: `python -m fpm_cli.engine.worker RUN`, started by `launch.py`."""
+
+import sys
+from pathlib import Path
+
+from fpm_cli.engine.run import Run
+from fpm_cli.engine.train import train
+from fpm_cli.errors import FpmError
+
+
+def main(arguments: list[str]) -> int:
+    """Train as the rank that the environment names; the exit status is the error's."""
+    path, *flags = arguments
+    try:
+        train(Run.open(Path(path)), quiet="--quiet" in flags)
+    except FpmError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        return error.exit_status
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

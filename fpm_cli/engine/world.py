@@ -1,0 +1,82 @@
+"""Which process this is among those that train together, and what they say to each other."""
+
+import os
+import socket
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+
+
+@dataclass(frozen=True)
+class World:
+    """Rank, size and device of this process, the process group being up."""
+
+    rank: int
+    size: int
+    device: torch.device
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process writes the files and speaks to the user."""
+        return self.rank == 0
+
+    def sum(self, numbers: Sequence[float]) -> list[float]:
+        """Add up the numbers over all ranks, in float64."""
+        if self.size == 1:
+            return list(numbers)
+        total = torch.tensor(numbers, dtype=torch.float64, device=self.device)
+        dist.all_reduce(total)
+        return [float(number) for number in total.tolist()]
+
+    def barrier(self) -> None:
+        """Wait until every rank is here."""
+        if self.size > 1:
+            dist.barrier()
+
+    @property
+    def device_name(self) -> str:
+        """The accelerator's own name, or `cpu`."""
+        return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu"
+
+
+def device_count() -> int:
+    """How many processes a launch starts by itself: one a GPU, or one for the CPU."""
+    return torch.cuda.device_count() or 1
+
+
+def join_world(timeout_seconds: float) -> World:
+    """Bring up the process group that the environment describes; a lone process makes its own.
+
+    DeepSpeed is told to use gloo on the CPU: its own default there needs oneCCL.
+    """
+    on_gpu = torch.cuda.is_available()
+    os.environ.setdefault("DS_ACCELERATOR", "cuda" if on_gpu else "cpu")
+    alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
+    if "RANK" not in os.environ:
+        os.environ.update(alone, MASTER_PORT=str(free_port()))
+    local_rank = int(os.environ["LOCAL_RANK"])
+    device = torch.device("cuda", local_rank) if on_gpu else torch.device("cpu")
+    if on_gpu:
+        torch.cuda.set_device(device)
+    # DeepSpeed's own calls; nothing that a user of fpm can change.
+    warnings.filterwarnings("ignore", message="`torch.distributed", category=FutureWarning)
+    import deepspeed
+
+    # An all-reduce for inference that DeepSpeed compiles at first use, for half a minute; a process
+    # killed meanwhile would leave a lock on which every later one waits. Training never calls it.
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    deepspeed.init_distributed(
+        dist_backend="nccl" if on_gpu else "gloo", timeout=timedelta(seconds=timeout_seconds), verbose=False
+    )
+    return World(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), device)
+
+
+def free_port() -> int:
+    """A TCP port of the loopback interface that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
