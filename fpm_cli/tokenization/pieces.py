@@ -8,6 +8,7 @@ fixed here by handing the trainer an alphabet that leaves it nothing to choose.
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from fpm_cli.errors import UsageError
 
@@ -37,14 +38,17 @@ def count_words(word_lists: Iterable[Iterable[str]]) -> Counter[str]:
     return counts
 
 
-def choose_alphabet(character_counts: Mapping[str, int], room: int) -> list[str]:
+def choose_alphabet(
+    character_counts: Mapping[str, int], room: int, share: float = ALPHABET_SHARE
+) -> list[str]:
     """The most frequent characters that cover 99.95 % of the text, or fewer if the room is small.
 
-    Ties go to the lower code point. The result is sorted by frequency.
+    They take at most `share` of the room. Ties go to the lower code point. The result is sorted by
+    frequency.
     """
     ranked = sorted(character_counts, key=lambda c: (-character_counts[c], c))
     wanted, covered = CHARACTER_COVERAGE * sum(character_counts.values()), 0
-    limit = max(1, int(ALPHABET_SHARE * room))
+    limit = max(1, int(share * room))
     for index, character in enumerate(ranked):
         if covered >= wanted or index == limit:
             return ranked[:index]
@@ -58,8 +62,6 @@ def learn_pieces(word_counts: Mapping[str, int], size: int, continuation: str = 
     With a `continuation` such as `##`, pieces inside a word are marked by it and distinct from the
     same letters at a word's start (WordPiece); without, the two are one piece (CPM-2).
     """
-    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
-
     marks = _Marks(bool(continuation))
     counts = {marks.mark(word): count for word, count in word_counts.items() if "\n" not in word}
     characters: Counter[str] = Counter()
@@ -67,6 +69,25 @@ def learn_pieces(word_counts: Mapping[str, int], size: int, continuation: str = 
         for character in word:
             characters[character] += count
     alphabet = choose_alphabet(characters, size)
+    model = _learn_merges(counts, characters, alphabet, size)
+    if (missing := size - model.get_vocab_size()) > 0:
+        # Too few pairs to merge, as where every Chinese character is a word: the room goes to characters.
+        more = choose_alphabet(characters, len(alphabet) + missing, share=1)
+        model = _learn_merges(counts, characters, more, size) if len(more) > len(alphabet) else model
+    vocabulary = model.get_vocab()
+    ranked = sorted(vocabulary, key=vocabulary.__getitem__)
+    merges = _merges(model.to_str())
+    return LearntPieces(
+        [marks.unmark(piece, continuation) for piece in ranked],
+        [(marks.unmark(left, continuation), marks.unmark(right, continuation)) for left, right in merges],
+    )
+
+
+def _learn_merges(
+    counts: Mapping[str, int], characters: Mapping[str, int], alphabet: list[str], size: int
+) -> Any:
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+
     # A character outside the alphabet breaks the word: what it parted must not be merged.
     dropped = {ord(character): "\n" for character in characters.keys() - set(alphabet)}
     model = Tokenizer(models.BPE())
@@ -81,13 +102,7 @@ def learn_pieces(word_counts: Mapping[str, int], size: int, continuation: str = 
             limit_alphabet=len(alphabet),
         ),
     )
-    vocabulary = model.get_vocab()
-    ranked = sorted(vocabulary, key=vocabulary.__getitem__)
-    merges = _merges(model.to_str())
-    return LearntPieces(
-        [marks.unmark(piece, continuation) for piece in ranked],
-        [(marks.unmark(left, continuation), marks.unmark(right, continuation)) for left, right in merges],
-    )
+    return model
 
 
 def check_size(kind: str, largest: int, wanted: int, allow_smaller: bool) -> None:
