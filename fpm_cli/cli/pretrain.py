@@ -112,7 +112,7 @@ def _check_fits(config: RunConfig, nproc: int | None) -> None:
 
 
 def _created(resolved: Resolved, out: Path | None, corpus: Path | None) -> Run:
-    """A new run folder, with the sample corpus inside it where a proxy was given no other."""
+    """A new run folder."""
     config = resolved.config
     if corpus is None and not config.proxy:
         raise MissingError(
@@ -124,12 +124,18 @@ def _created(resolved: Resolved, out: Path | None, corpus: Path | None) -> Run:
     name = f"{config.name}{'-proxy' if config.proxy else ''}"
     path = out or RUNS / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
     run = Run.create(path, config, corpus)
-    if corpus is None:
+    return run
+
+
+def _ensure_corpus(run: Run) -> None:
+    """A proxy that was given no corpus builds the sample of its language inside the run."""
+    path = run.corpus_path()
+    if path.is_relative_to(run.path) and not path.exists():
         from fpm_cli.corpus.samples import build_sample_corpus
 
-        log(f"building the sample corpus and its {config.tokenizer} tokenizer in {path / 'corpus'}")
-        build_sample_corpus(config, path / "corpus")
-    return run
+        config = run.config()
+        log(f"building the sample corpus and its {config.tokenizer} tokenizer in {path}")
+        build_sample_corpus(config, path)
 
 
 def _resumed(
@@ -162,8 +168,9 @@ def _train(run: Run, nproc: int | None, as_json: bool) -> None:
     if run.manifest()["state"] == "finished":
         log(f"{run.path} is finished; nothing is left to train")
     else:
+        _ensure_corpus(run)
         log(f"training in {run.path}")
-        launch(run, nproc or device_count(), quiet=verbosity.quiet)
+        launch(run, nproc or run.last_world_size() or device_count(), quiet=verbosity.quiet)
     last = run.last_rows()
     if as_json:
         show_json("pretrain", {"run": str(run.path), "step": last["train"]["step"], **_losses(last)})

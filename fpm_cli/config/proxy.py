@@ -14,7 +14,10 @@ from fpm_cli.config.schema import RunConfig
 
 WIDTH = 64
 HEADS = 4
-VOCABULARY = 2048
+# The largest round sizes that the packaged samples carry: character vocabularies need fewer pieces
+# than a bert-zh sample has, and SentencePiece needs nearly all of a gpt-zh sample's characters.
+VOCABULARY = {"gpt-zh": 2048, "t5-zh": 2048}
+OTHER_VOCABULARY = 1024
 
 
 def proxy_layer(config: RunConfig) -> dict[str, Any]:
@@ -27,7 +30,7 @@ def proxy_layer(config: RunConfig) -> dict[str, Any]:
             "num_heads": HEADS,
             "head_size": WIDTH // HEADS,
             "ffn_size": round(WIDTH * model.ffn_size / model.hidden_size),
-            "vocab_size": VOCABULARY,
+            "vocab_size": VOCABULARY.get(config.tokenizer, OTHER_VOCABULARY),
             "max_positions": 128 if model.max_positions else 0,
             "init_std": model.init_std * math.sqrt(model.hidden_size / WIDTH),
             "dropout": 0.0,

@@ -104,6 +104,11 @@ class Run:
         with self.metrics.open(encoding="utf-8") as lines:
             return {row["kind"]: row for row in map(json.loads, lines)}
 
+    def last_world_size(self) -> int | None:
+        """How many processes trained it last; None before the first launch."""
+        launches = self.manifest()["launches"]
+        return int(launches[-1]["devices"]) if launches else None
+
     def corpus_path(self) -> Path:
         """The corpus the run trains on; relative paths are inside the run."""
         return self.path / str(self.manifest()["corpus"])

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from fpm_cli.engine.run import Run
 from fpm_cli.engine.train import train
-from fpm_cli.errors import FpmError
+from fpm_cli.errors import FpmError, StoppedError
 
 
 def main(arguments: list[str]) -> int:
@@ -13,6 +13,8 @@ def main(arguments: list[str]) -> int:
     path, *flags = arguments
     try:
         train(Run.open(Path(path)), quiet="--quiet" in flags)
+    except StoppedError as stopped:  # the launcher says so once for all ranks
+        return stopped.exit_status
     except FpmError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         return error.exit_status
