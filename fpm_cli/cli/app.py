@@ -9,7 +9,7 @@ import typer
 from typer.exceptions import TyperException
 
 from fpm_cli import __version__
-from fpm_cli.cli import build_corpus, cost_report, evaluate, generate, presets, pretrain
+from fpm_cli.cli import build_corpus, cost_report, doctor, evaluate, generate, presets, pretrain
 from fpm_cli.cli.console import stderr_console, verbosity
 from fpm_cli.errors import FpmError
 
@@ -28,6 +28,7 @@ app.command("build-corpus", epilog=build_corpus.EXAMPLES)(build_corpus.build_cor
 app.command("cost-report", epilog=cost_report.EXAMPLES)(cost_report.cost_report)
 app.add_typer(evaluate.app, name="evaluate")
 app.command("generate", epilog=generate.EXAMPLES)(generate.generate)
+app.command("doctor", epilog=doctor.EXAMPLES)(doctor.doctor)
 app.command("pretrain", epilog=pretrain.EXAMPLES)(pretrain.pretrain)
 
 

@@ -1,0 +1,38 @@
+# Two commands need no other set-up: `make demo` and `make test`.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+DEV_INSTALLED := $(VENV)/.installed-dev
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: demo test test-long lint clean
+
+demo: $(INSTALLED)  ## Train a 128-layer CPM-X-L proxy on real Chinese text, score it, let it speak, account for it.
+	@FPM=$(BIN)/fpm sh demo.sh
+
+test: $(DEV_INSTALLED)  ## The default tests.
+	$(BIN)/python -m pytest
+
+test-long: $(DEV_INSTALLED)  ## The checks that take minutes: many layers, several seeds.
+	$(BIN)/python -m pytest -m long
+
+lint: $(DEV_INSTALLED)  ## Linter, formatter, type check.
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+clean:  ## Remove the environment, the demo's folder and caches.
+	rm -rf $(VENV) demo .pytest_cache .mypy_cache .ruff_cache
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(INSTALLED): pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable .
+	@touch $@
+
+$(DEV_INSTALLED): $(INSTALLED)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@

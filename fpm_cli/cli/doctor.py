@@ -1,0 +1,114 @@
+"""`fpm doctor`: versions, devices, compilers; what works here and what does not, for an issue report."""
+
+import os
+import platform
+import shutil
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from rich.table import Table
+
+from fpm_cli import __version__
+from fpm_cli.cli.console import JsonFlag, show, show_json
+
+EXAMPLES = "Examples:\n\n  fpm doctor\n\n  fpm doctor --json"
+PACKAGES = (
+    *("torch", "deepspeed", "tokenizers", "sentencepiece", "jieba", "nltk", "datasets"),
+    *("pydantic", "typer", "numpy", "safetensors", "transformers"),
+)
+GIB = 2**30
+
+
+def doctor(as_json: JsonFlag = False) -> None:
+    """Look at this machine: what fpm can use and what it cannot."""
+    facts, checks = _facts(), _checks()
+    if as_json:
+        show_json("doctor", {**facts, "checks": checks})
+        return
+    table = Table("what", "found", title="this machine")
+    for name, value in facts.items():
+        text = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else str(value)
+        table.add_row(name.replace("_", " "), text)
+    for check in checks:
+        table.add_row(check["name"], f"{'works' if check['works'] else 'does not work'}: {check['detail']}")
+    show(table)
+
+
+def _facts() -> dict[str, Any]:
+    import psutil
+
+    memory = psutil.virtual_memory()
+    return {
+        "fpm": __version__,
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "cores": os.cpu_count(),
+        "memory_gib": round(memory.total / GIB, 1),
+        "memory_available_gib": round(memory.available / GIB, 1),
+        "disk_free_gib": round(shutil.disk_usage(".").free / GIB, 1),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "compilers": {name: _compiler(name) for name in ("c++", "nvcc", "ninja")},
+    }
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _compiler(name: str) -> str:
+    if shutil.which(name) is None:
+        return "not found"
+    shown = subprocess.run([name, "--version"], capture_output=True, text=True, check=False).stdout
+    lines = shown.strip().split("\n")
+    return next((line for line in lines if "release" in line), lines[0])
+
+
+def _checks() -> list[dict[str, Any]]:
+    """Each trains, sums or asks in earnest; a failure is a finding here, not an error."""
+    results = []
+    for name, check in (("GPU", _gpu), ("process group", _process_group), ("DeepSpeed step", _step)):
+        try:
+            results.append({"name": name, "works": True, "detail": check()})
+        except Exception as error:
+            results.append({"name": name, "works": False, "detail": f"{type(error).__name__}: {error}"})
+    return results
+
+
+def _gpu() -> str:
+    import torch
+
+    if not torch.cuda.is_available():
+        raise RuntimeError("torch sees none; training runs on the CPU")
+    names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    return ", ".join(names)
+
+
+def _process_group() -> str:
+    from fpm_cli.engine.world import join_world
+
+    world = join_world(60.0)
+    return f"{world.size} process on {world.device_name}"
+
+
+def _step() -> str:
+    import torch
+
+    from fpm_cli.config.resolve import resolve
+    from fpm_cli.engine.deepspeed_engine import TrainingEngine
+    from fpm_cli.engine.world import join_world
+    from fpm_cli.models.build import build_model
+
+    tiny = ("model.num_layers=2", "train.global_batch=2", "train.sequence_length=16")
+    config = resolve("CPM-X-S", proxy=True, environment={}, assignments=tiny).config
+    world = join_world(60.0)
+    tokens = torch.arange(32, device=world.device).view(2, 16)
+    batch = {"tokens": tokens, "labels": tokens + 1, "loss_mask": torch.ones(2, 16, device=world.device)}
+    engine = TrainingEngine(build_model(config, world.device), config, world)
+    first, second = (engine.step([batch], 1e-2).loss for _ in range(2))
+    if not second < first:
+        raise RuntimeError(f"the loss went from {first:.3f} to {second:.3f}")
+    return f"the loss of a two-layer GPT fell from {first:.3f} to {second:.3f}"
