@@ -1,72 +1,149 @@
 """`fpm build-corpus`: raw text in, an indexed corpus with its tokenizer and manifest out."""
 
+import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.table import Table
 
 from fpm_cli.cli.console import JsonFlag, log, show, show_json
+from fpm_cli.corpus.options import SOURCES, Source, build_options
 from fpm_cli.errors import UsageError, did_you_mean
 
-SOURCES = ("text", "jsonl")
 EXAMPLES = (
     "Examples:\n\n  fpm build-corpus text books/ --tokenizer tokenizers/gpt-en --out corpora/books\n\n"
-    "  fpm build-corpus jsonl news.jsonl.zst --tokenizer tokenizers/bert-zh --out corpora/news --json"
+    "  fpm build-corpus wudao wudao/ --tokenizer tokenizers/bert-zh --out corpora/wudao --workers 2 --json"
 )
+
+Inputs = Annotated[
+    list[Path], typer.Argument(help="Files or folders, also .gz and .zst; for hf, saved or cached data sets.")
+]
 
 
 def build_corpus(
     source: Annotated[str, typer.Argument(help=f"What the inputs are: {', '.join(SOURCES)}.")],
-    inputs: Annotated[
-        list[Path], typer.Argument(help="Files or folders; .gz and .zst are read as they are.")
-    ],
+    inputs: Inputs,
     tokenizer: Annotated[Path, typer.Option(help="A tokenizer's folder (`fpm tokenize train`).")],
     out: Annotated[Path, typer.Option(help="The corpus's folder; must not exist yet.")],
+    filters: Annotated[
+        Literal["paper", "none"], typer.Option(help="The paper's choices for this source, or none.")
+    ] = "paper",
     validation_fraction: Annotated[
-        float, typer.Option(min=0, max=0.5, help="Share of documents held out, chosen by their hash.")
-    ] = 0.01,
-    min_characters: Annotated[int, typer.Option(min=1, help="Shorter documents are dropped.")] = 1,
-    text_field: Annotated[str, typer.Option(help="jsonl: the field that holds the text.")] = "text",
+        float | None, typer.Option(min=0, max=0.5, help="Share of documents held out, by hash. [0.01]")
+    ] = None,
+    min_characters: Annotated[int | None, typer.Option(min=1, help="Drop shorter documents. [1]")] = None,
+    max_characters: Annotated[int | None, typer.Option(min=0, help="Drop longer ones; 0: none. [0]")] = None,
+    min_density: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Least share of letters and digits. [wudao: 0.7]")
+    ] = None,
+    max_repetition: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Largest share of repeated lines; 0: any. [0]")
+    ] = None,
+    language: Annotated[Literal["en", "zh"] | None, typer.Option(help="Drop the other language.")] = None,
+    near_duplicates: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Jaccard similarity; 0: keep all. [0.8; stc: 0]")
+    ] = None,
+    pile_partitions: Annotated[
+        str | None, typer.Option(help="pile: files of a folder to read. [02,03,04,17]")
+    ] = None,
+    exclude_sets: Annotated[
+        str | None, typer.Option(help="pile: sets to drop. [StackExchange,Github]")
+    ] = None,
+    max_responses: Annotated[
+        int | None, typer.Option(min=0, help="stc: responses kept of a post; 0: all. [30]")
+    ] = None,
+    text_field: Annotated[str | None, typer.Option(help="The JSON field with the text. [text]")] = None,
+    id_field: Annotated[
+        str | None,
+        typer.Option(help="Drop a document whose id in this field came before. [wudao: uniqueKey]"),
+    ] = None,
     join_characters: Annotated[
-        int, typer.Option(min=0, help="text: join paragraphs into documents of at least so many characters.")
-    ] = 0,
+        int | None, typer.Option(min=0, help="text: join paragraphs into documents so long. [0]")
+    ] = None,
+    max_document_bytes: Annotated[
+        int | None, typer.Option(min=1, help="Skip longer lines and records. [32 MiB]")
+    ] = None,
+    max_expansion: Annotated[
+        int | None, typer.Option(min=1, help="Cut an archive that grows more, past 64 MiB. [250]")
+    ] = None,
+    workers: Annotated[int, typer.Option(min=0, help="Processes; 0: one a core.")] = 0,
+    executor: Annotated[Literal["local", "ray"], typer.Option(help="ray: a Ray cluster.")] = "local",
+    shard_mib: Annotated[int, typer.Option(min=1, help="Plain files are cut into shards so large.")] = 64,
     as_json: JsonFlag = False,
 ) -> None:
-    """Read, clean, deduplicate and tokenise text into Megatron-LM's indexed format."""
-    if source not in SOURCES:
-        raise UsageError(
-            f"SOURCE {source!r} is not one of {', '.join(SOURCES)}{did_you_mean(source, SOURCES)}"
-        )
-    from fpm_cli.corpus import build
-    from fpm_cli.corpus.reading import ReadOptions
-    from fpm_cli.tokenization.base import load_tokenizer
+    """Read, clean, deduplicate and tokenise text into Megatron-LM's indexed format.
 
-    options = build.BuildOptions(
-        source=source,
+    Stopped at any moment, the same command goes on from the finished shards and gives the same bytes.
+    """
+    options = build_options(
+        _source(source),
+        filters,
         validation_fraction=validation_fraction,
         min_characters=min_characters,
-        reading=ReadOptions(text_field=text_field, join_characters=join_characters),
+        max_characters=max_characters,
+        min_density=min_density,
+        max_repetition=max_repetition,
+        language=language,
+        near_duplicates=near_duplicates,
+        pile_partitions=_names(pile_partitions),
+        exclude_sets=_names(exclude_sets),
+        max_responses=max_responses,
+        text_field=text_field,
+        id_field=id_field,
+        join_characters=join_characters,
+        max_document_bytes=max_document_bytes,
+        max_expansion=max_expansion,
     )
-    built = build.build_corpus(inputs, load_tokenizer(tokenizer), out, options)
+    from fpm_cli.corpus import build
+    from fpm_cli.tokenization.base import load_tokenizer
+
+    engine = build.Engine(
+        workers=workers or len(os.sched_getaffinity(0)),
+        executor=executor,
+        shard_bytes=shard_mib << 20,
+        report=_report,
+    )
+    built = build.build_corpus(inputs, load_tokenizer(tokenizer), out, options, engine)
     manifest = built.corpus.manifest
-    result: dict[str, Any] = {
-        "out": str(out),
-        **manifest.counts.model_dump(),
-        "tokens": sum(facts.tokens for facts in manifest.splits.values()),
-        "splits": {name: facts.model_dump() for name, facts in manifest.splits.items()},
-        "seconds": round(built.seconds, 3),
-        "fingerprint": manifest.fingerprint,
-    }
+    counts = manifest.counts
+    tokens = sum(facts.tokens for facts in manifest.splits.values())
     if as_json:
+        result: dict[str, Any] = {
+            "out": str(out),
+            **counts.model_dump(),
+            "tokens": tokens,
+            "splits": {name: facts.model_dump() for name, facts in manifest.splits.items()},
+            "seconds": round(built.seconds, 3),
+            "fingerprint": manifest.fingerprint,
+        }
         show_json("build-corpus", result)
         return
     table = Table("split", "documents", "sequences", "tokens")
     for name, facts in manifest.splits.items():
         table.add_row(name, f"{facts.documents:,}", f"{facts.sequences:,}", f"{facts.tokens:,}")
     show(table)
-    for reason, count in (*manifest.counts.dropped.items(), *manifest.counts.repaired.items()):
-        log(f"{'dropped' if reason in manifest.counts.dropped else 'repaired'} {count:,}: {reason}")
-    log(
-        f"{out}: {result['tokens']:,} tokens of {result['documents_kept']:,} documents, {built.seconds:.1f} s"
-    )
+    steps = {"dropped": counts.dropped, "repaired": counts.repaired, "defects": counts.defects}
+    for step, reasons in steps.items():
+        if reasons:
+            log(f"{step}: {', '.join(f'{reason} {count:,}' for reason, count in reasons.items())}")
+    log(f"read {counts.documents_read:,} documents, kept {counts.documents_kept:,}: {tokens:,} tokens")
+    log(f"{out} in {built.seconds:.1f} s")
+
+
+def _source(name: str) -> Source:
+    for source in SOURCES:
+        if source == name:
+            return source
+    raise UsageError(f"SOURCE {name!r} is not one of {', '.join(SOURCES)}{did_you_mean(name, SOURCES)}")
+
+
+def _names(listed: str | None) -> tuple[str, ...] | None:
+    """A comma-separated list; `none` and `all` are the empty one."""
+    if listed is None:
+        return None
+    return () if listed in ("none", "all") else tuple(name.strip() for name in listed.split(","))
+
+
+def _report(stage: str, done: int, total: int) -> None:
+    log(f"{stage}: {done} of {total} shards" if total > 1 else stage)

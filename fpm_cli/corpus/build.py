@@ -1,20 +1,31 @@
-"""Builds a corpus: read -> normalise -> filter -> drop duplicates -> sentences -> tokenise -> write."""
+"""Builds a corpus: shards are cleaned, duplicates found over all of them, shards encoded, and merged.
 
+    inputs -> shards -> clean_shard (each) -> Decider (all) -> encode_shard (each) -> merge_split
+
+Everything goes through `OUT.building`, where finished shards are entered in a journal: a build that was
+stopped at any moment goes on from there, and gives the same bytes as one that ran through.
+"""
+
+import json
 import shutil
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
-from itertools import islice
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-import xxhash
-
+from fpm_cli import __version__
+from fpm_cli.corpus.card import write_card
+from fpm_cli.corpus.clean import CLEAN, CleanTask, clean_shard
 from fpm_cli.corpus.corpus import MANIFEST, TOKENIZER, Corpus
+from fpm_cli.corpus.decide import DECISION, LOCATED, Decider
+from fpm_cli.corpus.encode import ENCODED, EncodeTask, check_tokenizer, encode_shard, has_sentences
+from fpm_cli.corpus.executors import Executor, run_tasks
 from fpm_cli.corpus.files import atomic_write, checksum
-from fpm_cli.corpus.indexed import IndexedWriter
+from fpm_cli.corpus.indexed import token_dtype
+from fpm_cli.corpus.inputs import Input, Shard, find_inputs, plan_shards, resume_key
 from fpm_cli.corpus.manifest import (
     SPLITS,
     Counts,
@@ -25,205 +36,204 @@ from fpm_cli.corpus.manifest import (
     SplitFacts,
     TokenizerFacts,
 )
-from fpm_cli.corpus.normalise import normalise
-from fpm_cli.corpus.reading import READERS, ReadOptions, find_inputs, open_stream
-from fpm_cli.corpus.sentences import split_sentences
-from fpm_cli.errors import MissingError, UsageError
+from fpm_cli.corpus.merge import concatenate, merge_split
+from fpm_cli.corpus.options import MIB, BuildOptions
+from fpm_cli.corpus.work import WorkFolder, write_json
+from fpm_cli.errors import FpmError, MissingError, UsageError
 from fpm_cli.tokenization.base import Tokenizer
 
-BATCH_DOCUMENTS = 256
+SHARD_BYTES = 64 * MIB
+PLAN, LOCK, DEFECTS, OUT = "plan.json", "lock", "defects.jsonl", "out"
 
-
-@dataclass(frozen=True)
-class BuildOptions:
-    """Every choice that decides the bytes of a corpus, beside its inputs and tokenizer."""
-
-    source: str
-    validation_fraction: float = 0.01
-    min_characters: int = 1
-    reading: ReadOptions = field(default_factory=ReadOptions)
+# Called with a stage's name, how many of its shards are done, and how many there are.
+Report = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
 class Built:
-    """The finished corpus, and how long it took to make."""
+    """The finished corpus, and how long this run took to make or finish it."""
 
     corpus: Corpus
     seconds: float
 
 
-@dataclass
-class _Tally:
-    read: int = 0
-    kept: int = 0
-    dropped: Counter[str] = field(default_factory=Counter)
-    repaired: Counter[str] = field(default_factory=Counter)
-
-
 @dataclass(frozen=True)
-class _Document:
-    text: str
-    sequences: list[str]
-    digest: int
+class Engine:
+    """How the work is run; none of it changes the bytes that come out."""
+
+    workers: int = 1
+    executor: Executor = "local"
+    shard_bytes: int = SHARD_BYTES
+    report: Report = lambda stage, done, total: None
 
 
-def build_corpus(inputs: list[Path], tokenizer: Tokenizer, out: Path, options: BuildOptions) -> Built:
-    """Build the corpus in the folder `out`, which must not exist yet; it appears there when complete.
+def build_corpus(
+    inputs: list[Path], tokenizer: Tokenizer, out: Path, options: BuildOptions, engine: Engine | None = None
+) -> Built:
+    """Build, or go on building, the corpus in the folder `out`; it appears there when complete.
 
-    Raises UsageError (`out` exists, no tokens for a document's end), MissingError (an input is absent,
-    or nothing is left of them).
+    Raises UsageError (`out` exists; the folder of an unfinished build belongs to another one; no token
+    to end a document) and MissingError (an input is absent; too few documents are left).
     """
     started = time.perf_counter()
-    if out.exists():
+    engine = engine or Engine()
+    check_tokenizer(tokenizer)
+    work = WorkFolder(out.with_name(f"{out.name}.building"))
+    if out.exists() and not (work.path / PLAN).exists():
         raise UsageError(f"{out} exists; a corpus is never overwritten: name another --out or remove it")
-    files = find_inputs(inputs, options.source)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    work = out.with_name(f".{out.name}.building")
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir()
-    try:
-        tokenizer.save(work / TOKENIZER)
-        tally = _Tally()
-        documents = list(_documents(files, tokenizer, options, tally))
-        splits = _write(documents, tokenizer, work, options, tally)
-        _manifest(files, tokenizer, options, tally, splits, work).write(work / MANIFEST)
-        work.rename(out)
-    except BaseException:
-        shutil.rmtree(work, ignore_errors=True)
-        raise
+    files = find_inputs(inputs, options)
+    with _locked(work):
+        _begin(files, tokenizer, options, engine, work)
+        if not out.exists():  # else only the work folder was left to remove
+            shards = plan_shards(files, options, engine.shard_bytes)
+            _clean(shards, tokenizer, options, engine, work)
+            if not (work.path / DECISION).exists():
+                engine.report("duplicates", 0, 1)
+                _decide(shards, options, work)
+            _encode(shards, engine, work)
+            engine.report("merge", 0, 1)
+            _merge(files, shards, tokenizer, options, work)
+            (work.path / OUT).rename(out)
+        shutil.rmtree(work.path)
     return Built(Corpus.open(out), time.perf_counter() - started)
 
 
-def _documents(
-    files: list[tuple[str, Path]], tokenizer: Tokenizer, options: BuildOptions, tally: _Tally
-) -> Iterator[_Document]:
-    seen: set[bytes] = set()
-    for _, path in files:
-        with open_stream(path) as stream:
-            for record in READERS[options.source](stream, options.reading):
-                tally.read += 1
-                document = _prepare(record.text, record.defect, tokenizer, options, tally, seen)
-                if isinstance(document, _Document):
-                    yield document
-                else:
-                    tally.dropped[document] += 1
+@contextmanager
+def _locked(work: WorkFolder) -> Iterator[None]:
+    from filelock import FileLock, Timeout
+
+    (work.path / "shards").mkdir(parents=True, exist_ok=True)
+    lock = FileLock(work.path / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise FpmError(f"{work.path}: another process is building here") from None
+    with lock:
+        yield
 
 
-def _prepare(
-    raw: str | None,
-    defect: str | None,
-    tokenizer: Tokenizer,
-    options: BuildOptions,
-    tally: _Tally,
-    seen: set[bytes],
-) -> _Document | str:
-    """Return the clean document, or the reason to drop it."""
-    if raw is None:
-        return defect or "unreadable"
-    text, removed = normalise(raw)
-    tally.repaired.update(removed.keys())
-    if not text:
-        return "empty"
-    if len(text) < options.min_characters:
-        return "too_short"
-    digest = xxhash.xxh3_128_digest(text.encode())
-    if digest in seen:
-        return "exact_duplicate"
-    seen.add(digest)
-    sequences = [text]
-    if has_sentences(tokenizer):
-        sequences = split_sentences(text)
-        if len(sequences) < 2:
-            return "fewer_than_two_sentences"
-    return _Document(text, sequences, int.from_bytes(digest[:8], "big"))
+def _begin(
+    files: list[Input], tokenizer: Tokenizer, options: BuildOptions, engine: Engine, work: WorkFolder
+) -> None:
+    """Write the plan, or check that the one found is ours, so that no two builds are mixed."""
+    plan: dict[str, Any] = {
+        "fpm": __version__,
+        "inputs": [resume_key(file) for file in files],
+        "options": options.model_dump(mode="json"),
+        "tokenizer": tokenizer.fingerprint,
+        "shard_bytes": engine.shard_bytes,
+    }
+    path = work.path / PLAN
+    if path.exists():
+        found = json.loads(path.read_bytes())
+        if differing := [key for key, value in plan.items() if found.get(key) != value]:
+            raise UsageError(
+                f"{work.path} is an unfinished build with other {', '.join(differing)}; "
+                "give the same as then to go on with it, or remove it to start anew"
+            )
+    else:
+        write_json(path, plan)
+    if not (work.path / TOKENIZER).exists():
+        tokenizer.save(work.path / TOKENIZER)
 
 
-def has_sentences(tokenizer: Tokenizer) -> bool:
-    """BERT corpora keep sentences and whole words; the others keep documents."""
-    return tokenizer.kind.startswith("bert")
+def _clean(
+    shards: list[Shard], tokenizer: Tokenizer, options: BuildOptions, engine: Engine, work: WorkFolder
+) -> None:
+    todo = [
+        CleanTask(shard, options, has_sentences(tokenizer), work)
+        for shard in sorted(shards, key=lambda shard: shard.start - shard.end)  # the largest first
+        if not work.is_finished(shard.number, CLEAN)
+    ]
+    done = len(shards) - len(todo)
+    for _ in run_tasks(clean_shard, todo, engine.workers, engine.executor):
+        done += 1
+        engine.report("clean", done, len(shards))
 
 
-def _validation_bound(digests: list[int], fraction: float) -> int:
-    """Digests below the bound go to validation: the asked fraction, but never none and never all."""
-    if fraction == 0:
-        return 0
-    ordered = sorted(digests)
-    if len(ordered) < 2:
-        raise MissingError(f"{len(ordered)} documents are left: two splits need at least two")
-    return min(max(int(fraction * 2**64), ordered[0] + 1), ordered[-1])
+def _decide(shards: list[Shard], options: BuildOptions, work: WorkFolder) -> None:
+    try:
+        Decider(shards, options, work).decide()
+    except MissingError:  # too few documents are left: going on cannot help, other options may
+        shutil.rmtree(work.path)
+        raise
 
 
-def _write(
-    documents: list[_Document], tokenizer: Tokenizer, work: Path, options: BuildOptions, tally: _Tally
-) -> dict[Split, SplitFacts]:
-    bound = _validation_bound([document.digest for document in documents], options.validation_fraction)
-    facts: dict[Split, Counter[str]] = {split: Counter() for split in SPLITS}
-    with ExitStack() as stack:
-        writers = {
-            split: stack.enter_context(IndexedWriter(work / split, tokenizer.vocab_size)) for split in SPLITS
-        }
-        words = (
-            {split: stack.enter_context(atomic_write(work / f"{split}.words.bin")) for split in SPLITS}
-            if has_sentences(tokenizer)
-            else {}
-        )
-        stream = iter(documents)
-        while batch := list(islice(stream, BATCH_DOCUMENTS)):
-            for document, ids in zip(batch, _encode(batch, tokenizer), strict=True):
-                split: Split = "validation" if document.digest < bound else "train"
-                writers[split].add_document(ids)
-                for sentence in document.sequences if words else ():
-                    words[split].write(np.asarray(tokenizer.word_starts(sentence), dtype=np.uint8).tobytes())
-                tally.kept += 1
-                facts[split]["documents"] += 1
-                facts[split]["sequences"] += len(ids)
-                facts[split]["tokens"] += sum(map(len, ids))
-                facts[split]["text_bytes"] += len(document.text.encode())
-                facts[split]["text_characters"] += len(document.text)
-    names = tuple(SplitFacts.model_fields)
-    return {split: SplitFacts(**{name: facts[split][name] for name in names}) for split in SPLITS}
+def _encode(shards: list[Shard], engine: Engine, work: WorkFolder) -> None:
+    bound = json.loads((work.path / DECISION).read_bytes())["validation_bound"]
+    todo = [
+        EncodeTask(shard.number, work, work.path / TOKENIZER, bound)
+        for shard in sorted(shards, key=lambda shard: shard.start - shard.end)
+        if not work.is_finished(shard.number, ENCODED)
+    ]
+    done = len(shards) - len(todo)
+    for _ in run_tasks(encode_shard, todo, engine.workers, engine.executor):
+        done += 1
+        engine.report("encode", done, len(shards))
 
 
-def _encode(batch: list[_Document], tokenizer: Tokenizer) -> list[list[list[int]]]:
-    """The token ids of each sequence of each document; outside BERT a document ends in <eod>."""
-    ids = iter(tokenizer.encode_batch([text for document in batch for text in document.sequences]))
-    encoded = [list(islice(ids, len(document.sequences))) for document in batch]
-    if has_sentences(tokenizer):
-        return encoded
-    if tokenizer.special.eod is None:
-        raise UsageError(f"tokenizer {tokenizer.kind} has no <eod> token to end a document with")
-    return [[[*sequence, tokenizer.special.eod] for sequence in document] for document in encoded]
-
-
-def _manifest(
-    files: list[tuple[str, Path]],
-    tokenizer: Tokenizer,
-    options: BuildOptions,
-    tally: _Tally,
-    splits: dict[Split, SplitFacts],
-    work: Path,
-) -> Manifest:
-    inputs = tuple(
-        InputFile(name=name, bytes=path.stat().st_size, xxh3_128=checksum(path)) for name, path in files
-    )
-    written = sorted(path for path in work.rglob("*") if path.is_file())
-    return Manifest(
+def _merge(
+    files: list[Input], shards: list[Shard], tokenizer: Tokenizer, options: BuildOptions, work: WorkFolder
+) -> None:
+    out = work.path / OUT
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir()
+    numbers = [shard.number for shard in shards]
+    encoded = [work.summary(number, ENCODED) for number in numbers]
+    splits = {split: _add_up([summary["splits"][split] for summary in encoded]) for split in SPLITS}
+    for split in SPLITS:
+        merge_split(split, splits[split], numbers, token_dtype(tokenizer.vocab_size), work, out)
+    with atomic_write(out / DEFECTS) as file:
+        concatenate([*(work.file(number, "defects") for number in numbers), work.path / LOCATED], file)
+    tokenizer.save(out / TOKENIZER)
+    manifest = Manifest(
         source=options.source,
-        inputs=inputs,
-        options={key: value for key, value in asdict(options).items() if key != "source"},
+        inputs=tuple(_input_facts(file) for file in files),
+        options=options.model_dump(mode="json", exclude={"source"}),
         tokenizer=TokenizerFacts(
             kind=tokenizer.kind, vocab_size=tokenizer.vocab_size, fingerprint=tokenizer.fingerprint
         ),
-        counts=Counts(
-            documents_read=tally.read,
-            documents_kept=tally.kept,
-            dropped=dict(sorted(tally.dropped.items())),
-            repaired=dict(sorted(tally.repaired.items())),
-            bytes_in=sum(file.bytes for file in inputs),
-        ),
+        counts=_counts(shards, splits, files, work),
         splits=splits,
         files={
-            path.relative_to(work).as_posix(): FileFacts(bytes=path.stat().st_size, xxh3_128=checksum(path))
-            for path in written
+            path.relative_to(out).as_posix(): FileFacts(bytes=path.stat().st_size, xxh3_128=checksum(path))
+            for path in sorted(out.rglob("*"))
+            if path.is_file()
         },
     ).sealed()
+    manifest.write(out / MANIFEST)
+    write_card(out, manifest)
+
+
+def _add_up(facts: list[dict[str, int]]) -> SplitFacts:
+    return SplitFacts(**{name: sum(part[name] for part in facts) for name in SplitFacts.model_fields})
+
+
+def _input_facts(file: Input) -> InputFile:
+    if file.path.is_file():
+        return InputFile(name=file.name, bytes=file.path.stat().st_size, xxh3_128=checksum(file.path))
+    return InputFile(name=file.name, bytes=0, xxh3_128="")
+
+
+def _counts(
+    shards: list[Shard], splits: dict[Split, SplitFacts], files: list[Input], work: WorkFolder
+) -> Counts:
+    summaries = [work.summary(shard.number, CLEAN) for shard in shards]
+    decision = json.loads((work.path / DECISION).read_bytes())
+    dropped, defects = Counter[str](decision["dropped"]), Counter[str](decision["defects"])
+    repaired = Counter[str]()
+    for summary, shard in zip(summaries, shards, strict=True):
+        dropped.update(summary["dropped"])
+        repaired.update(summary["repaired"])
+        defects.update(summary["defects"])
+        dropped.update(work.summary(shard.number, ENCODED)["dropped"])
+    counts = Counts(
+        documents_read=sum(summary["read"] for summary in summaries),
+        documents_kept=sum(facts.documents for facts in splits.values()),
+        dropped=dict(sorted(dropped.items())),
+        repaired=dict(sorted(repaired.items())),
+        defects=dict(sorted(defects.items())),
+        bytes_in=sum(file.path.stat().st_size for file in files if file.path.is_file()),
+    )
+    assert counts.documents_read == counts.documents_kept + sum(dropped.values()), counts
+    return counts

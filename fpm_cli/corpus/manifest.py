@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from fpm_cli.corpus.files import atomic_write
 from fpm_cli.errors import DamagedError, MissingError
 
-SCHEMA = "fpm.corpus/1"
+SCHEMA: Literal["fpm.corpus/1"] = "fpm.corpus/1"
 Split = Literal["train", "validation"]
 SPLITS: tuple[Split, ...] = ("train", "validation")
 
@@ -57,12 +57,16 @@ class SplitFacts(Frozen):
 
 
 class Counts(Frozen):
-    """Every document that was read is kept or dropped; a repaired one lost only broken characters."""
+    """Every document that was read is kept or dropped; a repaired one lost only broken characters.
+
+    `defects` counts what is wrong with the inputs; each has its place in `defects.jsonl`.
+    """
 
     documents_read: int
     documents_kept: int
     dropped: dict[str, int]
     repaired: dict[str, int]
+    defects: dict[str, int]
     bytes_in: int
 
 

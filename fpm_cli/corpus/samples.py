@@ -4,9 +4,9 @@ from importlib.resources import as_file, files
 from pathlib import Path
 
 from fpm_cli.config.schema import Language, RunConfig
-from fpm_cli.corpus.build import BuildOptions, build_corpus
+from fpm_cli.corpus.build import build_corpus
 from fpm_cli.corpus.corpus import Corpus
-from fpm_cli.corpus.reading import ReadOptions, read_text
+from fpm_cli.corpus.options import BuildOptions
 
 VALIDATION_FRACTION = 0.1  # a tenth of so small a corpus still is only some twenty thousand tokens
 
@@ -22,8 +22,7 @@ def build_sample_corpus(config: RunConfig, out: Path) -> Corpus:
     from fpm_cli.tokenization.base import train_tokenizer
 
     sample = sample_text(config.language)
-    with sample.open("rb") as stream:
-        texts = [record.text for record in read_text(stream, ReadOptions()) if record.text]
+    texts = sample.read_text(encoding="utf-8").split("\n\n")
     tokenizer = train_tokenizer(config.tokenizer, texts, config.model.vocab_size, allow_smaller=False)
     options = BuildOptions(source="text", validation_fraction=VALIDATION_FRACTION)
     return build_corpus([sample], tokenizer, out, options).corpus

@@ -1,53 +1,17 @@
-"""A character tokenizer that needs no training, so that these tests stand on the corpus alone."""
-
-from collections.abc import Iterable, Mapping
-from typing import Any, Self
+"""Two small tokenizers of the real kinds: bytes for GPT, characters for BERT."""
 
 import pytest
 
-from fpm_cli.tokenization.base import SpecialTokens, Tokenizer
+from fpm_cli.tokenization.base import Tokenizer, train_tokenizer
+
+CHARACTERS = " ".join("abcdefghijklmnopqrstuvwxyz0123456789.,!?一二三四五六七八九完了好故事")
 
 
-class CharacterTokenizer(Tokenizer):
-    """An id a character (modulo the vocabulary); a word begins after a blank and at a Chinese character."""
-
-    vocab_size = 1000
-
-    def __init__(self, kind: Any = "gpt-en") -> None:
-        self.kind = kind
-        self.special = SpecialTokens(eod=None if kind.startswith("bert") else 0)
-
-    def encode(self, text: str) -> list[int]:
-        return [ord(character) % 900 + 1 for character in text]
-
-    def decode(self, ids: Iterable[int]) -> str:
-        return "".join(map(chr, ids))
-
-    def normalise(self, text: str) -> str:
-        return text
-
-    def tokens(self, ids: Iterable[int]) -> list[str]:
-        return list(map(str, ids))
-
-    def word_starts(self, text: str) -> list[bool]:
-        return [not i or text[i - 1] == " " or text[i] > "\u3000" for i in range(len(text))]
-
-    def model_files(self) -> dict[str, bytes]:
-        return {"model": b"characters"}
-
-    def options(self) -> dict[str, Any]:
-        return {}
-
-    @classmethod
-    def from_files(cls, kind: Any, files: Mapping[str, bytes], options: Mapping[str, Any]) -> Self:
-        return cls(kind)
+@pytest.fixture(scope="session")
+def gpt() -> Tokenizer:
+    return train_tokenizer("gpt-en", ["a"], 257)
 
 
-@pytest.fixture
-def gpt() -> CharacterTokenizer:
-    return CharacterTokenizer("gpt-en")
-
-
-@pytest.fixture
-def bert() -> CharacterTokenizer:
-    return CharacterTokenizer("bert-zh")
+@pytest.fixture(scope="session")
+def bert() -> Tokenizer:
+    return train_tokenizer("bert-zh", [CHARACTERS, "story begins ends"], 200, allow_smaller=True)

@@ -7,14 +7,13 @@ import numpy as np
 import pytest
 import zstandard
 
-from fpm_cli.corpus.build import BuildOptions, build_corpus
+from fpm_cli.corpus.build import build_corpus
 from fpm_cli.corpus.corpus import Corpus
-from fpm_cli.corpus.reading import ReadOptions
+from fpm_cli.corpus.options import BuildOptions
 from fpm_cli.errors import DamagedError, MissingError, UsageError
 from fpm_cli.tokenization.base import Tokenizer
 
-TEXT = BuildOptions(source="text", validation_fraction=0.2)
-JSONL = BuildOptions(source="jsonl", validation_fraction=0.2)
+TEXT = BuildOptions(source="text", validation_fraction=0.2, near_duplicates=0)
 
 
 def stories(number: int) -> str:
@@ -34,7 +33,7 @@ def decoded(corpus: Corpus, tokenizer: Tokenizer) -> set[tuple[int, ...]]:
 def test_each_document_ends_with_eod_and_none_is_lost(tmp_path: Path, gpt: Tokenizer) -> None:
     (tmp_path / "a.txt").write_text(stories(40))
     corpus = build([tmp_path / "a.txt"], gpt, tmp_path / "corpus")
-    expected = {(*gpt.encode(text), 0) for text in stories(40).split("\n\n")}
+    expected = {(*gpt.encode(text), gpt.special.eod) for text in stories(40).split("\n\n")}
     assert decoded(corpus, gpt) == expected
     assert corpus.manifest.counts.documents_read == corpus.manifest.counts.documents_kept == 40
     assert 0 < corpus.split("validation").num_documents < 20
@@ -108,14 +107,14 @@ def test_the_same_input_gives_the_same_bytes(tmp_path: Path, bert: Tokenizer) ->
 
 def test_short_paragraphs_are_joined_on_request(tmp_path: Path, gpt: Tokenizer) -> None:
     (tmp_path / "a.txt").write_text("\n\n".join(f"paragraph {i:02}" for i in range(20)))
-    options = BuildOptions(source="text", reading=ReadOptions(join_characters=30))
+    options = BuildOptions(source="text", join_characters=30, near_duplicates=0)
     assert build([tmp_path / "a.txt"], gpt, tmp_path / "c", options).manifest.counts.documents_read == 7
 
 
 @pytest.mark.parametrize("documents", [2, 3, 50])
 def test_neither_split_is_ever_empty(tmp_path: Path, gpt: Tokenizer, documents: int) -> None:
     (tmp_path / "a.txt").write_text(stories(documents))
-    options = BuildOptions(source="text", validation_fraction=0.0001)
+    options = BuildOptions(source="text", validation_fraction=0.0001, near_duplicates=0)
     corpus = build([tmp_path / "a.txt"], gpt, tmp_path / "corpus", options)
     assert corpus.split("validation").num_documents == 1
     assert corpus.split("train").num_documents == documents - 1
@@ -126,7 +125,7 @@ def test_text_sizes_are_counted_for_bits_per_byte(tmp_path: Path, gpt: Tokenizer
     splits = build([tmp_path / "a.txt"], gpt, tmp_path / "corpus").manifest.splits.values()
     assert sum(facts.text_bytes for facts in splits) == 13
     assert sum(facts.text_characters for facts in splits) == 7
-    assert sum(facts.tokens for facts in splits) == 9
+    assert sum(facts.tokens for facts in splits) == 15
 
 
 def test_mistakes_are_refused(tmp_path: Path, gpt: Tokenizer, bert: Tokenizer) -> None:
@@ -135,7 +134,7 @@ def test_mistakes_are_refused(tmp_path: Path, gpt: Tokenizer, bert: Tokenizer) -
         build([tmp_path / "a.txt"], gpt, tmp_path)
     with pytest.raises(MissingError, match=r"absent\.txt"):
         build([tmp_path / "absent.txt"], gpt, tmp_path / "corpus")
-    with pytest.raises(MissingError, match="at least two"):
+    with pytest.raises(MissingError, match="1 of 1 documents left"):
         build([tmp_path / "a.txt"], gpt, tmp_path / "corpus")
     assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
 

@@ -1,0 +1,160 @@
+"""First half of the pipeline, a shard at a time: read -> normalise -> filter -> sentences -> hashes.
+
+A pure function of the shard and the options. The text that is left goes to disk, with one record of
+fixed size for each document, on which duplicates are found over all shards (`duplicates.py`).
+"""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import BinaryIO
+
+import numpy as np
+import xxhash
+
+from fpm_cli.corpus.files import atomic_write
+from fpm_cli.corpus.filters import drop_reason
+from fpm_cli.corpus.inputs import Shard
+from fpm_cli.corpus.near import band_keys
+from fpm_cli.corpus.normalise import normalise
+from fpm_cli.corpus.options import MIB, BuildOptions
+from fpm_cli.corpus.readers import BROKEN, INVALID, NO_TEXT, OVERSIZED, READERS, Record
+from fpm_cli.corpus.sentences import split_sentences
+from fpm_cli.corpus.streams import open_source
+from fpm_cli.corpus.work import RECORD, WorkFolder
+
+CLEAN = "clean"
+FEW_SENTENCES = "fewer_than_two_sentences"
+DEFECTS = (BROKEN, NO_TEXT, OVERSIZED)  # drops that are damage of the input, hence located
+BATCH_BYTES = MIB  # text whose shingles are hashed at once
+
+# Where a defect stands: reason, offset in the input, detail.
+Locate = Callable[[str, int, str], None]
+
+
+@dataclass(frozen=True)
+class CleanTask:
+    """A shard to clean, and where to leave what is left of it."""
+
+    shard: Shard
+    options: BuildOptions
+    sentences: bool
+    work: WorkFolder
+
+
+@dataclass
+class _Counts:
+    read: int = 0
+    kept: int = 0
+    dropped: Counter[str] = field(default_factory=Counter)
+    repaired: Counter[str] = field(default_factory=Counter)
+    defects: Counter[str] = field(default_factory=Counter)
+
+
+def clean_shard(task: CleanTask) -> None:
+    """Clean one shard; its text, records, hashes and defects are on disk when its summary is."""
+    shard, options, work = task.shard, task.options, task.work
+    counts = _Counts()
+    with ExitStack() as stack:
+        text, records, bands, defects = (
+            stack.enter_context(atomic_write(work.file(shard.number, kind)))
+            for kind in ("text", "records", "bands", "defects")
+        )
+
+        def locate(reason: str, offset: int, detail: str) -> None:
+            counts.defects[reason] += 1
+            defects.write(defect_line(shard.input.name, offset, reason, detail))
+
+        writer = _Writer(text, records, bands, options)
+        for record in _read(shard, options, locate):
+            counts.read += 1
+            clean, reason = _clean(record, task, counts.repaired, locate)
+            if reason:
+                counts.dropped[reason] += 1
+                if reason in DEFECTS:
+                    locate(reason, shard.start + record.offset, "")
+            else:
+                counts.kept += 1
+                writer.add(clean, shard.start + record.offset, record)
+        writer.flush()
+        if not counts.read and not counts.defects and (shard.start, shard.end) == (0, shard.input.size):
+            locate("empty_file", 0, "")
+    work.finish(shard.number, CLEAN, vars(counts))
+
+
+def defect_line(name: str, offset: int, reason: str, detail: str) -> bytes:
+    """One line of `defects.jsonl`: what is wrong with an input, and at which byte of its content."""
+    entry = {"input": name, "offset": offset, "reason": reason}
+    return (json.dumps(entry | ({"detail": detail} if detail else {}), ensure_ascii=False) + "\n").encode()
+
+
+def _read(shard: Shard, options: BuildOptions, locate: Locate) -> Iterator[Record]:
+    if options.source == "hf":
+        from fpm_cli.corpus.hf import read_rows
+
+        yield from read_rows(shard, options)
+        return
+    with open_source(shard.input.path, shard.start, shard.end, options.max_expansion) as stream:
+        yield from READERS[options.source](stream, options)
+        if stream.fault:
+            locate(stream.fault.reason, stream.fault.offset, stream.fault.detail)
+
+
+def _clean(record: Record, task: CleanTask, repaired: Counter[str], locate: Locate) -> tuple[str, str | None]:
+    """The text to keep, or an empty one and the reason to drop the document."""
+    if record.text is None:
+        return "", record.reason
+    start = task.shard.start
+    text, removed = normalise(record.text)
+    if record.invalid_at is not None:
+        repaired[INVALID] += 1
+        locate(INVALID, start + record.invalid_at, "")
+    for kind in removed:
+        repaired[kind] += 1
+        locate(kind, start + record.offset, f"{removed[kind]} removed")
+    reason = drop_reason(text, task.options)
+    if reason or not task.sentences:
+        return text, reason
+    sentences = split_sentences(text)
+    return "\n".join(sentences), FEW_SENTENCES if len(sentences) < 2 else None
+
+
+class _Writer:
+    """Appends clean documents to the shard's files; shingles are hashed a megabyte of text at a time."""
+
+    def __init__(self, text: BinaryIO, records: BinaryIO, bands: BinaryIO, options: BuildOptions) -> None:
+        self._text, self._records, self._bands = text, records, bands
+        self._find_near = options.near_duplicates > 0
+        self._batch: list[bytes] = []
+        self._batch_bytes = self._text_start = 0
+
+    def add(self, text: str, offset: int, record: Record) -> None:
+        content = text.encode()
+        digest = xxhash.xxh3_128_intdigest(content)
+        row = np.array(
+            (
+                *(self._text_start, len(content), len(text), offset),
+                *(digest >> 64, digest & 0xFFFFFFFFFFFFFFFF),
+                *(_hash(record.id), _hash(record.group)),
+            ),
+            dtype=RECORD,
+        )
+        self._records.write(row.tobytes())
+        self._text.write(content)
+        self._text_start += len(content)
+        if self._find_near:
+            self._batch.append(content)
+            self._batch_bytes += len(content)
+            if self._batch_bytes >= BATCH_BYTES:
+                self.flush()
+
+    def flush(self) -> None:
+        self._bands.write(band_keys(self._batch).tobytes())
+        self._batch, self._batch_bytes = [], 0
+
+
+def _hash(name: str) -> int:
+    """A 64-bit hash, 0 for no name."""
+    return xxhash.xxh3_64_intdigest(name.encode(errors="surrogatepass")) if name else 0

@@ -1,0 +1,164 @@
+"""Second half of the pipeline, a shard at a time: kept documents -> token ids of each split, on disk."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from functools import lru_cache
+from itertools import islice
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from fpm_cli.corpus.files import atomic_write
+from fpm_cli.corpus.indexed import token_dtype
+from fpm_cli.corpus.manifest import SPLITS, Split
+from fpm_cli.corpus.work import WorkFolder
+from fpm_cli.errors import UsageError
+from fpm_cli.tokenization.base import Tokenizer, load_tokenizer
+
+ENCODED = "encoded"
+# Kinds of file that a shard leaves for each split: ids, tokens a sequence, sequences a document.
+KINDS = ("bin", "sizes", "lengths")
+WORDS = "words.bin"  # bert only: a byte a token, 1 where a whole word begins
+BATCH_BYTES = 1 << 18  # text encoded at once: enough for a library's own batching, little memory
+NO_TOKENS = "no_tokens"
+
+
+@dataclass(frozen=True)
+class EncodeTask:
+    """A cleaned shard to encode; documents whose digest is below the bound go to validation."""
+
+    number: int
+    work: WorkFolder
+    tokenizer: Path
+    validation_bound: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Document:
+    text: str
+    text_bytes: int
+    split: Split
+
+
+@dataclass
+class _Facts:
+    documents: int = 0
+    sequences: int = 0
+    tokens: int = 0
+    text_bytes: int = 0
+    text_characters: int = 0
+
+
+@dataclass
+class _SplitFiles:
+    """The open files of one split, and what went into them."""
+
+    files: dict[str, BinaryIO]
+    facts: _Facts = field(default_factory=_Facts)
+
+
+def has_sentences(tokenizer: Tokenizer) -> bool:
+    """BERT corpora hold sentences and whole words; the others hold documents."""
+    return tokenizer.kind.startswith("bert")
+
+
+def check_tokenizer(tokenizer: Tokenizer) -> None:
+    """UsageError if a document of this tokenizer's kind could not be ended."""
+    if not has_sentences(tokenizer) and tokenizer.special.eod is None:
+        raise UsageError(f"tokenizer {tokenizer.kind} has no <eod> token to end a document with")
+
+
+def encode_shard(task: EncodeTask) -> None:
+    """Encode one shard; its files are on disk when its summary is."""
+    tokenizer = _tokenizer(task.tokenizer)
+    kinds = (*KINDS, WORDS) if has_sentences(tokenizer) else KINDS
+    dropped = 0
+    with ExitStack() as stack:
+        splits = {
+            split: _SplitFiles(
+                {
+                    kind: stack.enter_context(atomic_write(task.work.file(task.number, f"{split}.{kind}")))
+                    for kind in kinds
+                }
+            )
+            for split in SPLITS
+        }
+        for batch in _batches(_documents(task)):
+            dropped += _encode(batch, tokenizer, splits)
+    task.work.finish(
+        task.number,
+        ENCODED,
+        {
+            "dropped": {NO_TOKENS: dropped} if dropped else {},
+            "splits": {split: vars(files.facts) for split, files in splits.items()},
+        },
+    )
+    task.work.file(task.number, "text").unlink(missing_ok=True)  # the largest file, and not needed again
+
+
+@lru_cache(maxsize=1)
+def _tokenizer(directory: Path) -> Tokenizer:
+    return load_tokenizer(directory)
+
+
+def _documents(task: EncodeTask) -> Iterator[_Document]:
+    drops = np.fromfile(task.work.file(task.number, "drops"), np.uint8)
+    first = 0
+    with task.work.file(task.number, "text").open("rb") as text:
+        for records in task.work.records(task.number):
+            for number in np.flatnonzero(drops[first : first + len(records)] == 0).tolist():
+                record = records[number]
+                text.seek(int(record["text_start"]))
+                content = text.read(int(record["text_bytes"]))
+                held_out = int(record["digest_high"]) < task.validation_bound
+                yield _Document(content.decode(), len(content), "validation" if held_out else "train")
+            first += len(records)
+
+
+def _batches(documents: Iterator[_Document]) -> Iterator[list[_Document]]:
+    batch: list[_Document] = []
+    size = 0
+    for document in documents:
+        batch.append(document)
+        size += document.text_bytes
+        if size >= BATCH_BYTES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def _encode(batch: list[_Document], tokenizer: Tokenizer, splits: dict[Split, _SplitFiles]) -> int:
+    """Write a batch; return how many documents had too few tokens to keep."""
+    sentences = has_sentences(tokenizer)
+    texts = [document.text.split("\n") if sentences else [document.text] for document in batch]
+    flat = [text for sequences in texts for text in sequences]
+    encoded = iter(zip(flat, tokenizer.encode_batch(flat), strict=True))
+    dtype, eod = token_dtype(tokenizer.vocab_size), [] if sentences else [tokenizer.special.eod]
+    dropped = 0
+    for document, sequences in zip(batch, texts, strict=True):
+        pairs = [pair for pair in islice(encoded, len(sequences)) if pair[1]]
+        if len(pairs) < (2 if sentences else 1):
+            dropped += 1
+            continue
+        split = splits[document.split]
+        ids = [np.array(sequence + eod, dtype) for _, sequence in pairs]
+        sizes = np.array([len(sequence) for sequence in ids], np.int32)
+        split.files["bin"].write(np.concatenate(ids).tobytes())
+        split.files["sizes"].write(sizes.tobytes())
+        split.files["lengths"].write(np.int32(len(sizes)).tobytes())
+        if sentences:
+            starts = [flag for text, _ in pairs for flag in tokenizer.word_starts(text)]
+            split.files[WORDS].write(np.array(starts, np.uint8).tobytes())
+        _count(split.facts, document, sizes)
+    return dropped
+
+
+def _count(facts: _Facts, document: _Document, sizes: np.ndarray[tuple[int], np.dtype[np.int32]]) -> None:
+    facts.documents += 1
+    facts.sequences += len(sizes)
+    facts.tokens += int(sizes.sum())
+    facts.text_bytes += document.text_bytes
+    facts.text_characters += len(document.text)
