@@ -3,13 +3,13 @@
 import io
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 from fpm_cli.config.schema import TokenizerKind
 from fpm_cli.tokenization import chinese
 from fpm_cli.tokenization.base import SpecialTokens, Tokenizer, check_ids, check_text
-from fpm_cli.tokenization.cpm import FROM_MARKS, NEWLINE, SPACE, SPECIALS, TO_MARKS, special_ids
+from fpm_cli.tokenization.cpm import FROM_MARKS, NEWLINE, SPACE, SPECIALS, special_ids
 from fpm_cli.tokenization.pieces import check_minimum, check_size, choose_alphabet
 
 MODEL = "sentencepiece.model"
@@ -48,7 +48,13 @@ class Unigram(Tokenizer):
     def encode(self, text: str) -> list[int]:
         """See `Tokenizer.encode`."""
         check_text(text)
-        return list(self._sp.EncodeAsIds(" ".join(_marked_words(text))))
+        return list(self._sp.EncodeAsIds(_segment([text])[0]))
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """See `Tokenizer.encode_batch`; on the calling thread alone."""
+        for text in texts:
+            check_text(text)
+        return list(self._sp.EncodeAsIds(_segment(texts), num_threads=1))
 
     def decode(self, ids: Iterable[int]) -> str:
         """Pieces joined, inserted spaces deleted, U+2582 and U+2583 mapped back."""
@@ -59,7 +65,7 @@ class Unigram(Tokenizer):
     def normalise(self, text: str) -> str:
         """nmt_nfkc word by word, the spaces it makes deleted."""
         check_text(text)
-        normal = self._sp.Normalize(" ".join(_marked_words(text)))
+        normal = self._sp.Normalize(_segment([text])[0])
         return str(normal).replace(WORD_MARK, "").replace(" ", "").translate(FROM_MARKS)
 
     def tokens(self, ids: Iterable[int]) -> list[str]:
@@ -146,7 +152,7 @@ def _sentences(text: str) -> Iterator[str]:
     """Lines of words joined by a space, each short enough for the trainer to take."""
     sentence: list[str] = []
     length = 0
-    for word in _marked_words(text):
+    for word in _segment([text])[0].split(" "):
         length += len(word.encode()) + 1
         sentence.append(word)
         if word == NEWLINE or length > _LONGEST_SENTENCE:
@@ -156,5 +162,10 @@ def _sentences(text: str) -> Iterator[str]:
         yield " ".join(sentence)
 
 
-def _marked_words(text: str) -> Iterator[str]:
-    return (word.translate(TO_MARKS) for word in chinese.words(text))
+def _segment(texts: Sequence[str]) -> list[str]:
+    """For each text jieba's words with a space between, its own spaces and newlines as marks.
+
+    CPM-1 marks after cutting, which is the same: both are words of their own before and after. (A
+    `\\r` before a newline stays with it there; SentencePiece makes the same space of it.)
+    """
+    return chinese.join_words([text.replace(" ", SPACE).replace("\n", NEWLINE) for text in texts])

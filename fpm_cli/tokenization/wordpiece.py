@@ -7,7 +7,6 @@ from typing import Any, Self
 from fpm_cli.config.schema import TokenizerKind
 from fpm_cli.tokenization import chinese
 from fpm_cli.tokenization.base import SpecialTokens, Tokenizer, check_ids, check_text
-from fpm_cli.tokenization.chinese import is_cjk
 from fpm_cli.tokenization.pieces import check_minimum, check_size, count_words, learn_pieces
 
 SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -153,3 +152,20 @@ def _join(words: Iterable[str]) -> str:
             parts.append(" ")
         parts.append(word)
     return "".join(parts)
+
+
+def is_cjk(character: str) -> bool:
+    """Whether BERT's basic tokenisation sets the character apart as Chinese.
+
+    The blocks of google-research/bert, tokenization.py, `_is_chinese_char`.
+    """
+    code = ord(character)
+    return (
+        0x4E00 <= code <= 0x9FFF
+        or 0x3400 <= code <= 0x4DBF
+        or 0x20000 <= code <= 0x2A6DF
+        or 0x2A700 <= code <= 0x2B81F
+        or 0x2B820 <= code <= 0x2CEAF
+        or 0xF900 <= code <= 0xFAFF
+        or 0x2F800 <= code <= 0x2FA1F
+    )
