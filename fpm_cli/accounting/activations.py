@@ -1,101 +1,131 @@
 """Bytes that autograd keeps between forward and backward, from the structure of `fpm_cli/models`.
 
-The counting follows Korthikanti et al. 2022 (arXiv:2205.05198, section 4.1), but counts what these
-modules save: fused attention keeps its inputs, its output and one number a query instead of the
-score matrix, and a dropout keeps one byte an element.
+In the manner of Korthikanti et al. 2022 (arXiv:2205.05198, section 4.1), but counting what these
+modules and torch's kernels really save. Kernels differ by device:
+
+- dropout keeps its mask: as many bytes as an element on a CPU, one byte on a GPU;
+- RMSNorm on a CPU is made of smaller operators and keeps its normalised input too;
+- attention keeps query, key, value, result and one number a query where a fused kernel takes it.
+  The CPU's does not take dropout or a learned bias; the scores' matrix is kept then, three times
+  with dropout (weights, mask, product).
 """
+
+from dataclasses import dataclass
 
 from fpm_cli.accounting.flops import masked_positions
 from fpm_cli.config.schema import RunConfig
 
-FLOAT32 = 4
+FLOAT32 = INT32 = 4
+INT64 = 8
 
 
-def saved_bytes(config: RunConfig, *, element_bytes: int, micro_batch: int) -> int:
-    """Bytes kept from the forward pass of one micro-batch, under `engine.recompute`.
+@dataclass(frozen=True)
+class Saved:
+    """Counts saved bytes for one run: `layers` what each keeps inside, `outside` all the rest."""
 
-    Args:
-        config: the run.
-        element_bytes: 4 for fp32, 2 for bf16 and fp16.
-        micro_batch: sequences in the forward pass.
-    """
-    layers = layer_bytes(config, element_bytes=element_bytes, micro_batch=micro_batch)
-    outside = _outside_layers(config, element_bytes, micro_batch)
-    if config.engine.recompute == "none":
-        return outside + sum(layers)
-    inputs = micro_batch * config.model.hidden_size * element_bytes
-    return outside + sum(inputs * length for length in _layer_lengths(config))
+    config: RunConfig
+    element_bytes: int
+    micro_batch: int
+    cpu: bool
 
+    def total(self) -> int:
+        """Bytes kept from the forward pass of one micro-batch, under `engine.recompute`."""
+        kept = self._layer_inputs() if self.config.engine.recompute == "full" else sum(self.layers())
+        return kept + self._relative_bias() + self.outside()
 
-def recomputed_bytes(config: RunConfig, *, element_bytes: int, micro_batch: int) -> int:
-    """What full recomputation needs on top at its worst moment: the inside of one layer."""
-    if config.engine.recompute == "none":
-        return 0
-    return max(layer_bytes(config, element_bytes=element_bytes, micro_batch=micro_batch))
+    def recomputed(self) -> int:
+        """What full recomputation adds at its worst moment: the inside of one layer."""
+        return max(self.layers()) if self.config.engine.recompute == "full" else 0
 
+    def layers(self) -> list[int]:
+        """Bytes kept inside each layer when nothing is recomputed, first layer first."""
+        train, count = self.config.train, self.config.model.num_layers
+        s = train.sequence_length
+        if self.config.family != "encdec":
+            return [self._attention(s, s) + self._mlp(s)] * count
+        s_d = train.decoder_length
+        encoder = self._attention(s, s) + self._mlp(s)
+        decoder = self._attention(s_d, s_d) + self._attention(s_d, s, cross=True) + self._mlp(s_d)
+        return [encoder] * (count // 2) + [decoder] * (count // 2)
 
-def layer_bytes(config: RunConfig, *, element_bytes: int, micro_batch: int) -> list[int]:
-    """Bytes kept inside each layer when nothing is recomputed, first layer first."""
-    if config.family != "encdec":
-        own = _layer(config, config.train.sequence_length, element_bytes) * micro_batch
-        return [own] * config.model.num_layers
-    depth = config.model.num_layers // 2
-    s_e, s_d = config.train.sequence_length, config.train.decoder_length
-    encoder = _layer(config, s_e, element_bytes)
-    decoder = _layer(config, s_d, element_bytes) + _attention(config, s_d, s_e, element_bytes, cross=True)
-    return [encoder * micro_batch] * depth + [decoder * micro_batch] * depth
+    def outside(self) -> int:
+        """Ids and masks, embedding dropout, norms outside the layers, heads and log-probabilities."""
+        model, train = self.config.model, self.config.train
+        h, b, e = model.hidden_size, self.micro_batch, self.element_bytes
+        s, s_d = train.sequence_length, train.decoder_length
+        ids = b * (s + s_d) * INT64 + s * INT64
+        dropout = self._dropout(s * h) + self._dropout(s_d * h)
+        norms = self._norm(s) + (self._norm(s_d) if s_d else 0)
+        if self.config.family == "encdec":
+            norms = norms if model.norm_placement == "pre" else 0
+            ends = b * (s + s_d) * h * e  # the encoder's states for all cross-attentions; the head's input
+            buckets = (s * s + s_d * s_d) * INT64 + s_d * s_d + b * s
+            return ids + dropout + norms + ends + buckets + self._cross_entropy(b * s_d)
+        ends = b * s * h * e
+        if self.config.family == "gpt":
+            norms = norms if model.norm_placement == "pre" else 0
+            return ids + dropout + norms + ends + self._cross_entropy(b * s)
+        predicted = b * masked_positions(s)
+        words = predicted * (4 * h * e + 2 * FLOAT32)  # chosen, dense, gelu, norm
+        pooled = b * (h * e + 2 * FLOAT32 + INT64 + FLOAT32)
+        types_and_masks = b * s * (INT64 + 2)
+        return (
+            ids + types_and_masks + dropout + norms + ends + words + pooled + self._cross_entropy(predicted)
+        )
 
+    def _layer_inputs(self) -> int:
+        train, layers = self.config.train, self.config.model.num_layers
+        lengths = layers * train.sequence_length
+        if self.config.family == "encdec":
+            lengths = layers // 2 * (train.sequence_length + train.decoder_length)
+        return self.micro_batch * lengths * self.config.model.hidden_size * self.element_bytes
 
-def _layer_lengths(config: RunConfig) -> list[int]:
-    train, layers = config.train, config.model.num_layers
-    if config.family != "encdec":
-        return [train.sequence_length] * layers
-    return [train.sequence_length] * (layers // 2) + [train.decoder_length] * (layers // 2)
+    def _attention(self, queries: int, keys: int, *, cross: bool = False) -> int:
+        """Norm, projections, attention and residual dropout of one branch."""
+        model, b, e = self.config.model, self.micro_batch, self.element_bytes
+        h, a = model.hidden_size, model.attention_size
+        projected = (queries + 2 * keys + queries) * a  # query, key and value, result
+        kept = self._norm(queries) + b * (queries * h + projected) * e + self._dropout(queries * h)
+        if self._fused(cross=cross):
+            masks = b * keys * e if self.config.family == "bert" or cross else 0
+            return kept + b * queries * model.num_heads * FLOAT32 + masks
+        if min(b, model.num_heads) == 1:  # the values stay a view, which keeps all that they are a part of
+            kept += b * keys * (1 if cross else 2) * a * e
+        matrices = 3 if model.dropout else 1
+        return kept + matrices * b * model.num_heads * queries * keys * e
 
+    def _fused(self, *, cross: bool) -> bool:
+        learned_bias = self.config.family == "encdec" and not cross
+        return not self.cpu or not (self.config.model.dropout or learned_bias)
 
-def _layer(config: RunConfig, length: int, e: int) -> int:
-    """Self-attention and MLP of one layer, for one sequence."""
-    model = config.model
-    h, f = model.hidden_size, model.ffn_size
-    # MLP: gelu's input and output; gated: gate, its gelu, up, and their product
-    inner = 4 * f if config.family == "encdec" else 2 * f
-    mlp = _norm(config, length, e) + length * (h + inner) * e + _dropout(config, length * h)
-    return _attention(config, length, length, e) + mlp
+    def _relative_bias(self) -> int:
+        """The scores' bias of both stacks, kept where recomputation or a fused kernel needs it again."""
+        if self.config.family != "encdec" or (self.cpu and self.config.engine.recompute == "none"):
+            return 0
+        train, heads = self.config.train, self.config.model.num_heads
+        encoder = self.micro_batch * heads * train.sequence_length**2
+        return (encoder + heads * train.decoder_length**2) * self.element_bytes
 
+    def _mlp(self, length: int) -> int:
+        """Norm, projections, activation and residual dropout."""
+        model, b, e = self.config.model, self.micro_batch, self.element_bytes
+        # gelu's input and output; gated: gate, its gelu, up, and their product
+        inner = (4 if self.config.family == "encdec" else 2) * model.ffn_size
+        h = model.hidden_size
+        return self._norm(length) + b * length * (h + inner) * e + self._dropout(length * h)
 
-def _attention(config: RunConfig, queries: int, keys: int, e: int, *, cross: bool = False) -> int:
-    """Norm, query, key, value, mix and output projection of one attention branch, for one sequence."""
-    model = config.model
-    h, a = model.hidden_size, model.attention_size
-    projected = queries * a + 2 * keys * a  # query; key and value
-    mixed = queries * a
-    softmax = queries * model.num_heads * FLOAT32  # one log-sum-exp a query and head
-    inputs = queries * h  # of the query projection; in cross-attention the memory is shared by all layers
-    return (
-        _norm(config, queries, e) + (inputs + projected + mixed) * e + softmax + _dropout(config, queries * h)
-    )
+    def _norm(self, length: int) -> int:
+        """A norm keeps its input and, in float32, the statistics of each position."""
+        positions, h = self.micro_batch * length, self.config.model.hidden_size
+        if self.config.family != "encdec":
+            return positions * (h * self.element_bytes + 2 * FLOAT32)
+        copies = 2 if self.cpu else 1
+        return positions * (copies * h * self.element_bytes + FLOAT32)
 
+    def _dropout(self, elements: int) -> int:
+        mask_bytes = self.element_bytes if self.cpu else 1
+        return self.micro_batch * elements * mask_bytes if self.config.model.dropout else 0
 
-def _norm(config: RunConfig, length: int, e: int) -> int:
-    """A norm keeps its input and, in float32, the statistics of each position."""
-    statistics = 1 if config.family == "encdec" else 2
-    return length * config.model.hidden_size * e + length * statistics * FLOAT32
-
-
-def _dropout(config: RunConfig, elements: int) -> int:
-    return elements if config.model.dropout else 0
-
-
-def _outside_layers(config: RunConfig, e: int, micro_batch: int) -> int:
-    """Token ids, embedding dropout, final norms, and the heads with their float32 log-probabilities."""
-    model, train = config.model, config.train
-    s, s_d, h = train.sequence_length, train.decoder_length, model.hidden_size
-    length = s + s_d
-    one = length * 8 + _dropout(config, length * h) + _norm(config, length, e)
-    if config.family == "bert":
-        predicted = masked_positions(s)
-        one += predicted * (4 * h * e + 2 * FLOAT32)  # dense, gelu, norm, decoder
-    else:
-        predicted = s_d or s
-        one += predicted * h * e
-    return micro_batch * (one + predicted * model.vocab_size * FLOAT32)
+    def _cross_entropy(self, positions: int) -> int:
+        """Log-probabilities in float32, the label and the mask of each position."""
+        return positions * (self.config.model.vocab_size * FLOAT32 + INT64 + FLOAT32)

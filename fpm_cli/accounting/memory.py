@@ -1,23 +1,23 @@
-"""Bytes a device needs for one training step: parameters, gradients, optimizer, activations, the rest.
-
-ZeRO (Rajbhandari et al. 2020, arXiv:1910.02054): stage 1 shards the optimizer's states, stage 2 the
-gradients too, stage 3 the parameters too. Mixed precision keeps 2 bytes of parameter and of
-gradient and 12 of optimizer (a float32 copy and Adam's two moments) a parameter.
-"""
+"""Bytes a device needs for one training step: parameters, gradients, optimizer, activations, the rest."""
 
 from dataclasses import asdict, dataclass
 
-from fpm_cli.accounting.activations import recomputed_bytes, saved_bytes
+from fpm_cli.accounting.activations import Saved
 from fpm_cli.accounting.devices import Precision
 from fpm_cli.accounting.flops import masked_positions
 from fpm_cli.accounting.parameters import count_parameters
+from fpm_cli.accounting.sharding import (
+    ELEMENT_BYTES,
+    FLOAT32,
+    bucket_elements,
+    gathered_elements,
+    state_bytes,
+)
 from fpm_cli.config.schema import RunConfig
 
-FLOAT32 = 4
-ELEMENT_BYTES: dict[Precision, int] = {"fp32": 4, "bf16": 2, "fp16": 2}
 # The driver's context, the libraries' code and workspaces, before the first parameter.
 CUDA_OVERHEAD = 1_000_000_000
-CPU_OVERHEAD = 600_000_000
+CPU_OVERHEAD = 470_000_000  # resident size of a Python process with torch 2.13 and DeepSpeed 0.19
 
 
 @dataclass(frozen=True)
@@ -41,29 +41,6 @@ class DeviceMemory:
         return {**asdict(self), "total": self.total}
 
 
-@dataclass(frozen=True)
-class StateBytes:
-    """What a rank holds of the model's state."""
-
-    params: int
-    grads: int
-    optimizer: int
-
-
-def state_bytes(config: RunConfig, precision: Precision, num_devices: int) -> StateBytes:
-    """Parameters, gradients and optimizer states of one rank under `engine.zero_stage`."""
-    parameters, e = count_parameters(config), ELEMENT_BYTES[precision]
-    stage = config.engine.zero_stage
-    shard = -(-parameters // num_devices)
-    # DeepSpeed's ZeRO keeps a float32 master copy also where the parameters are float32 already.
-    optimizer_bytes = 2 * FLOAT32 + (FLOAT32 if stage or precision != "fp32" else 0)
-    return StateBytes(
-        params=e * (shard if stage == 3 else parameters),
-        grads=e * (shard if stage >= 2 else parameters),
-        optimizer=optimizer_bytes * (shard if stage >= 1 else parameters),
-    )
-
-
 def device_memory(
     config: RunConfig, precision: Precision, num_devices: int, micro_batch: int, *, cpu: bool = False
 ) -> DeviceMemory:
@@ -74,38 +51,40 @@ def device_memory(
         precision: of parameters and activations.
         num_devices: data-parallel ranks that share the state.
         micro_batch: sequences a device and forward pass.
-        cpu: whether the device is the machine's processor.
+        cpu: whether the device is the machine's processor, where offload has nothing to move.
     """
-    state, e = state_bytes(config, precision, num_devices), ELEMENT_BYTES[precision]
+    e = ELEMENT_BYTES[precision]
+    state = state_bytes(config, precision, num_devices)
+    saved = Saved(config, e, micro_batch, cpu)
+    activations = saved.total() + saved.recomputed()
+    logits = _logits_workspace(config, e, micro_batch)
+    gathered = gathered_elements(config, num_devices) * e
     params, optimizer, host = state.params, state.optimizer, 0
     if not cpu and config.engine.offload != "none":
         optimizer, host = 0, state.optimizer
-        if config.engine.offload == "parameters":
-            params, host = _largest_layer(config) * e, host + state.params
-    elif config.engine.zero_stage == 3 and num_devices > 1:
-        params += _largest_layer(config) * e  # gathered while it runs
-    activations = saved_bytes(config, element_bytes=e, micro_batch=micro_batch) + recomputed_bytes(
-        config, element_bytes=e, micro_batch=micro_batch
-    )
+        if config.engine.offload == "parameters" and config.engine.zero_stage == 3:
+            params, host = 0, host + state.params
+    # The optimizer's step copies the shard's gradients in float32, when the activations are gone.
+    step = 0 if host or not config.engine.zero_stage else state.grads // e * FLOAT32
+    other = logits + gathered + _bucket(config, e, cpu=cpu) + max(0, step - activations - logits - gathered)
     return DeviceMemory(
         params=params,
         grads=state.grads,
         optimizer=optimizer,
         activations=activations,
-        other=_logits_workspace(config, e, micro_batch) + (CPU_OVERHEAD if cpu else CUDA_OVERHEAD),
+        other=other + (CPU_OVERHEAD if cpu else CUDA_OVERHEAD),
         host=host,
     )
 
 
-def _largest_layer(config: RunConfig) -> int:
-    """Parameters that ZeRO 3 gathers at a time, at most: the embedding or a layer."""
-    model = config.model
-    layers = 18 if config.family == "encdec" else 12
-    return max(model.vocab_size * model.hidden_size, layers * model.hidden_size**2)
+def _bucket(config: RunConfig, e: int, *, cpu: bool) -> int:
+    """ZeRO's reduction buffer: reserved whole on a GPU; on a CPU only what is written to takes memory."""
+    elements = bucket_elements(config)
+    return e * (min(elements, count_parameters(config)) if cpu else elements)
 
 
 def _logits_workspace(config: RunConfig, e: int, micro_batch: int) -> int:
-    """The loss at its worst moment: gradients of the log-probabilities and of the logits."""
+    """The loss at its worst moment: the logits, and the gradient of the log-probabilities."""
     train = config.train
     positions = train.decoder_length or train.sequence_length
     if config.family == "bert":

@@ -1,70 +1,103 @@
-"""Exact parameter counts from the structure, without building anything (spec of the twenty models).
+"""Every parameter's name and shape from the structure, without building anything; exact counts follow.
 
-Checked against the modules themselves on the `meta` device for all twenty presets.
+Names and order are the modules' own (`fpm_cli/models`), so that sharding can be computed exactly; a
+test compares all twenty presets on the `meta` device.
 """
+
+import math
+from collections.abc import Iterator
 
 from fpm_cli.config.schema import ModelConfig, RunConfig
 
 TOKEN_TYPES = 2  # BERT: segment A and B
 RELATIVE_BUCKETS = 32  # encoder-decoder: relative position buckets per head and stack
 
+Shape = tuple[int, ...]
+Named = Iterator[tuple[str, Shape]]
+
 
 def count_parameters(config: RunConfig) -> int:
     """The number of trainable parameters; a tied embedding counts once."""
-    return sum(parameter_groups(config).values())
+    return sum(math.prod(shape) for shape in parameter_shapes(config).values())
 
 
-def parameter_groups(config: RunConfig) -> dict[str, int]:
-    """Parameters by part: `embedding`, `layers`, `final_norm`, `heads`."""
-    return {"gpt": _gpt, "bert": _bert, "encdec": _encdec}[config.family](config.model)
+def parameter_shapes(config: RunConfig) -> dict[str, Shape]:
+    """The shape of every parameter by name, in the order in which the modules are registered."""
+    return dict({"gpt": _gpt, "bert": _bert, "encdec": _encdec}[config.family](config.model))
 
 
-def _layer(model: ModelConfig) -> int:
-    """One GPT or BERT layer: fused QKV, output projection, MLP, two LayerNorms; biases everywhere."""
-    h, a, f = model.hidden_size, model.attention_size, model.ffn_size
-    attention = (h * 3 * a + 3 * a) + (a * h + h)
-    mlp = (h * f + f) + (f * h + h)
-    return attention + mlp + 4 * h
-
-
-def _final_norm(model: ModelConfig) -> int:
-    """Weight and bias; post-norm layouts end in a normalised state and have none."""
-    return 2 * model.hidden_size if model.norm_placement == "pre" else 0
-
-
-def _gpt(model: ModelConfig) -> dict[str, int]:
+def _gpt(model: ModelConfig) -> Named:
     h = model.hidden_size
-    return {
-        "embedding": model.vocab_size * h + model.max_positions * h,
-        "layers": model.num_layers * _layer(model),
-        "final_norm": _final_norm(model),
-        "heads": 0,
-    }
+    yield "tokens.weight", (model.vocab_size, h)
+    yield "positions.weight", (model.max_positions, h)
+    yield from _stack("decoder.", model, model.num_layers)
 
 
-def _bert(model: ModelConfig) -> dict[str, int]:
+def _bert(model: ModelConfig) -> Named:
     h = model.hidden_size
-    pooler = h * h + h
-    masked_lm = (h * h + h) + 2 * h + model.vocab_size
-    sentence_order = 2 * h + 2
-    embedding_norm = 0 if model.norm_placement == "pre" else 2 * h
-    return {
-        "embedding": (model.vocab_size + model.max_positions + TOKEN_TYPES) * h + embedding_norm,
-        "layers": model.num_layers * _layer(model),
-        "final_norm": _final_norm(model),
-        "heads": pooler + masked_lm + sentence_order,
-    }
+    yield "tokens.weight", (model.vocab_size, h)
+    yield "positions.weight", (model.max_positions, h)
+    yield "token_types.weight", (TOKEN_TYPES, h)
+    if model.norm_placement != "pre":
+        yield from _layer_norm("embedding_norm.", h)
+    yield from _stack("encoder.", model, model.num_layers)
+    yield from _linear("pooler.", h, h)
+    yield "mlm_head.bias", (model.vocab_size,)
+    yield from _linear("mlm_head.dense.", h, h)
+    yield from _layer_norm("mlm_head.norm.", h)
+    yield from _linear("sentence_order_head.", 2, h)
 
 
-def _encdec(model: ModelConfig) -> dict[str, int]:
+def _encdec(model: ModelConfig) -> Named:
+    yield "tokens.weight", (model.vocab_size, model.hidden_size)
+    for stack in ("encoder", "decoder"):
+        yield f"{stack}_bias.table.weight", (RELATIVE_BUCKETS, model.num_heads)
+    for stack in ("encoder", "decoder"):
+        yield from _gated_stack(f"{stack}.", model, cross=stack == "decoder")
+    yield "head.weight", (model.vocab_size, model.hidden_size)
+
+
+def _stack(prefix: str, model: ModelConfig, num_layers: int) -> Named:
+    """GPT and BERT: fused QKV, output projection, MLP, two LayerNorms a layer; biases everywhere."""
     h, a, f = model.hidden_size, model.attention_size, model.ffn_size
-    attention, gated_mlp = 4 * h * a, 3 * h * f
-    encoder_layer = attention + gated_mlp + 2 * h
-    decoder_layer = 2 * attention + gated_mlp + 3 * h
-    relative_bias = 2 * RELATIVE_BUCKETS * model.num_heads
-    return {
-        "embedding": model.vocab_size * h + relative_bias,
-        "layers": model.num_layers // 2 * (encoder_layer + decoder_layer),
-        "final_norm": 2 * h if model.norm_placement == "pre" else 0,
-        "heads": model.vocab_size * h,
-    }
+    for index in range(num_layers):
+        layer = f"{prefix}layers.{index}."
+        yield from _linear(f"{layer}attention.branch.query_key_value.", 3 * a, h)
+        yield from _linear(f"{layer}attention.branch.out.", h, a)
+        yield from _layer_norm(f"{layer}attention.norm.", h)
+        yield from _linear(f"{layer}mlp.branch.up.", f, h)
+        yield from _linear(f"{layer}mlp.branch.down.", h, f)
+        yield from _layer_norm(f"{layer}mlp.norm.", h)
+    if model.norm_placement == "pre":  # post-norm layouts end in a normalised state
+        yield from _layer_norm(f"{prefix}final_norm.", h)
+
+
+def _gated_stack(prefix: str, model: ModelConfig, *, cross: bool) -> Named:
+    """Half of the encoder-decoder: gated MLP, RMSNorm (weight only), no biases."""
+    h, a, f = model.hidden_size, model.attention_size, model.ffn_size
+    for index in range(model.num_layers // 2):
+        layer = f"{prefix}layers.{index}."
+        yield f"{layer}attention.branch.query_key_value.weight", (3 * a, h)
+        yield f"{layer}attention.branch.out.weight", (h, a)
+        yield f"{layer}attention.norm.weight", (h,)
+        if cross:
+            yield f"{layer}cross_attention.branch.query.weight", (a, h)
+            yield f"{layer}cross_attention.branch.key_value.weight", (2 * a, h)
+            yield f"{layer}cross_attention.branch.out.weight", (h, a)
+            yield f"{layer}cross_attention.norm.weight", (h,)
+        yield f"{layer}mlp.branch.gate.weight", (f, h)
+        yield f"{layer}mlp.branch.up.weight", (f, h)
+        yield f"{layer}mlp.branch.down.weight", (h, f)
+        yield f"{layer}mlp.norm.weight", (h,)
+    if model.norm_placement == "pre":
+        yield f"{prefix}final_norm.weight", (h,)
+
+
+def _linear(prefix: str, outputs: int, inputs: int) -> Named:
+    yield f"{prefix}weight", (outputs, inputs)
+    yield f"{prefix}bias", (outputs,)
+
+
+def _layer_norm(prefix: str, size: int) -> Named:
+    yield f"{prefix}weight", (size,)
+    yield f"{prefix}bias", (size,)

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from fpm_cli.accounting.devices import Device, Precision
 from fpm_cli.accounting.flops import step_flops
-from fpm_cli.accounting.memory import ELEMENT_BYTES
 from fpm_cli.accounting.parameters import count_parameters
+from fpm_cli.accounting.sharding import ELEMENT_BYTES
 from fpm_cli.config.schema import RunConfig
 
 REALISTIC_FRACTION = (

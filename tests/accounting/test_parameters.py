@@ -1,7 +1,8 @@
 import pytest
 
-from fpm_cli.accounting.parameters import count_parameters
+from fpm_cli.accounting.parameters import count_parameters, parameter_shapes
 from fpm_cli.config.resolve import resolve
+from fpm_cli.models.build import build_skeleton
 
 # From the architectures; the last two digits of the paper's table say nothing about these.
 EXACT = {
@@ -35,3 +36,19 @@ def test_all_twenty_are_here():
 @pytest.mark.parametrize("name", EXACT)
 def test_the_count_is_exact(name):
     assert count_parameters(resolve(name, environment={}).config) == EXACT[name]
+
+
+LAYOUTS = [(name, "pre") for name in EXACT] + [
+    ("CPM-X-S", "post"),
+    ("CPM-X-S", "deepnorm"),
+    ("BERT-C", "post"),
+    ("BERT-C", "deepnorm"),
+    ("CPM-2-X-S", "deepnorm"),
+]
+
+
+@pytest.mark.parametrize(("name", "placement"), LAYOUTS)
+def test_names_shapes_and_order_are_the_modules_own(name, placement):
+    config = resolve(name, environment={}, assignments=[f"model.norm_placement={placement}"]).config
+    built = {key: tuple(value.shape) for key, value in build_skeleton(config).named_parameters()}
+    assert list(parameter_shapes(config).items()) == list(built.items())

@@ -1,0 +1,117 @@
+"""What DeepSpeed keeps of the model's state on each rank, to the byte.
+
+ZeRO (Rajbhandari et al. 2020, arXiv:1910.02054): stage 1 shards the optimizer's states, stage 2 the
+gradients, stage 3 the parameters. The padding, the two groups (matrices decay, vectors do not) and
+the thresholds are DeepSpeed 0.19's (deepspeedai/DeepSpeed, deepspeed/runtime/zero); a test compares
+real engines of one and two ranks at every stage.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from fpm_cli.accounting.devices import Precision
+from fpm_cli.accounting.parameters import parameter_shapes
+from fpm_cli.config.schema import RunConfig
+
+FLOAT32 = 4
+MOMENTS = 2
+ELEMENT_BYTES: dict[Precision, int] = {"fp32": 4, "bf16": 2, "fp16": 2}
+# `zero_optimization` keys and DeepSpeed's own defaults, in elements.
+REDUCE_BUCKET = ("reduce_bucket_size", 500_000_000)
+PERSISTENCE = ("stage3_param_persistence_threshold", 100_000)
+MAX_LIVE = ("stage3_max_live_parameters", 1_000_000_000)
+
+
+@dataclass(frozen=True)
+class StateBytes:
+    """What a rank holds of the model's state from the first step on."""
+
+    params: int
+    grads: int
+    optimizer: int
+
+
+def state_bytes(config: RunConfig, precision: Precision, num_ranks: int, rank: int = 0) -> StateBytes:
+    """Parameters, gradients and optimizer states of one rank under `engine.zero_stage`.
+
+    Args:
+        config: the run.
+        precision: of parameters and gradients; in bf16 and fp16 the optimizer has float32 copies.
+        num_ranks: data-parallel ranks.
+        rank: whose share; ranks differ where a parameter crosses the border of their partitions.
+    """
+    e, stage = ELEMENT_BYTES[precision], config.engine.zero_stage
+    groups = _groups(config)
+    every = [size for group in groups for size in group]
+    if stage == 0:
+        masters = MOMENTS + (precision != "fp32")
+        total = sum(every)
+        return StateBytes(e * total, e * total, masters * FLOAT32 * total + FLOAT32 * len(every))
+    # Stages 1 to 3 keep a float32 copy of the shard, in fp32 too, and one step count a flat group.
+    counts = FLOAT32 * len(groups)
+    if stage < 3:
+        padded = [_round_up(sum(group), 2 * num_ranks) for group in groups]
+        shard = sum(padded) // num_ranks
+        owned = sum(
+            _owned(group, size // num_ranks, rank) for group, size in zip(groups, padded, strict=True)
+        )
+        return StateBytes(e * sum(padded), e * owned, (1 + MOMENTS) * FLOAT32 * shard + counts)
+    shard = sum(-(-size // num_ranks) for size in every)
+    return StateBytes(
+        params=e * (shard + persistent_elements(config, num_ranks)),
+        grads=e * shard,
+        optimizer=(1 + MOMENTS) * FLOAT32 * shard + counts,
+    )
+
+
+def bucket_elements(config: RunConfig) -> int:
+    """Elements of the buffer in which ZeRO gathers gradients before it reduces them."""
+    return _zero_option(config, REDUCE_BUCKET) if config.engine.zero_stage else 0
+
+
+def persistent_elements(config: RunConfig, num_ranks: int) -> int:
+    """Elements of the small parameters that ZeRO 3 leaves whole on every rank."""
+    if config.engine.zero_stage < 3 or num_ranks == 1:
+        return 0
+    threshold = _zero_option(config, PERSISTENCE)
+    small = (size for group in _groups(config) for size in group if size < threshold)
+    return sum(_round_up(size, num_ranks) for size in small)
+
+
+def gathered_elements(config: RunConfig, num_ranks: int) -> int:
+    """Elements of the large parameters that ZeRO 3 may hold whole at a time while it computes."""
+    if config.engine.zero_stage < 3 or num_ranks == 1:
+        return 0
+    total = sum(size for group in _groups(config) for size in group)
+    large = max(0, total - persistent_elements(config, num_ranks))
+    return min(large, _zero_option(config, MAX_LIVE))
+
+
+def _groups(config: RunConfig) -> list[list[int]]:
+    """Sizes of the optimizer's two groups in its order: matrices, which decay, and vectors."""
+    shapes = list(parameter_shapes(config).values())
+    return [
+        [math.prod(shape) for shape in shapes if len(shape) >= 2],
+        [math.prod(shape) for shape in shapes if len(shape) < 2],
+    ]
+
+
+def _owned(sizes: Sequence[int], partition: int, rank: int) -> int:
+    """Elements whose gradients a rank keeps: parameters that cross its border in full, and the padding."""
+    owned, start, low, high = 0, 0, rank * partition, (rank + 1) * partition
+    for size in sizes:
+        if start < high and start + size > low:
+            owned += size
+        start += size
+    return owned + max(0, high - max(low, start))
+
+
+def _round_up(number: int, multiple: int) -> int:
+    return -(-number // multiple) * multiple
+
+
+def _zero_option(config: RunConfig, option: tuple[str, int]) -> int:
+    """The user's `[engine.deepspeed.zero_optimization]` value, or DeepSpeed's default."""
+    key, default = option
+    return int(config.engine.deepspeed.get("zero_optimization", {}).get(key, default))

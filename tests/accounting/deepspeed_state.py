@@ -1,0 +1,73 @@
+"""A rank that holds real DeepSpeed engines and prints the bytes of their state, for `test_sharding.py`.
+
+The environment names rank and world; each argument is `PRESET,ZERO STAGE,PRECISION,key=value,...`.
+"""
+
+import json
+import sys
+
+import torch
+from random_batches import random_batch
+
+from fpm_cli.config.resolve import resolve
+from fpm_cli.engine.deepspeed_engine import TrainingEngine, batch_shape
+from fpm_cli.engine.world import join_world
+from fpm_cli.models.build import build_model
+
+
+def storage_bytes(tensors):
+    """Bytes of the distinct storages behind `tensors`."""
+    storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors if t.numel()}
+    return sum(storages.values())
+
+
+def parameters_of(engine):
+    for parameter in engine.model.parameters():
+        yield parameter.data
+        if hasattr(parameter, "ds_tensor"):  # ZeRO 3: this rank's share
+            yield parameter.ds_tensor
+
+
+def gradients_of(engine, stage):
+    if stage == 0:
+        return [p.grad for p in engine.model.parameters()]
+    if stage == 3:
+        return [engine.optimizer.grad_partitions_flat_buffer]
+    return [t for group in engine.optimizer.averaged_gradients.values() for t in group]
+
+
+def optimizer_states_of(engine):
+    outer = engine.optimizer
+    inner = getattr(outer, "optimizer", outer)
+    yield from (t for state in inner.state.values() for t in state.values())
+    for name in ("single_partition_of_fp32_groups", "fp32_partitioned_groups_flat", "fp32_groups_flat"):
+        yield from getattr(outer, name, [])
+    yield from (t for group in getattr(outer, "fp32_groups", []) for t in group)
+
+
+def measure(case, world):
+    preset, stage, precision, *sizes = case.split(",")
+    options = [f"engine.zero_stage={stage}", f"engine.precision={precision}", "train.global_batch=2", *sizes]
+    config = resolve(preset, proxy=True, environment={}, assignments=options).config
+    engine = TrainingEngine(build_model(config, world.device), config, world)
+    batch = random_batch(config, batch_shape(config, world.size).size)
+    seen = {}
+    take_step = engine.deepspeed.step
+
+    def watched_step():
+        seen["grads"] = storage_bytes(gradients_of(engine, int(stage)))
+        take_step()
+
+    engine.deepspeed.step = watched_step
+    engine.step([batch], lr=1e-3)
+    return [storage_bytes(parameters_of(engine)), seen["grads"], storage_bytes(optimizer_states_of(engine))]
+
+
+def main():
+    torch.set_num_threads(1)
+    world = join_world(60)
+    print(json.dumps([measure(case, world) for case in sys.argv[1:]]), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,58 @@
+import random
+
+import pytest
+import torch
+from random_batches import random_batch
+
+from fpm_cli.accounting.activations import Saved
+from fpm_cli.config.resolve import resolve
+from fpm_cli.models.build import build_model
+
+PRESET = {"gpt": "CPM-X-S", "bert": "BERT-C", "encdec": "CPM-2-X-S"}
+
+
+def bytes_that_autograd_saves(config):
+    """Distinct storages that the forward pass packs for the backward pass, parameters aside."""
+    model = build_model(config)
+    ours = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    kept = {}
+
+    def pack(tensor):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in ours:
+            kept[storage.data_ptr()] = (storage.nbytes(), tensor)  # held, so that no address is used twice
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        loss = sum(model(random_batch(config, config.train.micro_batch)).values())
+    assert loss.requires_grad
+    return sum(size for size, _ in kept.values())
+
+
+def random_config(family, rng):
+    sizes = {
+        "model.num_layers": rng.choice([2, 4, 6]),
+        "model.hidden_size": rng.choice([32, 64, 96]),
+        "model.num_heads": rng.choice([1, 2, 4]),
+        "model.head_size": rng.choice([8, 16, 32]),
+        "model.ffn_size": rng.choice([64, 160, 256]),
+        "model.vocab_size": rng.randrange(100, 2000),
+        "model.dropout": rng.choice([0.0, 0.1]),
+        "model.norm_placement": rng.choice(["pre", "deepnorm"]),
+        "train.sequence_length": rng.randrange(16, 128),
+        "train.micro_batch": rng.randrange(1, 9),
+        "engine.recompute": rng.choice(["none", "full"]),
+    }
+    if family == "encdec":
+        sizes["train.decoder_length"] = rng.randrange(8, 64)
+    assignments = [f"{key}={value}" for key, value in sizes.items()]
+    return resolve(PRESET[family], proxy=True, environment={}, assignments=assignments).config
+
+
+@pytest.mark.parametrize("family", PRESET)
+def test_the_structure_gives_what_autograd_saves(family):
+    rng = random.Random(family)
+    for _ in range(30):
+        config = random_config(family, rng)
+        counted = Saved(config, element_bytes=4, micro_batch=config.train.micro_batch, cpu=True).total()
+        assert counted == pytest.approx(bytes_that_autograd_saves(config), rel=0.01), config
