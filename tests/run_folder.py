@@ -21,12 +21,12 @@ def write_run(folder, launches, steps, tail=""):
     return config
 
 
-def launch(first, last, seconds, devices=1, device_name="AMD EPYC"):
+def launch(before, after, seconds, devices=1, device_name="AMD EPYC"):
     return {
         "started": "2026-11-22T21:00:00+00:00",
         "seconds": seconds,
         "devices": devices,
         "device_name": device_name,
-        "first_step": first,
-        "last_step": last,
+        "first_step": before,
+        "last_step": after,
     }

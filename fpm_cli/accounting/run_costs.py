@@ -26,13 +26,13 @@ class Launch:
     seconds: float
     devices: int
     device_name: str
-    first_step: int
-    last_step: int | None  # None: it was killed before it could say
+    first_step: int  # steps that were done before it
+    last_step: int  # steps that were done after it, as last recorded
 
     @property
     def steps(self) -> range:
-        """The steps that it ran; empty if it ended before the first."""
-        return range(self.first_step, (self.first_step if self.last_step is None else self.last_step + 1))
+        """The steps that it ran, counted from 1."""
+        return range(self.first_step + 1, self.last_step + 1)
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def read_run(folder: Path) -> RunRecord:
                 devices=int(entry["devices"]),
                 device_name=str(entry["device_name"]),
                 first_step=int(entry["first_step"]),
-                last_step=None if entry.get("last_step") is None else int(entry["last_step"]),
+                last_step=int(entry["last_step"]),
             )
             for entry in manifest["launches"]
         )

@@ -29,15 +29,19 @@ class Layout:
 
 
 def layout(config: RunConfig, num_devices: int) -> Layout:
-    """Spread `train.global_batch` evenly; devices beyond one sequence each stay idle.
+    """Spread `train.global_batch` evenly; devices beyond its largest divisor stay idle.
 
     Gradient accumulation makes up for what `train.micro_batch` leaves: passes a step =
-    global_batch / (micro_batch * devices), rounded up.
+    global_batch / (micro_batch * devices), the micro-batch being the largest that divides.
     """
-    devices = min(num_devices, config.train.global_batch)
-    share = -(-config.train.global_batch // devices)
-    micro_batch = min(config.train.micro_batch, share)
-    return Layout(devices, micro_batch, -(-share // micro_batch))
+    batch = config.train.global_batch
+    devices = _largest_divisor(batch, num_devices)
+    micro_batch = _largest_divisor(batch // devices, config.train.micro_batch)
+    return Layout(devices, micro_batch, batch // devices // micro_batch)
+
+
+def _largest_divisor(number: int, limit: int) -> int:
+    return next(d for d in range(min(number, limit), 0, -1) if number % d == 0)
 
 
 @dataclass(frozen=True)
@@ -76,9 +80,7 @@ def step_time(
     if peak is None:
         return None
     spread = layout(config, num_devices)
-    # the busiest device decides: its passes may hold more sequences than an even share
-    busiest = spread.passes * spread.micro_batch / config.train.global_batch
-    compute = step_flops(config).hardware * busiest / (peak * fraction)
+    compute = step_flops(config).hardware / spread.devices / (peak * fraction)
     memory = _memory_traffic(config, precision, spread) / device.bandwidth if device.bandwidth else 0.0
     return StepTime(compute, memory, _communication(config, device, precision, spread))
 

@@ -7,7 +7,7 @@ from fpm_cli.errors import DamagedError, MissingError
 
 
 def test_replayed_steps_are_charged_but_are_no_useful_work(tmp_path):
-    launches = [launch(1, 30, 20.0), launch(21, 40, 15.0)]  # ten steps were lost and run again
+    launches = [launch(0, 30, 20.0), launch(20, 40, 15.0)]  # ten steps were lost and run again
     config = write_run(tmp_path / "run", launches, range(1, 41))
     costs = run_costs(read_run(tmp_path / "run"), peak_flops=1e11)
     flops = step_flops(config)
@@ -22,7 +22,7 @@ def test_replayed_steps_are_charged_but_are_no_useful_work(tmp_path):
 
 
 def test_more_devices_cost_more(tmp_path):
-    config = write_run(tmp_path / "run", [launch(1, 10, 10.0, 8, "NVIDIA A100-SXM4-40GB")], range(1, 11))
+    config = write_run(tmp_path / "run", [launch(0, 10, 10.0, 8, "NVIDIA A100-SXM4-40GB")], range(1, 11))
     costs = run_costs(read_run(tmp_path / "run"))
     assert costs.device_hours == pytest.approx(80 / 3600)
     assert costs.peak_budget_flops == pytest.approx(80 * 312e12)
@@ -31,14 +31,14 @@ def test_more_devices_cost_more(tmp_path):
 
 
 def test_an_unknown_device_has_no_utilisation(tmp_path):
-    write_run(tmp_path / "run", [launch(1, 10, 10.0)], range(1, 11))
+    write_run(tmp_path / "run", [launch(0, 10, 10.0)], range(1, 11))
     costs = run_costs(read_run(tmp_path / "run"))
     assert costs.mfu is None
     assert costs.predicted_seconds_per_step is None
 
 
 def test_a_launch_that_was_killed_counts_by_its_metrics(tmp_path):
-    write_run(tmp_path / "run", [launch(1, None, 10.0)], range(1, 8), tail='{"kind": "tra')
+    write_run(tmp_path / "run", [launch(0, 0, 10.0)], range(1, 8), tail='{"kind": "tra')
     costs = run_costs(read_run(tmp_path / "run"))
     assert (costs.steps, costs.steps_run) == (7, 7)
 

@@ -41,8 +41,8 @@ def test_the_table_flags_three_rows_and_says_the_plain_sentence(capsys):
 
 
 def test_runs_have_their_own_rows_by_argument_and_by_option(capsys, tmp_path):
-    write_run(tmp_path / "one", [launch(1, 10, 5.0)], range(1, 11))
-    write_run(tmp_path / "two", [launch(1, 20, 9.0)], range(1, 21))
+    write_run(tmp_path / "one", [launch(0, 10, 5.0)], range(1, 11))
+    write_run(tmp_path / "two", [launch(0, 20, 9.0)], range(1, 21))
     arguments = ["cost-report", str(tmp_path / "one"), "--run", str(tmp_path / "two")]
     assert run([*arguments, "--json"]) == 0
     runs = json.loads(capsys.readouterr().out)["runs"]
