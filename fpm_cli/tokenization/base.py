@@ -75,6 +75,10 @@ class Tokenizer(ABC):
         """For each token of `encode(text)`, whether a whole word begins there."""
 
     @abstractmethod
+    def offsets(self, text: str) -> list[tuple[int, int]]:
+        """For each token of `encode(text)`, the characters of `text` it stands for: begin and end."""
+
+    @abstractmethod
     def model_files(self) -> dict[str, bytes]:
         """The model as files, name to content."""
 

@@ -60,6 +60,11 @@ class ByteBpe(Tokenizer):
         words = self._hf.encode(text).word_ids
         return [index == 0 or words[index - 1] != word for index, word in enumerate(words)]
 
+    def offsets(self, text: str) -> list[tuple[int, int]]:
+        """See `Tokenizer.offsets`; a token inside a character's bytes stands for the whole character."""
+        check_text(text)
+        return list(self._hf.encode(text, add_special_tokens=False).offsets)
+
     def model_files(self) -> dict[str, bytes]:
         """A Hugging Face tokenizer.json; its ids are exactly ours."""
         return {MODEL: self._hf.to_str(pretty=True).encode()}

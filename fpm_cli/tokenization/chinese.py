@@ -66,14 +66,14 @@ def join_words(texts: Sequence[str]) -> list[str]:
 def _groups(texts: Sequence[str]) -> list[list[str]]:
     """Texts to cut in one call; one that contains the separator, or is long, goes alone."""
     groups: list[list[str]] = []
-    size = _CUT_AT_ONCE
+    room = 0
     for text in texts:
         alone = _SEPARATOR in text
-        if size + len(text) > _CUT_AT_ONCE or alone:
+        if not groups or alone or room <= len(text):
             groups.append([])
-            size = 0
+            room = _CUT_AT_ONCE
         groups[-1].append(text)
-        size = _CUT_AT_ONCE if alone else size + len(text)
+        room = 0 if alone else room - len(text)
     return groups
 
 

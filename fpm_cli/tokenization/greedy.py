@@ -77,6 +77,18 @@ class Greedy(Tokenizer):
         """True where a word of jieba begins."""
         return [index == 0 for word in self._words(text) for index in range(len(self._word_ids(word)))]
 
+    def offsets(self, text: str) -> list[tuple[int, int]]:
+        """See `Tokenizer.offsets`; half-width characters take the place of full-width ones one by one."""
+        found: list[tuple[int, int]] = []
+        begin = 0
+        for word in self._words(text):
+            end = begin + len(word)
+            for i in self._word_ids(word):
+                length = len(self._pieces[i]) if i != self.special.unk else 1
+                found.append((begin, end if len(word) > LONGEST_WORD else begin + length))
+                begin = found[-1][1]
+        return found
+
     def model_files(self) -> dict[str, bytes]:
         """The pieces, one a line in the order of their ids."""
         return {MODEL: "".join(f"{piece}\n" for piece in self._pieces).encode()}

@@ -36,6 +36,16 @@ TRAINERS: dict[TokenizerKind, Trainer] = {
     "bert-zh": partial(train_wordpiece, "bert-zh"),
 }
 
+# Table 2's vocabularies; BERT-English at the published 30,522.
+PAPER_SIZES: dict[TokenizerKind, int] = {
+    "gpt-en": 30_000,
+    "gpt-zh": 30_000,
+    "t5-zh": 26_240,
+    "t5-en": 29_752,
+    "bert-en": 30_522,
+    "bert-zh": 21_128,
+}
+
 
 def check_kind(name: str) -> TokenizerKind:
     """The kind of that name, or UsageError."""

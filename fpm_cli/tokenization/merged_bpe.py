@@ -110,6 +110,22 @@ class MergedBpe(Tokenizer):
         """True where one of nltk's words, or a written space, begins."""
         return [start for _, starts in self._stretches(text) for start in starts]
 
+    def offsets(self, text: str) -> list[tuple[int, int]]:
+        """See `Tokenizer.offsets`; U+2581 stands for nothing, an implied space for no token."""
+        normal = self.normalise(text)
+        found: list[tuple[int, int]] = []
+        begin = 0
+        for i, piece in zip(ids := self.encode(text), self.tokens(ids), strict=True):
+            if piece == JOIN:
+                found.append((begin, begin))
+                continue
+            if piece not in self._marks:
+                begin += normal.startswith(" ", begin)
+            end = begin + (1 if i == self.special.unk else len(piece))
+            found.append((begin, end))
+            begin = end
+        return found
+
     def model_files(self) -> dict[str, bytes]:
         """Pieces in the order of their ids, and merges in the order of their rank."""
         model = {"pieces": self._pieces, "merges": self._merges}

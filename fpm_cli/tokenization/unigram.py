@@ -76,6 +76,19 @@ class Unigram(Tokenizer):
         """True where a word of jieba begins."""
         return [token.startswith(WORD_MARK) for token in self.tokens(self.encode(text))]
 
+    def offsets(self, text: str) -> list[tuple[int, int]]:
+        """See `Tokenizer.offsets`; U+2581 alone stands for nothing."""
+        check_text(text)
+        segmented = _segment([text])[0]
+        # Where in the text each character of the segmented text is: spaces were put in, none taken out.
+        place, places = 0, []
+        for character in segmented:
+            places.append(place)
+            place += character != " "
+        places.append(place)
+        spans = self._sp.Encode(segmented, return_type="offset_mapping")["offsets"]
+        return [(places[begin], places[end]) for begin, end in spans]
+
     def model_files(self) -> dict[str, bytes]:
         """The SentencePiece model."""
         return {MODEL: self._model}

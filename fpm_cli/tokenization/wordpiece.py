@@ -86,6 +86,11 @@ class WordPiece(Tokenizer):
                 before_is_cjk = this_is_cjk
         return starts
 
+    def offsets(self, text: str) -> list[tuple[int, int]]:
+        """See `Tokenizer.offsets`."""
+        check_text(text)
+        return list(self._hf.encode(text, add_special_tokens=False).offsets)
+
     def model_files(self) -> dict[str, bytes]:
         """A Hugging Face tokenizer.json; its ids are exactly ours."""
         return {MODEL: self._hf.to_str(pretty=True).encode()}

@@ -1,0 +1,223 @@
+"""`fpm tokenize`: train or load one of the six tokenizers; text in, ids out, and back."""
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from fpm_cli.cli.console import JsonFlag, log, show, show_json
+from fpm_cli.errors import UsageError
+from fpm_cli.tokenization.base import Tokenizer, train_tokenizer
+from fpm_cli.tokenization.bulk import TokenizerSource, encode_lines
+from fpm_cli.tokenization.inspect import Piece, measure, pieces_of
+from fpm_cli.tokenization.kinds import KINDS, PAPER_SIZES, check_kind
+from fpm_cli.tokenization.store import check_free
+from fpm_cli.tokenization.text_files import STANDARD, Faults, OnFault, gather, read_lines, write_text
+
+app = typer.Typer(help="Train, load and apply the six tokenizers.", no_args_is_help=True)
+
+Inputs = Annotated[
+    list[Path] | None, typer.Argument(help="Text files, .gz and .zst too; standard input without any, or -.")
+]
+TokenizerFolder = Annotated[Path | None, typer.Option("--tokenizer", help="A folder that `train` wrote.")]
+Published = Annotated[
+    Path | None, typer.Option(help="Published vocabulary instead: the file, or its folder; with --kind.")
+]
+KindOption = Annotated[str | None, typer.Option("--kind", help=f"One of {', '.join(KINDS)}.")]
+Errors = Annotated[OnFault, typer.Option(help="Bytes not UTF-8: stop, put U+FFFD, or skip the line.")]
+Out = Annotated[Path, typer.Option(help="File to write, .gz and .zst too; - is standard output.")]
+
+
+@app.command(
+    epilog="Examples:\n\n  fpm tokenize train --kind gpt-zh --vocab-size 1024 news.txt --out tokenizers/zh\n\n"
+    "  fpm tokenize train --kind bert-en books.txt.zst --out tokenizers/en --allow-smaller --json"
+)
+def train(
+    kind: Annotated[str, typer.Option(help=f"One of {', '.join(KINDS)}.")],
+    out: Annotated[Path, typer.Option(help="The folder to write; must not exist.")],
+    inputs: Inputs = None,
+    vocab_size: Annotated[
+        int | None, typer.Option(min=1, help="Entries, special tokens included; default: the paper's.")
+    ] = None,
+    allow_smaller: Annotated[
+        bool, typer.Option("--allow-smaller", help="Take the largest size the text allows.")
+    ] = False,
+    errors: Errors = "strict",
+    as_json: JsonFlag = False,
+) -> None:
+    """Train a tokenizer on text, to exactly its size; the same text gives the same bytes."""
+    checked = check_kind(kind)
+    check_free(out)
+    began = time.perf_counter()
+    faults = Faults()
+    texts = gather(read_lines(inputs or [STANDARD], errors, faults))
+    tokenizer = train_tokenizer(checked, texts, vocab_size or PAPER_SIZES[checked], allow_smaller)
+    tokenizer.save(out)
+    _report(faults, errors)
+    document = {**_describe(tokenizer), "out": str(out), "seconds": round(time.perf_counter() - began, 3)}
+    if as_json:
+        show_json("tokenize-train", document)
+    else:
+        show(f"{out}: {checked}, {tokenizer.vocab_size:,} entries, fingerprint {tokenizer.fingerprint[:12]}")
+
+
+@app.command(
+    epilog="Examples:\n\n  fpm tokenize encode --tokenizer tokenizers/gpt-zh news.txt --out news.ids.zst\n\n"
+    "  echo 你好 | fpm tokenize encode --published chinese_vocab.model --kind gpt-zh --json"
+)
+def encode(
+    inputs: Inputs = None,
+    tokenizer: TokenizerFolder = None,
+    published: Published = None,
+    kind: KindOption = None,
+    out: Out = STANDARD,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that encode.")] = 1,
+    errors: Errors = "strict",
+    as_json: Annotated[
+        bool, typer.Option("--json", help='One object a line: {"ids": [...], "tokens": [...]}.')
+    ] = False,
+) -> None:
+    """Encode text line by line: a line of ids for each line of text."""
+    source = _source(tokenizer, published, kind)
+    faults = Faults()
+    lines = read_lines(inputs or [STANDARD], errors, faults)
+    with write_text(out) as file:
+        for encoded in encode_lines(source, lines, as_json, workers):
+            file.write(encoded)
+    _report(faults, errors)
+
+
+@app.command(
+    epilog="Examples:\n\n  fpm tokenize decode --tokenizer tokenizers/gpt-zh news.ids.zst\n\n"
+    "  echo 15496 995 | fpm tokenize decode --published gpt2/ --kind gpt-en"
+)
+def decode(
+    inputs: Inputs = None,
+    tokenizer: TokenizerFolder = None,
+    published: Published = None,
+    kind: KindOption = None,
+    out: Out = STANDARD,
+    as_json: Annotated[bool, typer.Option("--json", help='One object a line: {"text": ...}.')] = False,
+) -> None:
+    """Decode lines of ids, as `encode` writes them (numbers or JSON), to lines of text."""
+    loaded = _source(tokenizer, published, kind).load()
+    with write_text(out) as file:
+        for number, line in enumerate(read_lines(inputs or [STANDARD], "strict", Faults()), start=1):
+            text = loaded.decode(_parse_ids(line, number))
+            file.write((json.dumps({"text": text}, ensure_ascii=False) if as_json else text) + "\n")
+
+
+@app.command(
+    epilog="Examples:\n\n  fpm tokenize inspect --tokenizer tokenizers/gpt-zh --text 今天天气很好\n\n"
+    "  fpm tokenize inspect --published vocab.txt --kind bert-en news.txt --json"
+)
+def inspect(
+    inputs: Inputs = None,
+    tokenizer: TokenizerFolder = None,
+    published: Published = None,
+    kind: KindOption = None,
+    text: Annotated[str | None, typer.Option(help="The text itself, in place of files.")] = None,
+    rows: Annotated[int, typer.Option(min=0, help="Pieces to show, of the first text.")] = 40,
+    errors: Errors = "strict",
+    as_json: JsonFlag = False,
+) -> None:
+    """Show the pieces of a text, and over all lines the rates; without any text, the tokenizer itself."""
+    loaded = _source(tokenizer, published, kind).load()
+    document = _describe(loaded)
+    pieces: list[Piece] = []
+    if inputs or text is not None:
+        faults = Faults()
+        lines = iter([text]) if text is not None else read_lines(inputs or [STANDARD], errors, faults)
+        first = next(lines, "")
+        pieces = pieces_of(loaded, first)
+        document |= measure(loaded, _again(first, lines)).document()
+        _report(faults, errors)
+    if as_json:
+        show_json("tokenize-inspect", {**document, "pieces": [vars(piece) for piece in pieces[:rows]]})
+        return
+    if pieces:
+        table = Table("piece", "id", "characters", "text", "word")
+        for piece in pieces[:rows]:
+            span = f"{piece.begin}-{piece.end}"
+            start = "*" if piece.word_start else ""
+            table.add_row(Text(piece.piece), str(piece.id), span, Text(repr(piece.text)[1:-1]), start)
+        show(table)
+    table = Table("", "")
+    for key, value in document.items():
+        table.add_row(key.replace("_", " "), f"{value:.4f}" if isinstance(value, float) else str(value))
+    show(table)
+
+
+@app.command(
+    "import",
+    epilog="Examples:\n\n  fpm tokenize import --published gpt2/ --kind gpt-en --out tokenizers/gpt2\n\n"
+    "  fpm tokenize import --published chinese_vocab.model --kind gpt-zh --out tokenizers/cpm --json",
+)
+def import_published(
+    published: Annotated[Path, typer.Option(help="The published file, or its folder.")],
+    kind: Annotated[str, typer.Option(help=f"One of {', '.join(KINDS)}.")],
+    out: Annotated[Path, typer.Option(help="The folder to write; must not exist.")],
+    as_json: JsonFlag = False,
+) -> None:
+    """Write a published vocabulary as a tokenizer folder, which the other verbs take."""
+    check_free(out)
+    loaded = _source(None, published, kind).load()
+    loaded.save(out)
+    if as_json:
+        show_json("tokenize-import", {**_describe(loaded), "out": str(out)})
+    else:
+        show(f"{out}: {loaded.kind}, {loaded.vocab_size:,} entries, fingerprint {loaded.fingerprint[:12]}")
+
+
+def _source(folder: Path | None, published: Path | None, kind: str | None) -> TokenizerSource:
+    if (folder is None) == (published is None):
+        raise UsageError("give either --tokenizer FOLDER or --published PATH with --kind")
+    if published is not None:
+        if kind is None:
+            raise UsageError(f"--published needs --kind ({', '.join(KINDS)})")
+        return TokenizerSource(published, check_kind(kind))
+    assert folder is not None
+    return TokenizerSource(folder)
+
+
+def _describe(tokenizer: Tokenizer) -> dict[str, Any]:
+    special = {
+        name: i for name, i in vars(tokenizer.special).items() if i is not None and name != "sentinels"
+    }
+    return {
+        "kind": tokenizer.kind,
+        "vocab_size": tokenizer.vocab_size,
+        "fingerprint": tokenizer.fingerprint,
+        "special": {name: i for name, i in special if i is not None and name != "sentinels"},
+        "sentinels": len(tokenizer.special.sentinels),
+        "hf_tokenizer_json": "exact" if tokenizer.hf_inexact is None else f"none: {tokenizer.hf_inexact}",
+    }
+
+
+def _report(faults: Faults, errors: OnFault) -> None:
+    if faults.lines:
+        done = "replaced" if errors == "replace" else "skipped, with"
+        log(f"not UTF-8: {faults.lines:,} lines {done} {faults.sequences:,} bad byte sequences")
+
+
+def _parse_ids(line: str, number: int) -> list[int]:
+    try:
+        if line.lstrip().startswith(("{", "[")):
+            parsed = json.loads(line)
+            ids = parsed["ids"] if isinstance(parsed, dict) else parsed
+            if not all(type(i) is int for i in ids):
+                raise ValueError
+            return list(ids)
+        return [int(word) for word in line.split()]
+    except (ValueError, KeyError, TypeError):
+        raise UsageError(f"line {number} is neither numbers nor JSON with ids: {line[:60]!r}") from None
+
+
+def _again(first: str, rest: Iterator[str]) -> Iterator[str]:
+    yield first
+    yield from rest

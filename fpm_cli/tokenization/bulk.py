@@ -1,0 +1,93 @@
+"""Encoding many lines: in batches, on several processes, in order, with memory that stays flat."""
+
+import multiprocessing
+import signal
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from fpm_cli.config.schema import TokenizerKind
+from fpm_cli.errors import UsageError
+from fpm_cli.tokenization.base import Tokenizer, load_tokenizer
+from fpm_cli.tokenization.published import load_published
+
+_BATCH_CHARACTERS = 1 << 18
+_WAITING_PER_WORKER = 3  # batches
+
+
+@dataclass(frozen=True)
+class TokenizerSource:
+    """Where a tokenizer comes from, so that each worker process can load its own."""
+
+    path: Path
+    published: TokenizerKind | None = None
+
+    def load(self) -> Tokenizer:
+        """Load it, from our directory or from published files."""
+        return load_published(self.published, self.path) if self.published else load_tokenizer(self.path)
+
+
+def encode_lines(source: TokenizerSource, lines: Iterable[str], as_json: bool, workers: int) -> Iterator[str]:
+    """Each line's ids as text, in order: numbers with spaces between, or `{"ids": ..., "tokens": ...}`.
+
+    Yields a batch of lines at a time, each ended by a newline.
+    """
+    if workers < 1:
+        raise UsageError(f"--workers {workers}: at least 1")
+    if workers == 1:
+        tokenizer = source.load()
+        for batch in _batches(lines):
+            yield format_ids(tokenizer, batch, as_json)
+        return
+    context = multiprocessing.get_context("spawn")  # a fork would inherit the libraries' threads
+    with ProcessPoolExecutor(workers, context, initializer=_start, initargs=(source,)) as pool:
+        waiting: deque[Future[str]] = deque()
+        try:
+            for batch in _batches(lines):
+                waiting.append(pool.submit(_work, batch, as_json))
+                if len(waiting) > workers * _WAITING_PER_WORKER:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def format_ids(tokenizer: Tokenizer, texts: list[str], as_json: bool) -> str:
+    """A line of ids for each text."""
+    encoded = tokenizer.encode_batch(texts)
+    if not as_json:
+        return "".join(" ".join(map(str, ids)) + "\n" for ids in encoded)
+    import orjson
+
+    return "".join(
+        orjson.dumps({"ids": ids, "tokens": tokenizer.tokens(ids)}).decode() + "\n" for ids in encoded
+    )
+
+
+def _batches(lines: Iterable[str]) -> Iterator[list[str]]:
+    batch: list[str] = []
+    size = 0
+    for line in lines:
+        batch.append(line)
+        size += len(line) + 1
+        if size >= _BATCH_CHARACTERS:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+_of_this_process: Tokenizer
+
+
+def _start(source: TokenizerSource) -> None:
+    global _of_this_process
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    _of_this_process = source.load()
+
+
+def _work(batch: list[str], as_json: bool) -> str:
+    return format_ids(_of_this_process, batch, as_json)
