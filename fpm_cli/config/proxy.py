@@ -5,6 +5,11 @@ Initialisation scales with 1/sqrt(width): a weight matrix with standard deviatio
 multiplies the size of a normalised signal by s*sqrt(n), so 0.02 at width 1024 is 0.08 at width 64.
 Keeping 0.02 would leave the branches of a narrow network far weaker than in the wide one it stands
 for, and its depth would hardly count.
+
+Proxies learn in some hundred steps, where the presets take 100,000 and more, so they need a high
+learning rate, which deep networks do not survive. What lets every depth learn at the same rate is
+`train.lr_depth_scaled` (see `fpm_cli/engine/optimizer.py`); without it a 128-layer pre-LN proxy stays
+at the unigram level for hundreds of steps. `tests/engine/test_learning.py` holds the evidence.
 """
 
 import math
@@ -31,24 +36,26 @@ def proxy_layer(config: RunConfig) -> dict[str, Any]:
             "head_size": WIDTH // HEADS,
             "ffn_size": round(WIDTH * model.ffn_size / model.hidden_size),
             "vocab_size": VOCABULARY.get(config.tokenizer, OTHER_VOCABULARY),
-            "max_positions": 128 if model.max_positions else 0,
+            "max_positions": 64 if model.max_positions else 0,
             "init_std": model.init_std * math.sqrt(model.hidden_size / WIDTH),
             "dropout": 0.0,
         },
         "train": {
-            "sequence_length": 128,
-            "decoder_length": 64 if train.decoder_length else 0,
-            "global_batch": 8,
-            "micro_batch": 8,
-            "steps": 300,
-            "lr": 1e-3,
-            "min_lr": 1e-4,
+            "sequence_length": 64,
+            "decoder_length": 32 if train.decoder_length else 0,
+            "global_batch": 4,
+            "micro_batch": 4,
+            "steps": 600,
+            "lr": 1e-2,
+            "min_lr": 1e-3,
+            "lr_depth_scaled": True,
             "schedule": "cosine",
-            "warmup_steps": 30,
-            "eval_every": 100,
+            "warmup_steps": 40,
+            "beta2": 0.95,
+            "eval_every": 200,
             "eval_samples": 64,
-            "save_every": 100,
-            "log_every": 10,
+            "save_every": 200,
+            "log_every": 20,
         },
         "engine": {"recompute": "none"},
     }

@@ -57,6 +57,9 @@ class TrainConfig(Frozen):
     steps: PositiveInt
     lr: PositiveFloat
     min_lr: float = Field(0.0, ge=0)
+    lr_depth_scaled: bool = Field(
+        False, description="layers learn at lr/sqrt(2L), their projections into the residual stream at lr/2L"
+    )
     schedule: Literal["cosine", "linear", "inverse-sqrt", "constant"]
     warmup_steps: int = Field(ge=0)
     weight_decay: float = Field(0.01, ge=0)

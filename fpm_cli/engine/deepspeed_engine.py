@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fpm_cli.config.schema import RunConfig
-from fpm_cli.engine.optimizer import make_optimizer
+from fpm_cli.engine.optimizer import LR_SCALE, make_optimizer
 from fpm_cli.engine.world import World
 from fpm_cli.errors import UsageError
 
@@ -119,7 +119,7 @@ class TrainingEngine:
         scale = self.world.size * len(micro_batches)
         sums = dict.fromkeys(counts, 0.0)
         for group in self.optimizer.param_groups:
-            group["lr"] = lr
+            group["lr"] = lr * group[LR_SCALE]
         for batch in micro_batches:
             terms = self.deepspeed(batch)
             loss = sum(term / counts[name] for name, term in terms.items())

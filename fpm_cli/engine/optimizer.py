@@ -1,23 +1,62 @@
-"""The optimizer and its groups: AdamW, with weight decay on matrices only."""
+"""The optimizer and its groups: AdamW, with weight decay on matrices only and, if asked, a learning rate
+that falls with depth.
+
+An Adam step changes every weight by about the learning rate whatever the gradient's size, so the 2L
+branches of a network of L layers, which add up in one residual stream, change it by 2L aligned steps.
+With `train.lr_depth_scaled` the layers learn at lr/sqrt(2L) and their projections into the residual
+stream, which also start sqrt(2L) times smaller, at lr/2L, so that one rate suits every depth (Yang et
+al., "Tensor Programs VI", arXiv 2310.02244, whose branch multiplier is folded into the projections here).
+"""
+
+import math
+from typing import Any
 
 import torch
 from torch import nn
 
 from fpm_cli.config.schema import TrainConfig
+from fpm_cli.models.blocks import MLP, Attention, Stack
+
+LR_SCALE = "lr_scale"  # a group's share of the scheduled learning rate
 
 
 def make_optimizer(model: nn.Module, train: TrainConfig) -> torch.optim.AdamW:
-    """AdamW whose decay spares biases and norms (the paper, section 4.1), which are the vectors."""
-    matrices = [p for p in model.parameters() if p.dim() >= 2]
-    vectors = [p for p in model.parameters() if p.dim() < 2]
-    assert len(matrices) + len(vectors) == len(list(model.parameters()))
+    """AdamW over `parameter_groups`; its fused form, which is the quickest on every device."""
     return torch.optim.AdamW(
-        [
-            {"params": matrices, "weight_decay": train.weight_decay},
-            {"params": vectors, "weight_decay": 0.0},
-        ],
+        parameter_groups(model, train),
         lr=train.lr,
         betas=(train.beta1, train.beta2),
         eps=train.adam_epsilon,
         fused=True,
     )
+
+
+def parameter_groups(model: nn.Module, train: TrainConfig) -> list[dict[str, Any]]:
+    """Every parameter once, grouped by weight decay and share of the learning rate.
+
+    Decay spares biases and norms (the paper, section 4.1), which are the vectors.
+    """
+    scales = _depth_scales(model) if train.lr_depth_scaled else {}
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for parameter in model.parameters():
+        decay = train.weight_decay if parameter.dim() >= 2 else 0.0
+        groups.setdefault((decay, scales.get(parameter, 1.0)), []).append(parameter)
+    return [
+        {"params": parameters, "weight_decay": decay, LR_SCALE: scale}
+        for (decay, scale), parameters in groups.items()
+    ]
+
+
+def _depth_scales(model: nn.Module) -> dict[nn.Parameter, float]:
+    """Shares of the learning rate inside the layers; embeddings, final norms and heads keep all of it."""
+    scales: dict[nn.Parameter, float] = {}
+    for stack in model.modules():
+        if isinstance(stack, Stack):
+            branches = 2 * len(stack.layers)
+            scales |= dict.fromkeys(stack.layers.parameters(), 1 / math.sqrt(branches))
+            for module in stack.layers.modules():
+                if isinstance(module, Attention):
+                    scales[module.out.weight] = 1 / branches
+                elif isinstance(module, MLP):
+                    scales[module.down.weight] = 1 / branches
+    return scales

@@ -1,0 +1,105 @@
+"""Every preset trains, saves and goes on; a resumed run is the uninterrupted one, bit for bit."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from fpm_cli.cli.app import run as fpm
+from fpm_cli.config.presets import preset_names
+from tests.engine.conftest import metrics, tiny
+
+
+def halve(run: Path, steps: int) -> None:
+    """Pretend that the run was always meant to last `steps`."""
+    config = run / "config.toml"
+    config.write_text(config.read_text().replace("steps = 2\n", f"steps = {steps}\n", 1))
+    manifest = json.loads((run / "manifest.json").read_text())
+    manifest["state"] = "stopped"
+    (run / "manifest.json").write_text(json.dumps(manifest))
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_every_proxy_trains_saves_and_resumes(
+    name: str, tmp_path: Path, sample_corpora: Callable[[str], Path]
+) -> None:
+    corpus, run = str(sample_corpora(name)), tmp_path / "run"
+    # A constant rate, so that it does not matter how many steps were planned.
+    flags = tiny(name, "train.steps=2", "train.schedule=constant", "train.warmup_steps=0")
+    assert fpm(["--quiet", *flags, "--corpus", corpus, "--out", str(run)]) == 0
+    assert (run / "latest").read_text() == "step-2\n"
+    halve(run, 3)
+    assert fpm(["--quiet", "pretrain", "--resume", "--out", str(run)]) == 0
+    assert (run / "latest").read_text() == "step-3\n"
+    assert sorted(metrics(run, "train")) == [1, 2, 3]
+    assert json.loads((run / "manifest.json").read_text())["state"] == "finished"
+
+
+def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(
+    tmp_path: Path, sample_corpora: Callable[[str], Path]
+) -> None:
+    corpus = str(sample_corpora("BERT-C"))
+    constant = ("train.schedule=constant", "train.warmup_steps=0", "model.dropout=0.1")
+    through, parted = tmp_path / "through", tmp_path / "parted"
+    flags = ["--corpus", corpus, "--out"]
+    assert fpm(["-q", *tiny("BERT-C", "train.steps=5", *constant), *flags, str(through)]) == 0
+    assert fpm(["-q", *tiny("BERT-C", "train.steps=2", *constant), *flags, str(parted)]) == 0
+    halve(parted, 5)
+    assert fpm(["-q", "pretrain", "--resume", "--out", str(parted)]) == 0
+    assert metrics(through, "train") == metrics(parted, "train")
+    ours, theirs = (load_file(run / "checkpoints/step-5/model.safetensors") for run in (through, parted))
+    assert ours.keys() == theirs.keys()
+    assert all(ours[name].equal(theirs[name]) for name in ours)
+
+
+def test_a_run_folder_is_never_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert fpm([*tiny("BERT-C"), "--out", str(tmp_path)]) == 2
+    assert "--resume continues it" in capsys.readouterr().err
+
+
+def test_a_resumed_run_with_another_configuration_is_refused(
+    tmp_path: Path, sample_corpora: Callable[[str], Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    corpus = str(sample_corpora("BERT-C"))
+    assert fpm(["-q", *tiny("BERT-C", "train.steps=1"), "--corpus", corpus, "--out", str(run)]) == 0
+    again = tiny("BERT-C", "train.steps=1", "train.lr=1e-5")
+    assert fpm([*again, "--resume", "--out", str(run)]) == 6
+    assert "train.lr was" in capsys.readouterr().err
+
+
+def test_a_corpus_of_another_vocabulary_is_refused(
+    tmp_path: Path, sample_corpora: Callable[[str], Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = tiny("BERT-C", "model.vocab_size=999")
+    assert fpm([*flags, "--corpus", str(sample_corpora("BERT-C")), "--out", str(tmp_path / "run")]) == 6
+    assert "model.vocab_size=" in capsys.readouterr().err
+
+
+def test_a_diverging_run_ends_with_5_and_keeps_its_last_checkpoint(
+    tmp_path: Path, sample_corpora: Callable[[str], Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    wild = ("train.lr=1e30", "train.warmup_steps=0", "train.steps=20", "train.save_every=1")
+    corpus = str(sample_corpora("BERT-C"))
+    assert fpm([*tiny("BERT-C", *wild), "--corpus", corpus, "--out", str(run)]) == 5
+    assert "diverged" in capsys.readouterr().err
+    saved = load_file(run / "checkpoints" / (run / "latest").read_text().strip() / "model.safetensors")
+    assert all(weight.isfinite().all() for weight in saved.values())
+
+
+def test_a_model_that_cannot_fit_ends_with_4_and_says_what_it_takes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert fpm(["pretrain", "--preset", "CPM-X-L", "--out", str(tmp_path / "run")]) == 4
+    message = capsys.readouterr().err
+    assert "needs" in message and "available" in message
+    assert "--proxy" in message and "--dry-run" in message
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_misspelt_preset_ends_with_2_and_the_right_one(capsys: pytest.CaptureFixture[str]) -> None:
+    assert fpm(["pretrain", "--preset", "CPM-XL"]) == 2
+    assert "did you mean 'CPM-X-L'?" in capsys.readouterr().err
