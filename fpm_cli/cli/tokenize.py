@@ -1,5 +1,6 @@
 """`fpm tokenize`: train or load one of the six tokenizers; text in, ids out, and back."""
 
+import dataclasses
 import json
 import time
 from collections.abc import Iterator
@@ -34,8 +35,8 @@ Out = Annotated[Path, typer.Option(help="File to write, .gz and .zst too; - is s
 
 
 @app.command(
-    epilog="Examples:\n\n  fpm tokenize train --kind gpt-zh --vocab-size 1024 news.txt --out tokenizers/zh\n\n"
-    "  fpm tokenize train --kind bert-en books.txt.zst --out tokenizers/en --allow-smaller --json"
+    epilog="Examples:\n\n  fpm tokenize train --kind gpt-zh --vocab-size 8000 news.txt --out tokens/zh\n\n"
+    "  fpm tokenize train --kind bert-en books.txt.zst --out tokens/en --allow-smaller --json"
 )
 def train(
     kind: Annotated[str, typer.Option(help=f"One of {', '.join(KINDS)}.")],
@@ -147,9 +148,9 @@ def inspect(
             start = "*" if piece.word_start else ""
             table.add_row(Text(piece.piece), str(piece.id), span, Text(repr(piece.text)[1:-1]), start)
         show(table)
-    table = Table("", "")
+    table = Table(show_header=False)
     for key, value in document.items():
-        table.add_row(key.replace("_", " "), f"{value:.4f}" if isinstance(value, float) else str(value))
+        table.add_row(key.replace("_", " "), _readable(value))
     show(table)
 
 
@@ -186,17 +187,24 @@ def _source(folder: Path | None, published: Path | None, kind: str | None) -> To
 
 
 def _describe(tokenizer: Tokenizer) -> dict[str, Any]:
-    special = {
-        name: i for name, i in vars(tokenizer.special).items() if i is not None and name != "sentinels"
-    }
+    special = dataclasses.asdict(tokenizer.special)
+    sentinels = special.pop("sentinels")
     return {
         "kind": tokenizer.kind,
         "vocab_size": tokenizer.vocab_size,
         "fingerprint": tokenizer.fingerprint,
-        "special": {name: i for name, i in special if i is not None and name != "sentinels"},
-        "sentinels": len(tokenizer.special.sentinels),
+        "special": {name: i for name, i in special.items() if i is not None},
+        "sentinels": len(sentinels),
         "hf_tokenizer_json": "exact" if tokenizer.hf_inexact is None else f"none: {tokenizer.hf_inexact}",
     }
+
+
+def _readable(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {i}" for name, i in value.items())
+    if isinstance(value, float):
+        return f"{value:.4f}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def _report(faults: Faults, errors: OnFault) -> None:
