@@ -12,7 +12,7 @@ import math
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from fpm_cli.config.schema import TrainConfig
 from fpm_cli.models.blocks import MLP, Attention, Stack
@@ -47,13 +47,13 @@ def parameter_groups(model: nn.Module, train: TrainConfig) -> list[dict[str, Any
     ]
 
 
-def _depth_scales(model: nn.Module) -> dict[nn.Parameter, float]:
+def _depth_scales(model: nn.Module) -> dict[Tensor, float]:
     """Shares of the learning rate inside the layers; embeddings, final norms and heads keep all of it."""
-    scales: dict[nn.Parameter, float] = {}
+    scales: dict[Tensor, float] = {}
     for stack in model.modules():
         if isinstance(stack, Stack):
             branches = 2 * len(stack.layers)
-            scales |= dict.fromkeys(stack.layers.parameters(), 1 / math.sqrt(branches))
+            scales.update(dict.fromkeys(stack.layers.parameters(), 1 / math.sqrt(branches)))
             for module in stack.layers.modules():
                 if isinstance(module, Attention):
                     scales[module.out.weight] = 1 / branches
