@@ -51,8 +51,9 @@ class Telemetry:
             "model_flops": self.flops.model,
         }
         self._write(row)
-        if step % self.config.train.log_every == 0 or step in (1, self.config.train.steps):
-            self._say_step(step, result, lr, seconds)
+        keep = step % self.config.train.log_every == 0 or step in (1, self.config.train.steps)
+        if keep or self.console.is_terminal:  # on a terminal the line of the moment, else only those to keep
+            self._say_step(step, result, lr, seconds, end="\n" if keep else "\r")
 
     def evaluation(self, step: int, losses: Mapping[str, float]) -> None:
         """The validation losses after `step` optimizer steps, nats per prediction."""
@@ -84,7 +85,7 @@ class Telemetry:
             if isinstance(value, float):
                 self.tensorboard.add_scalar(f"{row['kind']}/{name}", value, row["step"])
 
-    def _say_step(self, step: int, result: StepResult, lr: float, seconds: float) -> None:
+    def _say_step(self, step: int, result: StepResult, lr: float, seconds: float, *, end: str) -> None:
         done = step - self.first_step
         left = (self.config.train.steps - step) * self.seconds / done
         mfu = f"  MFU {self.flops.model / seconds / self.peak:5.1%}" if self.peak else ""
@@ -94,6 +95,7 @@ class Telemetry:
             f"{_memory_gib():.1f} GiB  left {_clock(left)}",
             markup=False,
             soft_wrap=True,
+            end=end,
         )
 
 
