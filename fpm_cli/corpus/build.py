@@ -22,7 +22,7 @@ from fpm_cli.corpus.clean import CLEAN, CleanTask, clean_shard
 from fpm_cli.corpus.corpus import MANIFEST, TOKENIZER, Corpus
 from fpm_cli.corpus.decide import DECISION, LOCATED, Decider
 from fpm_cli.corpus.encode import ENCODED, EncodeTask, check_tokenizer, encode_shard, has_sentences
-from fpm_cli.corpus.executors import Executor, run_tasks
+from fpm_cli.corpus.executors import Executor, Run, open_executor
 from fpm_cli.corpus.files import atomic_write, checksum
 from fpm_cli.corpus.indexed import token_dtype
 from fpm_cli.corpus.inputs import Input, Shard, find_inputs, plan_shards, resume_key
@@ -86,15 +86,16 @@ def build_corpus(
         _begin(files, tokenizer, options, engine, work)
         if not out.exists():  # else only the work folder was left to remove
             shards = plan_shards(files, options, engine.shard_bytes)
-            _clean(shards, tokenizer, options, engine, work)
-            if not (work.path / DECISION).exists():
-                engine.report("duplicates", 0, 1)
-                _decide(shards, options, work)
-            _encode(shards, engine, work)
+            with open_executor(engine.executor, min(engine.workers, len(shards))) as run:
+                _clean(shards, tokenizer, options, run, engine.report, work)
+                if not (work.path / DECISION).exists():
+                    engine.report("duplicates", 0, 1)
+                    _decide(shards, options, work)
+                _encode(shards, run, engine.report, work)
             engine.report("merge", 0, 1)
             _merge(files, shards, tokenizer, options, work)
             (work.path / OUT).rename(out)
-        shutil.rmtree(work.path)
+        _remove(work)
     return Built(Corpus.open(out), time.perf_counter() - started)
 
 
@@ -137,8 +138,23 @@ def _begin(
         tokenizer.save(work.path / TOKENIZER)
 
 
+def _remove(work: WorkFolder) -> None:
+    """Remove the work folder, the plan last: until then a build that is killed here is seen as finished."""
+    for path in work.path.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name != PLAN:
+            path.unlink()
+    shutil.rmtree(work.path)
+
+
 def _clean(
-    shards: list[Shard], tokenizer: Tokenizer, options: BuildOptions, engine: Engine, work: WorkFolder
+    shards: list[Shard],
+    tokenizer: Tokenizer,
+    options: BuildOptions,
+    run: Run,
+    report: Report,
+    work: WorkFolder,
 ) -> None:
     todo = [
         CleanTask(shard, options, has_sentences(tokenizer), work)
@@ -146,9 +162,9 @@ def _clean(
         if not work.is_finished(shard.number, CLEAN)
     ]
     done = len(shards) - len(todo)
-    for _ in run_tasks(clean_shard, todo, engine.workers, engine.executor):
+    for _ in run(clean_shard, todo):
         done += 1
-        engine.report("clean", done, len(shards))
+        report("clean", done, len(shards))
 
 
 def _decide(shards: list[Shard], options: BuildOptions, work: WorkFolder) -> None:
@@ -159,7 +175,7 @@ def _decide(shards: list[Shard], options: BuildOptions, work: WorkFolder) -> Non
         raise
 
 
-def _encode(shards: list[Shard], engine: Engine, work: WorkFolder) -> None:
+def _encode(shards: list[Shard], run: Run, report: Report, work: WorkFolder) -> None:
     bound = json.loads((work.path / DECISION).read_bytes())["validation_bound"]
     todo = [
         EncodeTask(shard.number, work, work.path / TOKENIZER, bound)
@@ -167,9 +183,9 @@ def _encode(shards: list[Shard], engine: Engine, work: WorkFolder) -> None:
         if not work.is_finished(shard.number, ENCODED)
     ]
     done = len(shards) - len(todo)
-    for _ in run_tasks(encode_shard, todo, engine.workers, engine.executor):
+    for _ in run(encode_shard, todo):
         done += 1
-        engine.report("encode", done, len(shards))
+        report("encode", done, len(shards))
 
 
 def _merge(

@@ -19,7 +19,7 @@ from fpm_cli.corpus.filters import drop_reason
 from fpm_cli.corpus.inputs import Shard
 from fpm_cli.corpus.near import band_keys
 from fpm_cli.corpus.normalise import normalise
-from fpm_cli.corpus.options import MIB, BuildOptions
+from fpm_cli.corpus.options import BuildOptions
 from fpm_cli.corpus.readers import BROKEN, INVALID, NO_TEXT, OVERSIZED, READERS, Record
 from fpm_cli.corpus.sentences import split_sentences
 from fpm_cli.corpus.streams import open_source
@@ -28,7 +28,7 @@ from fpm_cli.corpus.work import RECORD, WorkFolder
 CLEAN = "clean"
 FEW_SENTENCES = "fewer_than_two_sentences"
 DEFECTS = (BROKEN, NO_TEXT, OVERSIZED)  # drops that are damage of the input, hence located
-BATCH_BYTES = MIB  # text whose shingles are hashed at once
+BATCH_BYTES = 1 << 18  # text whose shingles are hashed at once
 
 # Where a defect stands: reason, offset in the input, detail.
 Locate = Callable[[str, int, str], None]

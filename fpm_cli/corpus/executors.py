@@ -8,33 +8,44 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from typing import Literal, TypeVar
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, Literal
 
 from fpm_cli.errors import FpmError, MissingError
 
-Task = TypeVar("Task")
 Executor = Literal["local", "ray"]
 
 
-def run_tasks(
-    function: Callable[[Task], None], tasks: Sequence[Task], workers: int, executor: Executor = "local"
-) -> Iterator[None]:
-    """Call `function` on every task, in any order, and yield once for each that is done."""
+# Calls a function on every task, in any order, and yields once for each that is done.
+Run = Callable[[Callable[[Any], None], Sequence[Any]], Iterator[None]]
+
+
+@contextmanager
+def open_executor(executor: Executor, workers: int) -> Iterator[Run]:
+    """Give what runs tasks until the context ends; worker processes start with the first task."""
     if executor == "ray":
-        yield from _run_on_ray(function, tasks)
-    elif workers == 1 or len(tasks) < 2:
-        for task in tasks:
-            function(task)
-            yield
+        yield _run_on_ray
+    elif workers == 1:
+        yield _run_here
     else:
-        yield from _run_in_processes(function, tasks, min(workers, len(tasks)))
+        context = multiprocessing.get_context("spawn")  # a fork would inherit threads and locks of libraries
+        pool = ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=(os.getpid(),))
+        try:
+            yield partial(_run_in_pool, pool)
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
-def _run_in_processes(
-    function: Callable[[Task], None], tasks: Sequence[Task], workers: int
+def _run_here(function: Callable[[Any], None], tasks: Sequence[Any]) -> Iterator[None]:
+    for task in tasks:
+        function(task)
+        yield
+
+
+def _run_in_pool(
+    pool: ProcessPoolExecutor, function: Callable[[Any], None], tasks: Sequence[Any]
 ) -> Iterator[None]:
-    context = multiprocessing.get_context("spawn")  # a fork would inherit threads and locks of libraries
-    pool = ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=(os.getpid(),))
     try:
         for future in as_completed([pool.submit(function, task) for task in tasks]):
             future.result()
@@ -44,8 +55,6 @@ def _run_in_processes(
             "a worker died (killed, perhaps for want of memory); the same command goes on from the finished "
             "shards, with fewer --workers if memory is short"
         ) from None
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 def _start_worker(parent: int) -> None:
@@ -61,7 +70,7 @@ def _end_with(parent: int) -> None:
     os._exit(1)
 
 
-def _run_on_ray(function: Callable[[Task], None], tasks: Sequence[Task]) -> Iterator[None]:
+def _run_on_ray(function: Callable[[Any], None], tasks: Sequence[Any]) -> Iterator[None]:
     """One Ray task each; the nodes must see the inputs and the output folder under the same paths."""
     try:
         import ray

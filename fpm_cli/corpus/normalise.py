@@ -4,13 +4,19 @@ import re
 import unicodedata
 from collections import Counter
 
-NUL, SURROGATE, REPLACEMENT, CONTROL = "nul", "lone_surrogate", "invalid_utf8", "control_character"
+NUL, SURROGATE, REPLACEMENT, CONTROL = "nul", "lone_surrogate", "replacement_character", "control_character"
 
-# Everything that no tokenizer should see. U+FFFD stands for bytes that were not valid UTF-8.
+_LINE_END = re.compile("\r\n?|[\x85\u2028\u2029]")
+# What no tokenizer should see; U+FFFD stands where an earlier decoder had met broken bytes.
 _UNWANTED = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff\ufeff\ufffd\ufffe\uffff]")
-_LINE_END = re.compile("\r\n?|\x85|\u2028|\u2029")
 _TRAILING = re.compile("[ \t\u3000]+\n")
 _BLANK_LINES = re.compile("\n{3,}")
+
+# A regular expression reads some 50 MB/s; nearly every text is cleared of suspicion ten times as fast.
+# The bytes are those of the characters above in UTF-8, or their beginnings.
+_CONTROL_BYTES = bytes({*range(0x20), 0x7F} - {*b"\n\t"})
+_SUSPICIOUS = (b"\xc2", b"\xe2\x80\xa8", b"\xe2\x80\xa9", b"\xef\xbb\xbf", b"\xef\xbf")
+_BLANKS = (" \n", "\t\n", "\u3000\n")
 
 
 def normalise(text: str) -> tuple[str, Counter[str]]:
@@ -20,17 +26,27 @@ def normalise(text: str) -> tuple[str, Counter[str]]:
     go, and so do control characters, NUL, lone surrogates and U+FFFD; the byte order mark goes uncounted.
     """
     removed: Counter[str] = Counter()
-
-    def remove(match: re.Match[str]) -> str:
-        if kind := _kind(match[0]):
-            removed[kind] += 1
-        return ""
-
-    text = _LINE_END.sub("\n", text)
-    text = _UNWANTED.sub(remove, text)
+    if _is_suspicious(text):
+        text = _LINE_END.sub("\n", text)
+        removed.update(filter(None, map(_kind, _UNWANTED.findall(text))))
+        text = _UNWANTED.sub("", text)
     if not unicodedata.is_normalized("NFC", text):
         text = unicodedata.normalize("NFC", text)
-    return _BLANK_LINES.sub("\n\n", _TRAILING.sub("\n", text)).strip(), removed
+    if any(blank in text for blank in _BLANKS):
+        text = _TRAILING.sub("\n", text)
+    if "\n\n\n" in text:
+        text = _BLANK_LINES.sub("\n\n", text)
+    return text.strip(), removed
+
+
+def _is_suspicious(text: str) -> bool:
+    try:
+        content = text.encode()
+    except UnicodeEncodeError:  # a lone surrogate
+        return True
+    if len(content.translate(None, _CONTROL_BYTES)) < len(content):
+        return True
+    return not text.isascii() and any(mark in content for mark in _SUSPICIOUS)
 
 
 def _kind(character: str) -> str | None:

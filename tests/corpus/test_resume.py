@@ -101,7 +101,7 @@ def test_two_builds_of_one_corpus_are_refused(tmp_path: Path, gpt: Tokenizer) ->
 
 @pytest.mark.parametrize("kills", [2, pytest.param(50, marks=pytest.mark.long)])
 def test_killed_builds_end_in_the_same_bytes(tmp_path: Path, gpt: Tokenizer, kills: int) -> None:
-    inputs = write_inputs(tmp_path / "in", 30, 400)
+    inputs = write_inputs(tmp_path / "in", 12, 150)
     gpt.save(tmp_path / "tokenizer")
     build_corpus([inputs], gpt, tmp_path / "expected", OPTIONS)
     expected = bytes_of(tmp_path / "expected")
@@ -110,7 +110,8 @@ def test_killed_builds_end_in_the_same_bytes(tmp_path: Path, gpt: Tokenizer, kil
     while killed < kills:
         out = tmp_path / f"corpus-{finished}"
         while not out.exists() or out.with_name(f"{out.name}.building").exists():
-            ends = _run(inputs, tmp_path / "tokenizer", out, rng.uniform(0.5, 3.0) if killed < kills else None)
+            seconds = rng.uniform(0.5, 3.0) if killed < kills else None
+            ends = _run(inputs, tmp_path / "tokenizer", out, seconds)
             killed += ends == -signal.SIGKILL
             assert ends in (0, -signal.SIGKILL)
         assert bytes_of(out) == expected
