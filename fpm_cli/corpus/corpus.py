@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from fpm_cli.corpus.card import CARD, data_card
 from fpm_cli.corpus.files import checksum
 from fpm_cli.corpus.indexed import IndexedDataset
 from fpm_cli.corpus.manifest import Manifest, Split, read_manifest
@@ -85,5 +86,10 @@ class Corpus:
         """Read every file and compare its checksum; DamagedError names each one that differs."""
         files = self.manifest.files
         damaged = [name for name, facts in files.items() if checksum(self.path / name) != facts.xxh3_128]
+        # These two follow from the manifest's content, so no checksum need be written down for them.
+        expected = {MANIFEST: self.manifest.to_bytes(), CARD: data_card(self.manifest).encode()}
+        for name, content in expected.items():
+            if not (self.path / name).is_file() or (self.path / name).read_bytes() != content:
+                damaged.append(name)
         if damaged:
             raise DamagedError(f"{self.path}: damaged (checksum differs): {', '.join(damaged)}")

@@ -99,10 +99,14 @@ class Manifest(Frozen):
         canonical = json.dumps(document, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
         return str(xxhash.xxh3_128_hexdigest(canonical.encode()))
 
+    def to_bytes(self) -> bytes:
+        """The manifest as `manifest.json` holds it, to the byte."""
+        return (json.dumps(self.document(), ensure_ascii=False, indent=2) + "\n").encode()
+
     def write(self, path: Path) -> None:
-        """Write the manifest as indented JSON, whole or not at all."""
+        """Write the manifest, whole or not at all."""
         with atomic_write(path) as file:
-            file.write((json.dumps(self.document(), ensure_ascii=False, indent=2) + "\n").encode())
+            file.write(self.to_bytes())
 
 
 def read_manifest(path: Path) -> Manifest:
