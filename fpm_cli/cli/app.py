@@ -9,7 +9,7 @@ import typer
 from typer.exceptions import TyperException
 
 from fpm_cli import __version__
-from fpm_cli.cli import build_corpus, cost_report, doctor, evaluate, generate, presets, pretrain, tokenize
+from fpm_cli.cli import build_corpus, corpus, cost_report, doctor, evaluate, generate, presets, pretrain, tokenize
 from fpm_cli.cli.console import stderr_console, verbosity
 from fpm_cli.errors import FpmError
 
@@ -26,6 +26,7 @@ app = typer.Typer(
 app.add_typer(presets.app, name="presets")
 app.add_typer(tokenize.app, name="tokenize")
 app.command("build-corpus", epilog=build_corpus.EXAMPLES)(build_corpus.build_corpus)
+app.add_typer(corpus.app, name="corpus")
 app.command("cost-report", epilog=cost_report.EXAMPLES)(cost_report.cost_report)
 app.add_typer(evaluate.app, name="evaluate")
 app.command("generate", epilog=generate.EXAMPLES)(generate.generate)
