@@ -1,8 +1,12 @@
 """What every room's tests share."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from fpm_cli.config.resolve import resolve
+from fpm_cli.corpus.samples import build_sample_corpus
 
 
 @pytest.fixture(scope="session")
@@ -12,3 +16,18 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("no shared data beside this checkout")
     return folder
+
+
+@pytest.fixture(scope="session")
+def sample_corpora(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The sample corpus of a preset's tokenizer, built once for all presets that share it."""
+    folder, built = tmp_path_factory.mktemp("corpora"), dict[str, Path]()
+
+    def corpus(name: str) -> Path:
+        config = resolve(name, proxy=True, environment={}).config
+        if config.tokenizer not in built:
+            built[config.tokenizer] = folder / config.tokenizer
+            build_sample_corpus(config, built[config.tokenizer])
+        return built[config.tokenizer]
+
+    return corpus

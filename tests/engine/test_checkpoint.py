@@ -10,7 +10,7 @@ from fpm_cli.cli.app import run as fpm
 from fpm_cli.engine.checkpoint import latest_checkpoint, load_weights, verify_checkpoint
 from fpm_cli.engine.run import Run
 from fpm_cli.errors import DamagedError, MissingError
-from tests.engine.conftest import tiny
+from tests.small_runs import tiny
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 
 from fpm_cli.cli.app import run as fpm
 from fpm_cli.config.presets import preset_names
-from tests.engine.conftest import metrics, tiny
+from tests.small_runs import metrics, tiny
 
 
 def halve(run: Path, steps: int) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.engine.conftest import metrics, start, tiny
+from tests.small_runs import metrics, start, tiny
 
 SECONDS = 120.0
 

@@ -4,15 +4,9 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-import pytest
-
-from fpm_cli.config.presets import preset_names
-from fpm_cli.config.resolve import resolve
-from fpm_cli.corpus.samples import build_sample_corpus
 
 # A proxy made smaller still: its depth and objective stay, a step takes a moment.
 TINY = ("train.sequence_length=32", "train.global_batch=4", "train.micro_batch=4", "train.eval_samples=4")
@@ -22,22 +16,6 @@ def tiny(name: str, *assignments: str) -> list[str]:
     """The flags of a tiny run of a preset."""
     values = [*TINY, *(["train.decoder_length=16"] if "-2-" in name else []), *assignments]
     return ["pretrain", "--preset", name, "--proxy", *(flag for value in values for flag in ("--set", value))]
-
-
-@pytest.fixture(scope="session")
-def sample_corpora(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """The sample corpus of a preset's tokenizer, built once for all presets that share it."""
-    folder, built = tmp_path_factory.mktemp("corpora"), dict[str, Path]()
-
-    def corpus(name: str) -> Path:
-        assert name in preset_names()
-        config = resolve(name, proxy=True, environment={}).config
-        if config.tokenizer not in built:
-            built[config.tokenizer] = folder / config.tokenizer
-            build_sample_corpus(config, built[config.tokenizer])
-        return built[config.tokenizer]
-
-    return corpus
 
 
 def start(arguments: Sequence[str], **options: Any) -> subprocess.Popen[str]:
