@@ -3,11 +3,13 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from fpm_cli.config.schema import TokenizerKind
 from fpm_cli.errors import DamagedError, UsageError
+from fpm_cli.tokenization.accelerate import Ragged
 from fpm_cli.tokenization.store import fingerprint_of, read_directory, write_directory
 
 
@@ -57,6 +59,15 @@ class Tokenizer(ABC):
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """`encode` of every text, in order; quicker in bulk where a library allows."""
         return [self.encode(text) for text in texts]
+
+    def encode_ragged(self, texts: Sequence[str]) -> Ragged:
+        """`encode_batch` into two numpy arrays: the quickest way into a file."""
+        import numpy as np
+
+        encoded = self.encode_batch(texts)
+        ends = np.cumsum([len(ids) for ids in encoded], dtype=np.int64)
+        total = int(ends[-1]) if encoded else 0
+        return Ragged(np.fromiter(chain.from_iterable(encoded), np.int32, total), ends)
 
     @abstractmethod
     def decode(self, ids: Iterable[int]) -> str:
@@ -110,6 +121,8 @@ class Tokenizer(ABC):
 
 def check_text(text: str) -> None:
     """Refuse a lone surrogate: it has no UTF-8 bytes, hence no ids and no way back."""
+    if text.isascii():
+        return
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:

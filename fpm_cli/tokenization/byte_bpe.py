@@ -2,9 +2,11 @@
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from typing import Any, Self
 
 from fpm_cli.config.schema import TokenizerKind
+from fpm_cli.tokenization.accelerate import Accelerator, Ragged, make_gigatoken, to_lists, trusted
 from fpm_cli.tokenization.base import SpecialTokens, Tokenizer, check_ids, check_text
 from fpm_cli.tokenization.pieces import MIN_FREQUENCY, check_minimum, check_size
 
@@ -41,6 +43,24 @@ class ByteBpe(Tokenizer):
         """See `Tokenizer.encode`."""
         check_text(text)
         return list(self._hf.encode(text).ids)
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """See `Tokenizer.encode_batch`."""
+        if self._accelerator is None:
+            return super().encode_batch(texts)
+        return to_lists(self.encode_ragged(texts))
+
+    def encode_ragged(self, texts: Sequence[str]) -> Ragged:
+        """See `Tokenizer.encode_ragged`."""
+        if self._accelerator is None:
+            return super().encode_ragged(texts)
+        for text in texts:
+            check_text(text)
+        return self._accelerator(texts)
+
+    @cached_property
+    def _accelerator(self) -> Accelerator | None:
+        return trusted(lambda: make_gigatoken(self._hf.to_str()), self.encode)
 
     def decode(self, ids: Iterable[int]) -> str:
         """See `Tokenizer.decode`. Bytes that form no character, as a model may emit, become U+FFFD."""

@@ -1,9 +1,7 @@
-"""Chinese words as jieba cuts them: by rjieba (Rust) where the two provably agree, else exactly.
+"""Chinese words as jieba cuts them: by rjieba (Rust) where the two agree, else by jieba's own rules.
 
-rjieba has jieba's dictionary, model and arithmetic, and differs in three ways, each undone here:
-it leaves runs of letters, digits and signs whole (jieba parts `RAID-0` in three); it counts more
-characters as Chinese; and it breaks ties of its hidden Markov model the other way, which only shows
-for characters that the model has never seen as single words.
+rjieba leaves runs of letters, digits and signs whole, which jieba parts (`RAID-0` in three): they are
+parted here. Where else the two may differ (`doubts`), the block is cut by `jieba_exact`.
 """
 
 import re
@@ -12,15 +10,15 @@ from functools import cache
 from typing import Any
 
 from fpm_cli.tokenization import jieba_exact
+from fpm_cli.tokenization.base import check_text
+from fpm_cli.tokenization.doubts import doubtful_positions
 
-# The only words of jieba's dictionary that contain one of `+#&._%-` and letters.
+# The only words of jieba's dictionary that contain one of `+#&._%-`.
 _WORDS_WITH_SIGNS = frozenset(("AT&T", "c#", "C#", "c++", "C++"))
-_SIGNS = "+#&._%-"
 _ASCII_RUN = re.compile(r"[a-zA-Z0-9+#&._%\-]{2,}")
-# Chinese to rjieba (messense/jieba-rs, `is_cjk`), each a word of its own to jieba.
-_BEYOND = "\u3400-\u4dbf\u9fd6-\u9fff\uf900-\ufaff\U00020000-\U0002ebef\U0002f800-\U0002fa1f"
+_BLOCK_CHARACTER = re.compile(f"[{jieba_exact.BLOCK_CLASS}]")
 _SEPARATOR = "\x1e"  # not a character of words to either
-_CUT_AT_ONCE = 1 << 14  # characters; more in one call only costs memory
+_TEXTS_AT_ONCE = 64
 
 # What rjieba must answer before it is trusted, a bar between words.
 _PROBES = (
@@ -32,65 +30,92 @@ _PROBES = (
 
 
 def words(text: str) -> list[str]:
-    """The words of `text` in jieba's accurate mode with its hidden Markov model; they join to `text`."""
+    """The words of `text` in jieba's accurate mode with its hidden Markov model; they join to `text`.
+
+    Raises UsageError on a lone surrogate.
+    """
+    check_text(text)
     fast = _rjieba()
     if fast is None:
         return jieba_exact.cut(text)
     found: list[str] = []
     for word in _cut(fast, text):
         if len(word) > 1 and word.isascii():
-            found += _part(word).split(" ")
+            found += _part(word)
         else:
             found.append(word)
     return found
 
 
-def join_words(texts: Sequence[str]) -> list[str]:
-    """For each text its words with a space between; the texts themselves must have no space.
+def join_words(texts: Sequence[str], space: str, newline: str) -> list[str]:
+    """For each text its words with spaces between, its own spaces and newlines as marks.
 
-    In bulk: texts are cut several at a time, and no word becomes a Python object of its own.
+    In bulk: texts are cut many at a time. There may be spaces at the ends. Raises UsageError on a
+    lone surrogate.
     """
-    fast = _rjieba()
-    if fast is None:
-        return [" ".join(jieba_exact.cut(text)) for text in texts]
     joined: list[str] = []
-    for group in _groups(texts):
-        line = " ".join(_cut(fast, _SEPARATOR.join(group)))
-        joined += [part.strip(" ") for part in line.split(_SEPARATOR)] if len(group) > 1 else [line]
-    return [
-        _ASCII_RUN.sub(lambda run: _part(run[0]), line) if any(sign in line for sign in _SIGNS) else line
-        for line in joined
-    ]
+    for begin in range(0, len(texts), _TEXTS_AT_ONCE):
+        group = texts[begin : begin + _TEXTS_AT_ONCE]
+        for text in group:
+            check_text(text)
+        together = _SEPARATOR.join(group)
+        if together.count(_SEPARATOR) >= len(group):  # a text has the separator itself
+            lines = [_join(text.replace(" ", space).replace("\n", newline)) for text in group]
+        else:
+            lines = _join(together.replace(" ", space).replace("\n", newline)).split(_SEPARATOR)
+        joined += [_ASCII_RUN.sub(_part_match, line) if _has_sign(line) else line for line in lines]
+    return joined
 
 
-def _groups(texts: Sequence[str]) -> list[list[str]]:
-    """Texts to cut in one call; one that contains the separator, or is long, goes alone."""
-    groups: list[list[str]] = []
-    room = 0
-    for text in texts:
-        alone = _SEPARATOR in text
-        if not groups or alone or room <= len(text):
-            groups.append([])
-            room = _CUT_AT_ONCE
-        groups[-1].append(text)
-        room = 0 if alone else room - len(text)
-    return groups
+def _join(text: str) -> str:
+    fast = _rjieba()
+    return " ".join(jieba_exact.cut(text) if fast is None else _cut(fast, text))
+
+
+def _has_sign(text: str) -> bool:
+    """Whether a run may have to be parted. Spelt out: this is called for every line of a corpus."""
+    return (
+        "." in text or "-" in text or "%" in text or "_" in text or "+" in text or "&" in text or "#" in text
+    )
+
+
+def _part_match(run: re.Match[str]) -> str:
+    return " ".join(_part(run[0]))
 
 
 def _cut(fast: Any, text: str) -> list[str]:
-    """rjieba's words, jieba's own where a block has a character on which they part."""
-    if _unshared().search(text) is None:
+    """rjieba's words, but jieba's own in blocks on which the two may part."""
+    positions = doubtful_positions(text)
+    if not positions:
         return list(fast.cut(text))
     found: list[str] = []
-    for index, part in enumerate(_unshared_block().split(text)):
-        found += jieba_exact.cut(part) if index % 2 else fast.cut(part)
+    done = 0
+    for position in positions:
+        if position < done:
+            continue
+        begin, end = _block_around(text, position)
+        found += fast.cut(text[done:begin])
+        found += jieba_exact.cut(text[begin:end])
+        done = end
+    found += fast.cut(text[done:])
     return found
 
 
-def _part(run: str) -> str:
+def _block_around(text: str, position: int) -> tuple[int, int]:
+    """The block, what jieba cuts on its own, that the character belongs to; or the character alone."""
+    begin = end = position
+    while begin > 0 and _BLOCK_CHARACTER.match(text, begin - 1):
+        begin -= 1
+    while end < len(text) and _BLOCK_CHARACTER.match(text, end):
+        end += 1
+    return (begin, end) if _BLOCK_CHARACTER.match(text, position) else (position, position + 1)
+
+
+def _part(run: str) -> list[str]:
+    """A run that rjieba leaves whole, as jieba parts it."""
     if run.isalnum() or run in _WORDS_WITH_SIGNS:
-        return run
-    return " ".join(jieba_exact.split_alphanumeric(run))
+        return [run]
+    return jieba_exact.split_alphanumeric(run)
 
 
 @cache
@@ -102,34 +127,7 @@ def _rjieba() -> Any:
         return None
     fast = Jieba()
     for probe in _PROBES:
-        cut = " ".join(fast.cut(probe.replace("|", "")))
-        if _ASCII_RUN.sub(lambda run: _part(run[0]), cut) != probe.replace("|", " "):
+        found = " ".join(fast.cut(probe.replace("|", "")))
+        if _ASCII_RUN.sub(_part_match, found) != probe.replace("|", " "):
             return None
     return fast
-
-
-@cache
-def _unshared() -> re.Pattern[str]:
-    """A character on which rjieba and jieba may part."""
-    return re.compile(f"[{_BEYOND}{_unseen()}]")
-
-
-@cache
-def _unshared_block() -> re.Pattern[str]:
-    """What jieba must cut itself: the whole block around a character that its model has not seen."""
-    block, unseen = jieba_exact.BLOCK_CLASS, _unseen()
-    seen = "".join(chr(code) for code in range(0x4E00, 0x9FD6) if chr(code) not in unseen)
-    return re.compile(
-        f"((?<![{block}])[{seen}{block.removeprefix('一-鿕')}]*+[{unseen}][{block}]*|[{_BEYOND}]+)"
-    )
-
-
-@cache
-def _unseen() -> str:
-    """Chinese characters that the model has never seen as a word of their own.
-
-    Without them every run has a path of ordinary probability, so that the best path meets no tie of
-    two impossible ones, which is where rjieba decides otherwise.
-    """
-    singles = jieba_exact.markov_model().emission["S"]
-    return "".join(chr(code) for code in range(0x4E00, 0x9FD6) if chr(code) not in singles)

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Self
 
 from fpm_cli.config.schema import TokenizerKind
 from fpm_cli.tokenization import chinese
-from fpm_cli.tokenization.base import SpecialTokens, Tokenizer, check_ids, check_text
+from fpm_cli.tokenization.base import SpecialTokens, Tokenizer, check_ids
 from fpm_cli.tokenization.cpm import FROM_MARKS, NEWLINE, SPACE, SPECIALS, special_ids
 from fpm_cli.tokenization.pieces import check_minimum, check_size, choose_alphabet
 
@@ -47,13 +47,10 @@ class Unigram(Tokenizer):
 
     def encode(self, text: str) -> list[int]:
         """See `Tokenizer.encode`."""
-        check_text(text)
         return list(self._sp.EncodeAsIds(_segment([text])[0]))
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """See `Tokenizer.encode_batch`; on the calling thread alone."""
-        for text in texts:
-            check_text(text)
         return list(self._sp.EncodeAsIds(_segment(texts), num_threads=1))
 
     def decode(self, ids: Iterable[int]) -> str:
@@ -64,7 +61,6 @@ class Unigram(Tokenizer):
 
     def normalise(self, text: str) -> str:
         """nmt_nfkc word by word, the spaces it makes deleted."""
-        check_text(text)
         normal = self._sp.Normalize(_segment([text])[0])
         return str(normal).replace(WORD_MARK, "").replace(" ", "").translate(FROM_MARKS)
 
@@ -78,7 +74,6 @@ class Unigram(Tokenizer):
 
     def offsets(self, text: str) -> list[tuple[int, int]]:
         """See `Tokenizer.offsets`; U+2581 alone stands for nothing."""
-        check_text(text)
         segmented = _segment([text])[0]
         # Where in the text each character of the segmented text is: spaces were put in, none taken out.
         place, places = 0, []
@@ -188,4 +183,4 @@ def _segment(texts: Sequence[str]) -> list[str]:
     CPM-1 marks after cutting, which is the same: both are words of their own before and after. (A
     `\\r` before a newline stays with it there; SentencePiece makes the same space of it.)
     """
-    return chinese.join_words([text.replace(" ", SPACE).replace("\n", NEWLINE) for text in texts])
+    return chinese.join_words(texts, SPACE, NEWLINE)

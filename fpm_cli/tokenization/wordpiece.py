@@ -2,10 +2,12 @@
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Any, Self
 
 from fpm_cli.config.schema import TokenizerKind
 from fpm_cli.tokenization import chinese
+from fpm_cli.tokenization.accelerate import Accelerator, Ragged, make_nanotoken, to_lists, trusted
 from fpm_cli.tokenization.base import SpecialTokens, Tokenizer, check_ids, check_text
 from fpm_cli.tokenization.pieces import check_minimum, check_size, count_words, learn_pieces
 
@@ -51,6 +53,24 @@ class WordPiece(Tokenizer):
         """See `Tokenizer.encode`."""
         check_text(text)
         return list(self._hf.encode(text, add_special_tokens=False).ids)
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """See `Tokenizer.encode_batch`."""
+        if self._accelerator is None:
+            return super().encode_batch(texts)
+        return to_lists(self.encode_ragged(texts))
+
+    def encode_ragged(self, texts: Sequence[str]) -> Ragged:
+        """See `Tokenizer.encode_ragged`."""
+        if self._accelerator is None:
+            return super().encode_ragged(texts)
+        for text in texts:
+            check_text(text)
+        return self._accelerator(texts)
+
+    @cached_property
+    def _accelerator(self) -> Accelerator | None:
+        return trusted(lambda: make_nanotoken(self._hf.to_str()), self.encode)
 
     def decode(self, ids: Iterable[int]) -> str:
         """Words with a space between, none beside a Chinese character."""
