@@ -1,31 +1,128 @@
-"""How fast this machine multiplies: a short measured run, so that its peak is known and not guessed."""
+"""This machine's own speed: a few seconds of real steps of small shapes, fitted, and kept in a file."""
 
-import time
-from dataclasses import replace
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
-from fpm_cli.accounting.devices import Device
+from fpm_cli.accounting.fit import fit_rates
+from fpm_cli.accounting.throughput import StepTime
+from fpm_cli.accounting.work import step_work
+from fpm_cli.config.resolve import resolve
+from fpm_cli.config.schema import RunConfig
+from fpm_cli.errors import DamagedError
 
-PROBE_SIZE = 768  # 3 x 2.4 MB of float32: past the first caches, 6 ms at 150 GFLOP/s
-PROBE_SECONDS = 0.15
+# A decoder layer has more operators than an encoder's or a GPT's: cross-attention, gates, biases.
+OPERATORS = {"gpt": 1.0, "bert": 1.0, "encdec": 1.3}
+PRESET = {"gpt": "CPM-X-S", "bert": "BERT-C", "encdec": "CPM-2-X-S"}
+# (family, layers, hidden size, heads, vocabulary, sequence, batch, micro-batch, recompute): spread so
+# that each kind of work decides the time of some shape.
+SHAPES = (
+    ("gpt", 2, 32, 2, 512, 32, 1, 1, "none"),
+    ("gpt", 12, 64, 4, 1024, 32, 2, 2, "none"),
+    ("gpt", 4, 64, 8, 1024, 128, 8, 8, "none"),
+    ("gpt", 2, 64, 4, 4096, 64, 16, 16, "none"),
+    ("gpt", 4, 256, 4, 1024, 64, 4, 4, "none"),
+    ("gpt", 8, 64, 4, 1024, 128, 8, 4, "full"),
+    ("bert", 16, 32, 2, 512, 32, 1, 1, "none"),
+    ("bert", 6, 64, 4, 1024, 128, 8, 8, "none"),
+    ("bert", 2, 256, 8, 4096, 128, 4, 4, "none"),
+    ("bert", 8, 64, 4, 1024, 64, 8, 2, "full"),
+    ("encdec", 4, 64, 4, 1024, 128, 8, 8, "none"),
+    ("encdec", 8, 32, 4, 512, 32, 2, 2, "none"),
+    ("encdec", 2, 256, 4, 1024, 64, 8, 8, "none"),
+    ("encdec", 8, 128, 8, 1024, 32, 2, 1, "full"),
+)
 
 
-def measure_matmul_flops() -> float:
-    """FLOP/s of float32 matrix products on this machine's processor, the best of a few tries."""
-    import numpy as np
+@dataclass(frozen=True)
+class Calibration:
+    """Seconds a unit of each kind of work takes on this machine's processor."""
 
-    a = np.ones((PROBE_SIZE, PROBE_SIZE), np.float32)
-    best, start = 0.0, time.perf_counter()
-    while time.perf_counter() - start < PROBE_SECONDS:
-        before = time.perf_counter()
-        a @ a
-        best = max(best, 2 * PROBE_SIZE**3 / (time.perf_counter() - before))
-    return best
+    rates: tuple[float, ...]
+    threads: int
+    measured_at: str
+    fit_error: float  # median relative error over the calibration's own shapes
+
+    def step_time(self, config: RunConfig, num_ranks: int = 1) -> StepTime:
+        """Predict one optimizer step; ranks share the cores, so their work adds up."""
+        compute, activations, optimizer, passes, step = (
+            amount * rate for amount, rate in zip(_amounts(config, num_ranks), self.rates, strict=True)
+        )
+        return StepTime(compute, activations + optimizer, 0.0, passes + step)
+
+    def save(self, path: Path) -> None:
+        """Write it beside its place and rename it in."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside = path.with_suffix(".new")
+        beside.write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
+        beside.replace(path)
+
+    @classmethod
+    def load(cls, path: Path) -> "Calibration | None":
+        """Read it back; None if this machine was never calibrated.
+
+        Raises:
+            DamagedError: the file is not what `save` writes.
+        """
+        if not path.is_file():
+            return None
+        try:
+            stored = json.loads(path.read_text(encoding="utf-8"))
+            return cls(**{**stored, "rates": tuple(map(float, stored["rates"]))})
+        except (ValueError, KeyError, TypeError) as error:
+            raise DamagedError(f"{path}: not a calibration; `fpm plan --calibrate` makes it anew") from error
 
 
-def with_measured_peak(device: Device) -> Device:
-    """The same device with the float32 peak that this machine shows now."""
-    return replace(
-        device,
-        peak_flops={"fp32": measure_matmul_flops()},
-        source="this machine: float32 matrix products measured just now",
+def calibration_configs() -> Iterator[RunConfig]:
+    """The shapes that are measured."""
+    for family, layers, hidden, heads, vocabulary, length, batch, micro_batch, recompute in SHAPES:
+        values = {
+            "model.num_layers": layers,
+            "model.hidden_size": hidden,
+            "model.num_heads": heads,
+            "model.head_size": hidden // heads,
+            "model.ffn_size": 4 * hidden,
+            "model.vocab_size": vocabulary,
+            "model.max_positions": 0 if family == "encdec" else length,
+            "train.sequence_length": length,
+            "train.decoder_length": length // 2 if family == "encdec" else 0,
+            "train.global_batch": batch,
+            "train.micro_batch": micro_batch,
+            "engine.recompute": recompute,
+        }
+        assignments = [f"{key}={value}" for key, value in values.items()]
+        yield resolve(PRESET[family], proxy=True, environment={}, assignments=assignments).config
+
+
+def calibrate(measure: Callable[[RunConfig], float], *, threads: int, measured_at: str) -> Calibration:
+    """Fit this machine's rates.
+
+    Args:
+        measure: seconds of one real optimizer step of a configuration.
+        threads: how many the measurement used.
+        measured_at: date and time, for the reader.
+    """
+    configs = list(calibration_configs())
+    seconds = [measure(config) for config in configs]
+    rates = fit_rates([_amounts(config, 1) for config in configs], seconds)
+    fitted = Calibration(tuple(rates), threads, measured_at, 0.0)
+    errors = sorted(
+        abs(fitted.step_time(config).seconds / time - 1)
+        for config, time in zip(configs, seconds, strict=True)
+    )
+    return Calibration(fitted.rates, threads, measured_at, errors[len(errors) // 2])
+
+
+def _amounts(config: RunConfig, num_ranks: int) -> tuple[float, ...]:
+    work = step_work(config, "fp32", num_ranks, cpu=True)
+    return tuple(
+        num_ranks * amount
+        for amount in (
+            work.matmul_flops + work.attention_flops + work.head_flops,
+            work.activation_bytes + work.head_bytes,
+            work.optimizer_parameters,
+            work.layer_passes * OPERATORS[config.family],
+            1.0,
+        )
     )

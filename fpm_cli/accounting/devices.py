@@ -27,6 +27,7 @@ class Device:
     link_bandwidth: float | None  # one direction, between devices of a server
     devices_per_server: int
     watts: float | None
+    speed_of: str = ""  # the device whose fitted distance from its peak stands for this one's
 
     @property
     def is_cpu(self) -> bool:
@@ -51,6 +52,7 @@ def _vendor_devices() -> dict[str, Device]:
             link_bandwidth=entry["link_gb_s"] * 1e9,
             devices_per_server=entry["devices_per_server"],
             watts=entry["watts"],
+            speed_of=entry["speed_of"],
         )
         for name, entry in table.items()
     }

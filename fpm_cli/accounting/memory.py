@@ -59,9 +59,10 @@ def device_memory(
     activations = saved.total() + saved.recomputed()
     logits = _logits_workspace(config, e, micro_batch)
     gathered = gathered_elements(config, num_devices) * e
-    params, optimizer, host = state.params, state.optimizer, 0
+    params, grads, optimizer, host = state.params, state.grads, state.optimizer, 0
     if not cpu and config.engine.offload != "none":
-        optimizer, host = 0, state.optimizer
+        # the gradients of the shard go with the optimizer, in float32
+        grads, optimizer, host = 0, 0, state.optimizer + state.grads // e * FLOAT32
         if config.engine.offload == "parameters" and config.engine.zero_stage == 3:
             params, host = 0, host + state.params
     # The optimizer's step copies the shard's gradients in float32, when the activations are gone.
@@ -69,7 +70,7 @@ def device_memory(
     other = logits + gathered + _bucket(config, e, cpu=cpu) + max(0, step - activations - logits - gathered)
     return DeviceMemory(
         params=params,
-        grads=state.grads,
+        grads=grads,
         optimizer=optimizer,
         activations=activations,
         other=other + (CPU_OVERHEAD if cpu else CUDA_OVERHEAD),

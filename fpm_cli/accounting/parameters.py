@@ -6,8 +6,9 @@ test compares all twenty presets on the `meta` device.
 
 import math
 from collections.abc import Iterator
+from functools import cache
 
-from fpm_cli.config.schema import ModelConfig, RunConfig
+from fpm_cli.config.schema import Family, ModelConfig, RunConfig
 
 TOKEN_TYPES = 2  # BERT: segment A and B
 RELATIVE_BUCKETS = 32  # encoder-decoder: relative position buckets per head and stack
@@ -23,7 +24,12 @@ def count_parameters(config: RunConfig) -> int:
 
 def parameter_shapes(config: RunConfig) -> dict[str, Shape]:
     """The shape of every parameter by name, in the order in which the modules are registered."""
-    return dict({"gpt": _gpt, "bert": _bert, "encdec": _encdec}[config.family](config.model))
+    return _shapes(config.family, config.model)
+
+
+@cache
+def _shapes(family: Family, model: ModelConfig) -> dict[str, Shape]:
+    return dict({"gpt": _gpt, "bert": _bert, "encdec": _encdec}[family](model))
 
 
 def _gpt(model: ModelConfig) -> Named:

@@ -1,13 +1,16 @@
-"""What a run would cost before it starts: size, FLOPs, memory, time, and whether it fits."""
+"""What a run would cost before it starts: size, FLOPs, memory, time, energy, money, and whether it fits."""
 
 from dataclasses import dataclass
 from typing import Any
 
+from fpm_cli.accounting.calibration import Calibration
 from fpm_cli.accounting.devices import Device, Precision, resolve_precision
 from fpm_cli.accounting.flops import step_flops
 from fpm_cli.accounting.memory import DeviceMemory, device_memory
 from fpm_cli.accounting.parameters import count_parameters
-from fpm_cli.accounting.step_time import REALISTIC_FRACTION, StepTime, layout, step_time
+from fpm_cli.accounting.step_time import step_time
+from fpm_cli.accounting.throughput import StepTime
+from fpm_cli.accounting.work import layout
 from fpm_cli.config.schema import RunConfig
 from fpm_cli.errors import UsageError
 
@@ -37,11 +40,12 @@ class Plan:
     fit: Fit
     time: StepTime | None
     precision: Precision
-    device: str
+    device: Device
     num_devices: int
     micro_batch: int
     passes_per_step: int
     steps: int
+    price_per_device_hour: float | None
     command: str
     assumptions: tuple[str, ...]
 
@@ -50,9 +54,40 @@ class Plan:
         """None where the device's speed is not known."""
         return self.time.seconds if self.time else None
 
+    @property
+    def hours(self) -> float | None:
+        """Of all steps."""
+        return self.time.seconds * self.steps / 3600 if self.time else None
+
+    @property
+    def device_hours(self) -> float | None:
+        """Hours times devices, idle ones too."""
+        return None if self.hours is None else self.hours * self.num_devices
+
+    @property
+    def kilowatt_hours(self) -> float | None:
+        """An upper bound: every device at its board power all the time, without host and cooling."""
+        if self.device_hours is None or self.device.watts is None:
+            return None
+        return self.device_hours * self.device.watts / 1000
+
+    @property
+    def price(self) -> float | None:
+        """In the currency of the price a device-hour."""
+        if self.device_hours is None or self.price_per_device_hour is None:
+            return None
+        return self.device_hours * self.price_per_device_hour
+
+    @property
+    def predicted_mfu(self) -> float | None:
+        """Model FLOPs over the peak of all devices in the predicted time."""
+        peak = self.device.peak(self.precision)
+        if self.time is None or peak is None:
+            return None
+        return self.model_flops_per_step / (self.time.seconds * self.num_devices * peak)
+
     def document(self) -> dict[str, Any]:
         """The JSON document of `fpm pretrain --dry-run`."""
-        seconds = self.predicted_seconds_per_step
         return {
             "exact_params": self.exact_params,
             "tokens_per_step": self.tokens_per_step,
@@ -61,10 +96,14 @@ class Plan:
             "memory_per_device_bytes": self.memory.document(),
             "memory_available_bytes": self.fit.available,
             "fits": self.fit.fits,
-            "predicted_seconds_per_step": seconds,
-            "predicted_hours": seconds * self.steps / 3600 if seconds else None,
+            "predicted_seconds_per_step": self.predicted_seconds_per_step,
+            "predicted_mfu": self.predicted_mfu,
+            "predicted_hours": self.hours,
+            "predicted_device_hours": self.device_hours,
+            "predicted_kilowatt_hours": self.kilowatt_hours,
+            "predicted_price": self.price,
             "bound_by": self.time.bound if self.time else None,
-            "device": self.device,
+            "device": self.device.name,
             "num_devices": self.num_devices,
             "precision": self.precision,
             "micro_batch": self.micro_batch,
@@ -80,8 +119,9 @@ def plan(
     device: Device,
     num_devices: int,
     *,
+    price_per_device_hour: float | None = None,
+    calibration: Calibration | None = None,
     command: str | None = None,
-    fraction: float = REALISTIC_FRACTION,
 ) -> Plan:
     """Plan a run.
 
@@ -89,22 +129,21 @@ def plan(
         config: the run.
         device: from `find_device`; for `cpu`, ranks share the machine's memory.
         num_devices: data-parallel ranks.
+        price_per_device_hour: in any currency.
+        calibration: this machine's speed, for `cpu`.
         command: what the user would type; by default the preset's plain command.
-        fraction: of the device's dense peak that matrix products reach.
 
     Raises:
-        UsageError: no devices, or a fraction outside (0, 1].
+        UsageError: no devices, or a negative price.
     """
     if num_devices < 1:
-        raise UsageError(f"{num_devices} devices: at least one is needed, for example 8")
-    if not 0 < fraction <= 1:
-        raise UsageError(
-            f"a fraction of {fraction:g} of the peak: write one above 0 and up to 1, for example 0.4"
-        )
+        raise UsageError(f"{num_devices} devices: at least 1 is needed")
+    if price_per_device_hour is not None and price_per_device_hour < 0:
+        price = f"{price_per_device_hour:g}"
+        raise UsageError(f"a price of {price} a device-hour: 0 or more; did you mean {price.lstrip('-')}?")
     precision = resolve_precision(config, device)
     spread = layout(config, num_devices)
     memory = device_memory(config, precision, spread.devices, spread.micro_batch, cpu=device.is_cpu)
-    available = device.memory_bytes // (spread.devices if device.is_cpu else 1)
     flops = step_flops(config)
     return Plan(
         exact_params=count_parameters(config),
@@ -112,16 +151,17 @@ def plan(
         model_flops_per_step=flops.model,
         hardware_flops_per_step=flops.hardware,
         memory=memory,
-        fit=Fit(memory.total, available),
-        time=step_time(config, device, precision, spread.devices, fraction),
+        fit=Fit(memory.total, device.memory_bytes // (spread.devices if device.is_cpu else 1)),
+        time=step_time(config, device, precision, num_devices, calibration),
         precision=precision,
-        device=device.name,
+        device=device,
         num_devices=num_devices,
         micro_batch=spread.micro_batch,
         passes_per_step=spread.passes,
         steps=config.train.steps,
+        price_per_device_hour=price_per_device_hour,
         command=command or f"fpm pretrain --preset {config.name}{' --proxy' if config.proxy else ''}",
-        assumptions=_assumptions(config, device, precision, num_devices, spread.devices, fraction),
+        assumptions=_assumptions(config, device, precision, num_devices, calibration),
     )
 
 
@@ -142,26 +182,34 @@ def fits_here(config: RunConfig, available_bytes: int, num_devices: int, *, cpu:
     if precision == "auto":
         precision = "bf16" if bf16 else "fp32"
     spread = layout(config, num_devices)
-    return Fit(
-        device_memory(config, precision, spread.devices, spread.micro_batch, cpu=cpu).total, available_bytes
-    )
+    needed = device_memory(config, precision, spread.devices, spread.micro_batch, cpu=cpu).total
+    return Fit(needed, available_bytes)
 
 
 def _assumptions(
-    config: RunConfig, device: Device, precision: Precision, num_devices: int, used: int, fraction: float
+    config: RunConfig, device: Device, precision: Precision, num_devices: int, calibration: Calibration | None
 ) -> tuple[str, ...]:
-    said = [f"device: {device.source}"]
+    said = [f"device: {device.source}", _time_assumption(device, precision, calibration)]
+    said.append("model FLOPs count causal attention in full; hardware FLOPs add the layers' recomputation")
+    if not device.is_cpu:
+        said.append("energy: board power all the time, an upper bound; host and cooling not counted")
+    used = layout(config, num_devices).devices
+    if used < num_devices:
+        batch = config.train.global_batch
+        said.append(f"a batch of {batch} sequences divides over {used} of {num_devices} devices")
+    return tuple(said)
+
+
+def _time_assumption(device: Device, precision: Precision, calibration: Calibration | None) -> str:
+    if device.is_cpu and calibration is None:
+        return "time: this machine's speed is unknown; `fpm plan --calibrate` measures it in half a minute"
+    if device.is_cpu and calibration:
+        return f"time: this machine as calibrated on {calibration.measured_at}, {calibration.threads} threads"
     peak = device.peak(precision)
     if peak is None:
-        said.append(f"no {precision} peak is known for {device.name}, so no time is predicted")
-    else:
-        said.append(
-            f"matrix products reach {fraction:.0%} of the dense {precision} peak of {peak / 1e12:.4g} "
-            "TFLOP/s; memory and links run at their nominal bandwidth"
-        )
-    said.append("model FLOPs count causal attention in full; hardware FLOPs add the layers' recomputation")
-    if used < num_devices:
-        said.append(
-            f"a batch of {config.train.global_batch} sequences keeps {used} of {num_devices} devices busy"
-        )
-    return tuple(said)
+        return f"time: {device.name} has no {precision} peak, so none is predicted"
+    stands_in = "" if device.speed_of == device.name else f", taken to be like {device.speed_of}'s"
+    return (
+        f"time: the dense {precision} peak of {peak / 1e12:.4g} TFLOP/s less the losses of 174 published "
+        f"GPT runs (llm-foundry){stands_in}"
+    )

@@ -10,9 +10,10 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from fpm_cli.accounting.devices import Device, identify, resolve_precision
+from fpm_cli.accounting.calibration import Calibration
+from fpm_cli.accounting.devices import CPU, Device, identify, resolve_precision, this_machine
 from fpm_cli.accounting.flops import step_flops
-from fpm_cli.accounting.step_time import REALISTIC_FRACTION, step_time
+from fpm_cli.accounting.step_time import step_time
 from fpm_cli.config.presets import read_toml
 from fpm_cli.config.resolve import validate
 from fpm_cli.config.schema import RunConfig
@@ -67,6 +68,7 @@ class RunCosts:
     hfu: float | None
     measured_seconds_per_step: float | None
     predicted_seconds_per_step: float | None
+    price: float | None
     final_loss: float | None
 
     def document(self) -> dict[str, Any]:
@@ -119,11 +121,19 @@ def _train_rows(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def run_costs(record: RunRecord, *, peak_flops: float | None = None) -> RunCosts:
+def run_costs(
+    record: RunRecord,
+    *,
+    peak_flops: float | None = None,
+    calibration: Calibration | None = None,
+    price_per_device_hour: float | None = None,
+) -> RunCosts:
     """Account for a run.
 
     Args:
         record: from `read_run`.
+        calibration: this machine's speed, for a run on its processor.
+        price_per_device_hour: in any currency.
         peak_flops: dense peak of one device, where its name is not in the device file (a CPU).
     """
     config, launches = record.config, record.launches
@@ -154,13 +164,14 @@ def run_costs(record: RunRecord, *, peak_flops: float | None = None) -> RunCosts
         mfu=model_flops / budget if budget else None,
         hfu=hardware_flops / budget if budget else None,
         measured_seconds_per_step=median(seconds) if seconds else None,
-        predicted_seconds_per_step=_predict(record, peak_flops),
+        predicted_seconds_per_step=_predict(record, calibration),
+        price=None if price_per_device_hour is None else device_seconds / 3600 * price_per_device_hour,
         final_loss=record.train_rows[-1].get("loss") if record.train_rows else None,
     )
 
 
 def _device_of(launch: Launch) -> Device | None:
-    return identify(launch.device_name)
+    return this_machine() if launch.device_name == CPU else identify(launch.device_name)
 
 
 def _peak(config: RunConfig, launch: Launch, peak_flops: float | None) -> float | None:
@@ -171,7 +182,7 @@ def _peak(config: RunConfig, launch: Launch, peak_flops: float | None) -> float 
 
 
 def _budget(record: RunRecord, peak_flops: float | None) -> float | None:
-    """Seconds x devices x peak over all launches; None if one launch ran on a device without a known peak."""
+    """Seconds x devices x peak over all launches; None if one launch's device has no known peak."""
     total = 0.0
     for launch in record.launches:
         peak = _peak(record.config, launch, peak_flops)
@@ -181,17 +192,11 @@ def _budget(record: RunRecord, peak_flops: float | None) -> float | None:
     return total
 
 
-def _predict(record: RunRecord, peak_flops: float | None) -> float | None:
+def _predict(record: RunRecord, calibration: Calibration | None) -> float | None:
     """Seconds a step as planned before the run, for the last launch's devices."""
-    if not record.launches:
+    device = _device_of(record.launches[-1]) if record.launches else None
+    if device is None:
         return None
-    last = record.launches[-1]
-    device = _device_of(last)
-    if device is not None:
-        predicted = step_time(
-            record.config, device, resolve_precision(record.config, device), last.devices, REALISTIC_FRACTION
-        )
-        return predicted.seconds if predicted else None
-    if peak_flops is None:
-        return None
-    return step_flops(record.config).hardware / (last.devices * peak_flops * REALISTIC_FRACTION)
+    precision = resolve_precision(record.config, device)
+    predicted = step_time(record.config, device, precision, record.launches[-1].devices, calibration)
+    return predicted.seconds if predicted else None

@@ -1,9 +1,9 @@
 """What DeepSpeed keeps of the model's state on each rank, to the byte.
 
 ZeRO (Rajbhandari et al. 2020, arXiv:1910.02054): stage 1 shards the optimizer's states, stage 2 the
-gradients, stage 3 the parameters. The padding, the two groups (matrices decay, vectors do not) and
-the thresholds are DeepSpeed 0.19's (deepspeedai/DeepSpeed, deepspeed/runtime/zero); a test compares
-real engines of one and two ranks at every stage.
+gradients, stage 3 the parameters. The padding of each optimizer group and the thresholds are those of
+DeepSpeed 0.19 (deepspeedai/DeepSpeed, deepspeed/runtime/zero); a test compares real engines of one
+and two ranks at every stage.
 """
 
 import math
@@ -81,7 +81,7 @@ def persistent_elements(config: RunConfig, num_ranks: int) -> int:
 
 def gathered_elements(config: RunConfig, num_ranks: int) -> int:
     """Elements of the large parameters that ZeRO 3 may hold whole at a time while it computes."""
-    if config.engine.zero_stage < 3 or num_ranks == 1:
+    if config.engine.zero_stage < 3 or (num_ranks == 1 and config.engine.offload != "parameters"):
         return 0
     total = sum(size for group in _groups(config) for size in group)
     large = max(0, total - persistent_elements(config, num_ranks))
@@ -89,12 +89,23 @@ def gathered_elements(config: RunConfig, num_ranks: int) -> int:
 
 
 def _groups(config: RunConfig) -> list[list[int]]:
-    """Sizes of the optimizer's two groups in its order: matrices, which decay, and vectors."""
-    shapes = list(parameter_shapes(config).values())
-    return [
-        [math.prod(shape) for shape in shapes if len(shape) >= 2],
-        [math.prod(shape) for shape in shapes if len(shape) < 2],
-    ]
+    """Sizes of the optimizer's groups in its order (`engine/optimizer.py`): by weight decay, which spares
+    vectors, and by share of the learning rate, if that falls with depth.
+    """
+    depth = config.model.num_layers // (2 if config.family == "encdec" else 1)
+    groups: dict[tuple[float, float], list[int]] = {}
+    for name, shape in parameter_shapes(config).items():
+        decay = config.train.weight_decay if len(shape) >= 2 else 0.0
+        scale = _learning_rate_share(name, depth) if config.train.lr_depth_scaled else 1.0
+        groups.setdefault((decay, scale), []).append(math.prod(shape))
+    return list(groups.values())
+
+
+def _learning_rate_share(name: str, depth: int) -> float:
+    """1 outside the layers, less inside, least for the projections into the residual stream."""
+    if ".layers." not in name:
+        return 1.0
+    return 1 / (2 * depth) if name.endswith((".out.weight", ".down.weight")) else 1 / math.sqrt(2 * depth)
 
 
 def _owned(sizes: Sequence[int], partition: int, rank: int) -> int:

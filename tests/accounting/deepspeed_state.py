@@ -7,10 +7,10 @@ import json
 import sys
 
 import torch
-from random_batches import random_batch
 
 from fpm_cli.config.resolve import resolve
 from fpm_cli.engine.deepspeed_engine import TrainingEngine, batch_shape
+from fpm_cli.engine.measure import synthetic_batch
 from fpm_cli.engine.world import join_world
 from fpm_cli.models.build import build_model
 
@@ -50,7 +50,7 @@ def measure(case, world):
     options = [f"engine.zero_stage={stage}", f"engine.precision={precision}", "train.global_batch=2", *sizes]
     config = resolve(preset, proxy=True, environment={}, assignments=options).config
     engine = TrainingEngine(build_model(config, world.device), config, world)
-    batch = random_batch(config, batch_shape(config, world.size).size)
+    batch = synthetic_batch(config, batch_shape(config, world.size).size)
     seen = {}
     take_step = engine.deepspeed.step
 

@@ -1,9 +1,11 @@
 import pytest
 
+from fpm_cli.accounting.budget import affordable, best_depth
 from fpm_cli.accounting.devices import find_device
+from fpm_cli.accounting.fitting import devices_that_fit, quickest_way, ways_by_count
 from fpm_cli.accounting.parameters import count_parameters
 from fpm_cli.accounting.plan import fits_here, plan
-from fpm_cli.accounting.step_time import layout
+from fpm_cli.accounting.work import layout
 from fpm_cli.config.presets import preset_names
 from fpm_cli.config.resolve import resolve
 from fpm_cli.errors import UsageError
@@ -31,7 +33,7 @@ def test_the_document_has_the_contracts_keys():
     )
     assert document["tokens_per_step"] == 512 * 1024
     assert document["command"] == "fpm pretrain --preset CPM-X-L"
-    assert any("40%" in line for line in document["assumptions"])
+    assert any("174 published" in line for line in document["assumptions"])
 
 
 def test_sharding_is_what_makes_ten_billion_parameters_fit():
@@ -92,10 +94,10 @@ def test_an_uncalibrated_cpu_predicts_no_time():
 
 def test_what_cannot_be_is_refused():
     config = config_of("CPM-X-S")
-    with pytest.raises(UsageError, match="at least one"):
+    with pytest.raises(UsageError, match="at least 1"):
         plan(config, find_device("A100-40"), 0)
-    with pytest.raises(UsageError, match="fraction"):
-        plan(config, find_device("A100-40"), 1, fraction=0)
+    with pytest.raises(UsageError, match="at least 1"):
+        plan(config, find_device("A100-40"), -8)
 
 
 def test_fits_here_says_needed_and_available():
@@ -104,3 +106,52 @@ def test_fits_here_says_needed_and_available():
     assert fit.available == 16 * 2**30
     assert fit.needed > 16 * count_parameters(config_of("CPM-X-L"))
     assert fits_here(config_of("CPM-X-L", proxy=True), 16 * 2**30, 1, cpu=True, bf16=False).fits
+
+
+def test_the_quickest_way_fits_and_offload_comes_last():
+    config, a100 = config_of("CPM-X-L"), find_device("A100-40")
+    eight, one = quickest_way(config, a100, 8), quickest_way(config, a100, 1)
+    assert eight.plan.fit.fits and one.plan.fit.fits
+    assert eight.settings["engine.zero_stage"] == 3
+    assert "engine.offload" not in eight.settings
+    assert one.settings["engine.offload"] != "none"
+    assert one.plan.memory.host >= 16 * count_parameters(config)
+    assert "--set engine.zero_stage=3" in eight.flags
+
+
+def test_a_run_is_planned_for_one_to_1024_devices():
+    ways = ways_by_count(config_of("CPM-X-S"), find_device("H100"), price_per_device_hour=2.0)
+    assert list(ways) == [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024]
+    hours = [way.plan.hours for way in ways.values()]
+    assert hours[:10] == sorted(hours[:10], reverse=True)
+    assert ways[8].plan.price == pytest.approx(ways[8].plan.hours * 8 * 2.0)
+    assert ways[8].plan.kilowatt_hours == pytest.approx(ways[8].plan.hours * 8 * 0.7)
+
+
+def test_a_negative_price_is_refused_with_the_likely_one():
+    with pytest.raises(UsageError, match=r"did you mean 2\.5"):
+        plan(config_of("CPM-X-S"), find_device("H100"), 1, price_per_device_hour=-2.5)
+
+
+def test_it_is_said_which_devices_a_run_fits_on():
+    fitting = devices_that_fit(config_of("CPM-X-L"), 8)
+    assert fitting["H200"] and fitting["A100-80"]
+    assert not fitting["RTX-3090"]
+
+
+def test_a_budget_buys_steps_in_proportion_and_no_depth_if_it_is_tiny():
+    config, a100 = config_of("CPM-X-S"), find_device("A100-40")
+    day, week = affordable(config, a100, 8, 24), affordable(config, a100, 8, 168)
+    assert week.steps == pytest.approx(7 * day.steps, rel=1e-3)
+    assert day.tokens == day.steps * 512 * 1024
+    assert best_depth(config, a100, 1, 0.01) is None
+    shallow, deep = (best_depth(config, a100, 64, hours) for hours in (24, 240))
+    assert 20 <= deep.tokens_per_parameter < 25
+    assert deep.config.model.num_layers > shallow.config.model.num_layers
+
+
+def test_a_budget_needs_hours_and_a_known_peak():
+    with pytest.raises(UsageError, match="more than 0"):
+        affordable(config_of("CPM-X-S"), find_device("A100-40"), 8, 0)
+    with pytest.raises(UsageError, match="whose peak is known"):
+        affordable(config_of("CPM-X-S"), find_device("cpu"), 8, 1)

@@ -1,9 +1,9 @@
 import pytest
-from run_folder import launch, write_run
 
 from fpm_cli.accounting.flops import step_flops
 from fpm_cli.accounting.run_costs import read_run, run_costs
 from fpm_cli.errors import DamagedError, MissingError
+from tests.run_folder import launch, write_run
 
 
 def test_replayed_steps_are_charged_but_are_no_useful_work(tmp_path):

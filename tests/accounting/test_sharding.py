@@ -28,7 +28,7 @@ def measured(num_ranks):
         port = str(probe.getsockname()[1])
     arguments = [",".join([name, str(stage), precision, *sizes]) for name, stage, precision, sizes in CASES]
     world = {"WORLD_SIZE": str(num_ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    world |= {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(WORKER.parents[1])}
+    world |= {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"}
     ranks = [
         subprocess.Popen(
             [sys.executable, str(WORKER), *arguments],

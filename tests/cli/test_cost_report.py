@@ -4,9 +4,9 @@ import sys
 import time
 
 import pytest
-from run_folder import launch, write_run
 
 from fpm_cli.cli.app import run
+from tests.run_folder import launch, write_run
 
 CONTRACT = {
     "model",

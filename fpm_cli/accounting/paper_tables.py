@@ -1,0 +1,134 @@
+"""Tables 1 to 3 of the paper, audited: each oddity, what it says, and what explains it."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from fpm_cli.accounting.parameters import count_parameters
+from fpm_cli.config.schema import RunConfig
+
+MILLIONS_PER_BERT_LAYER = 330 / 24  # 13.75: BERT-Large's 330M over its 24 layers
+BILLIONS_AT_36_LAYERS = 2.9
+QQP_DEV_DUPLICATES, QQP_DEV_PAIRS = 14_885, 40_430  # GLUE's QQP dev set: 36.8 % are duplicates
+TURING_TEST_F1 = 76.4
+BERT_LARGE_TEST_F1 = 72.1
+UNITS = {"M": 1e6, "B": 1e9}
+# Table 3: QQP dev set, per cent: precision, recall, F1, accuracy.
+TABLE3 = {
+    "BERT-E-S": (89.84, 90.42, 90.11, 90.73),
+    "BERT-E-M": (89.84, 90.43, 90.12, 90.73),
+    "BERT-E-L": (90.55, 91.19, 90.85, 91.42),
+    "BERT-E-X": (89.99, 90.39, 90.18, 90.82),
+    "BERT-E-E": (90.00, 90.68, 90.31, 90.91),
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One figure of the paper beside what it should be, and why they differ."""
+
+    table: str
+    row: str
+    printed: str
+    recomputed: str
+    explanation: str
+
+    def document(self) -> dict[str, Any]:
+        """For `--json`."""
+        return asdict(self)
+
+
+def audit_table2(config: RunConfig) -> Finding:
+    """A preset's printed parameter count against the exact one, and the rule that gives the print."""
+    paper, exact, layers = config.paper, count_parameters(config), config.model.num_layers
+    assert paper is not None, "only the twenty presets have a row in Table 2"
+    return Finding(
+        "Table 2",
+        config.name,
+        paper.params,
+        f"{exact:,}",
+        _explain_parameters(config.family, layers, exact, paper.params),
+    )
+
+
+def _explain_parameters(family: str, layers: int, exact: int, printed: str) -> str:
+    value = float(printed[:-1]) * UNITS[printed[-1]]
+    decimals = len(printed[:-1].partition(".")[2])
+    if round(exact / UNITS[printed[-1]], decimals) == float(printed[:-1]):
+        return "the exact count, rounded"
+    if family == "bert":
+        rule = MILLIONS_PER_BERT_LAYER * layers * 1e6
+        if abs(rule - value) <= 0.5 * 10**-decimals * UNITS[printed[-1]]:
+            return f"13.75M x {layers} layers: BERT-Large's 330M over 24, embeddings counted as layers"
+        stands_for = value / 1e6 / MILLIONS_PER_BERT_LAYER
+        return f"13.75M x {layers} is {rule / 1e6:g}M; {printed} is the rule at {stands_for:g} layers"
+    scaled = BILLIONS_AT_36_LAYERS * layers / 36
+    if family == "gpt" and round(scaled, decimals) == float(printed[:-1]):
+        return f"2.9B x {layers}/36 = {scaled:.1f}B: embeddings grew with the layers there"
+    return f"truncated; {exact / 1e9:.2f}B rounds up" if value < exact else "not explained"
+
+
+@dataclass(frozen=True)
+class QqpScores:
+    """What a confusion matrix on the QQP dev set gives, as fractions."""
+
+    precision_macro: float
+    recall_macro: float
+    f1_macro: float
+    f1_positive: float
+
+
+def scores_behind(accuracy: float, recall_macro: float) -> QqpScores:
+    """Solve the two-class confusion matrix from accuracy and macro recall, with the dev set's base rate.
+
+    accuracy = p t + (1 - p) n and 2 recall_macro = t + n, for the true-positive rate t, the
+    true-negative rate n and the share of duplicates p.
+    """
+    p = QQP_DEV_DUPLICATES / QQP_DEV_PAIRS
+    t = (accuracy - (1 - p) * 2 * recall_macro) / (2 * p - 1)
+    n = 2 * recall_macro - t
+    precision_positive = p * t / (p * t + (1 - p) * (1 - n))
+    precision_negative = (1 - p) * n / ((1 - p) * n + p * (1 - t))
+    f1_positive = 2 * precision_positive * t / (precision_positive + t)
+    f1_negative = 2 * precision_negative * n / (precision_negative + n)
+    return QqpScores(
+        (precision_positive + precision_negative) / 2,
+        recall_macro,
+        (f1_positive + f1_negative) / 2,
+        f1_positive,
+    )
+
+
+def audit_table3(model: str) -> Finding:
+    """A row of Table 3: its precision and F1 follow from accuracy and recall if both are macro averages."""
+    precision, recall, f1, accuracy = TABLE3[model]
+    behind = scores_behind(accuracy / 100, recall / 100)
+    return Finding(
+        "Table 3",
+        model,
+        f"precision {precision:.2f}, F1 {f1:.2f}",
+        f"macro precision {100 * behind.precision_macro:.2f}, macro F1 {100 * behind.f1_macro:.2f}",
+        f"macro averages; F1 of the duplicates alone, as in GLUE, is about {100 * behind.f1_positive:.1f}",
+    )
+
+
+def audit_table1() -> list[Finding]:
+    """The two comparisons that the paper draws between Table 3 and Table 1."""
+    _, _, f1, accuracy = TABLE3["BERT-E-L"]
+    behind = scores_behind(accuracy / 100, TABLE3["BERT-E-L"][1] / 100)
+    return [
+        Finding(
+            "Table 1",
+            "F1 against Turing NLR v5",
+            f"+{f1 - TURING_TEST_F1:.2f}",
+            "no comparison",
+            f"{f1} is macro F1 on the dev set, {TURING_TEST_F1} is F1 of the duplicates on the test set; "
+            f"of the same kind on the dev set BERT-E-L has about {100 * behind.f1_positive:.1f}",
+        ),
+        Finding(
+            "Table 1",
+            "accuracy against BERT-Large",
+            f"+{accuracy - BERT_LARGE_TEST_F1:.2f}",
+            "no comparison",
+            f"{BERT_LARGE_TEST_F1} is BERT-Large's F1; Table 1 prints no accuracy for it",
+        ),
+    ]

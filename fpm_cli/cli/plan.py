@@ -1,0 +1,129 @@
+"""`fpm plan`: what given devices train in given hours; and `--calibrate`, which measures this machine."""
+
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from fpm_cli.accounting.budget import TOKENS_PER_PARAMETER, Affordable, affordable, best_depth
+from fpm_cli.accounting.devices import Device, find_device
+from fpm_cli.cli.calibrated import calibration_path
+from fpm_cli.cli.console import JsonFlag, log, show, show_json
+from fpm_cli.config.presets import preset_names
+from fpm_cli.config.resolve import resolve
+from fpm_cli.errors import UsageError
+
+EXAMPLES = (
+    "Examples:\n\n  fpm plan --budget 24 --device A100-40 --devices 8\n\n"
+    "  fpm plan --budget 100 --device H100 --devices 64 --json"
+)
+FAMILY_PRESETS = ("CPM-X-L", "EPM-X-X", "BERT-E-E", "CPM-2-X-M")  # one a family and language of depths
+SECONDS_PER_SHAPE = 1.0
+
+
+def plan_budget(
+    budget: Annotated[float | None, typer.Option(help="Hours of wall time.")] = None,
+    device: Annotated[str, typer.Option(help="A device, for example A100-40.")] = "A100-40",
+    devices: Annotated[int, typer.Option(help="How many of them.")] = 8,
+    calibrate: Annotated[
+        bool, typer.Option("--calibrate", help="Measure this machine's speed, in at most half a minute.")
+    ] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Say which of the twenty a budget trains, how far, and how deep a network it would pay for."""
+    if calibrate:
+        _calibrate(as_json)
+        return
+    if budget is None:
+        raise UsageError("--budget HOURS is missing, for example --budget 24; or --calibrate")
+    found = find_device(device)
+    if devices < 1:
+        raise UsageError(f"--devices {devices}: at least 1 is needed")
+    presets = [
+        affordable(resolve(name, environment={}).config, found, devices, budget) for name in preset_names()
+    ]
+    depths = {
+        name: best_depth(resolve(name, environment={}).config, found, devices, budget)
+        for name in FAMILY_PRESETS
+    }
+    if as_json:
+        show_json(
+            "plan",
+            {
+                "hours": budget,
+                "device": found.name,
+                "num_devices": devices,
+                "presets": [bought.document() for bought in presets],
+                "best_depths": {
+                    name: bought.document() if bought else None for name, bought in depths.items()
+                },
+                "assumption": _assumption(found),
+            },
+        )
+        return
+    show(_preset_table(presets, f"{budget:g} h on {devices} x {found.name}"))
+    for name, bought in depths.items():
+        show(_depth_line(name, bought))
+    show(_assumption(found))
+
+
+def _preset_table(presets: list[Affordable], title: str) -> Table:
+    table = Table("preset", title=title)
+    for name in ("layers", "seconds a step", "steps", "tokens", "of its schedule", "tokens a parameter"):
+        table.add_column(name, justify="right")
+    table.add_column("settings", overflow="fold")
+    for bought in presets:
+        layers = str(bought.config.model.num_layers)
+        if bought.way is None:
+            table.add_row(bought.config.name, layers, *[""] * 5, "does not fit")
+            continue
+        seconds = bought.way.plan.predicted_seconds_per_step or 0.0
+        table.add_row(
+            *(bought.config.name, layers, f"{seconds:.3g}", f"{bought.steps:,}", f"{bought.tokens:,}"),
+            *(f"{bought.share_of_schedule:.1%}", f"{bought.tokens_per_parameter:.2f}"),
+            bought.way.flags or "as configured",
+        )
+    return table
+
+
+def _depth_line(name: str, bought: Affordable | None) -> str:
+    if bought is None:
+        return f"{name}'s width: no depth gets {TOKENS_PER_PARAMETER} tokens a parameter in that time"
+    return (
+        f"{name}'s width: {bought.config.model.num_layers} layers is the most that gets "
+        f"{TOKENS_PER_PARAMETER} tokens a parameter ({bought.tokens:,} tokens)"
+    )
+
+
+def _assumption(device: Device) -> str:
+    return (
+        f"Assuming the quickest settings that fit on {device.name}, losses as in 174 published GPT runs "
+        f"(those of {device.speed_of}), the presets' own batches, and {TOKENS_PER_PARAMETER} tokens a "
+        "parameter as the best use of compute (Hoffmann et al. 2022)."
+    )
+
+
+def _calibrate(as_json: bool) -> None:
+    """Measure real steps of small shapes on this machine's processor and keep the fit."""
+    from datetime import UTC, datetime
+
+    import torch
+
+    from fpm_cli.accounting.calibration import calibrate
+    from fpm_cli.engine.measure import measure_step_seconds
+    from fpm_cli.engine.world import join_world
+
+    world = join_world(timeout_seconds=60.0)
+    if world.device.type != "cpu":
+        raise UsageError("--calibrate measures the processor; GPUs are planned from published runs")
+    fitted = calibrate(
+        lambda config: measure_step_seconds(config, world, budget_seconds=SECONDS_PER_SHAPE),
+        threads=torch.get_num_threads(),
+        measured_at=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
+    )
+    fitted.save(calibration_path())
+    log(f"kept in {calibration_path()}")
+    if as_json:
+        show_json("plan-calibrate", {"threads": fitted.threads, "fit_error": fitted.fit_error})
+    else:
+        show(f"calibrated with {fitted.threads} threads; median error over its shapes {fitted.fit_error:.1%}")
