@@ -193,6 +193,8 @@ def _assumptions(
     said.append("model FLOPs count causal attention in full; hardware FLOPs add the layers' recomputation")
     if not device.is_cpu:
         said.append("energy: board power all the time, an upper bound; host and cooling not counted")
+    if config.engine.offload != "none" and not device.is_cpu:
+        said.append("offload: PCIe 4 x16 at 25 GB/s a device; the host's own Adam is not timed")
     used = layout(config, num_devices).devices
     if used < num_devices:
         batch = config.train.global_batch

@@ -9,7 +9,18 @@ import typer
 from typer.exceptions import TyperException
 
 from fpm_cli import __version__
-from fpm_cli.cli import build_corpus, corpus, cost_report, doctor, evaluate, generate, presets, pretrain, tokenize
+from fpm_cli.cli import (
+    build_corpus,
+    corpus,
+    cost_report,
+    doctor,
+    evaluate,
+    generate,
+    plan,
+    presets,
+    pretrain,
+    tokenize,
+)
 from fpm_cli.cli.console import stderr_console, verbosity
 from fpm_cli.errors import FpmError
 
@@ -31,6 +42,7 @@ app.command("cost-report", epilog=cost_report.EXAMPLES)(cost_report.cost_report)
 app.add_typer(evaluate.app, name="evaluate")
 app.command("generate", epilog=generate.EXAMPLES)(generate.generate)
 app.command("doctor", epilog=doctor.EXAMPLES)(doctor.doctor)
+app.command("plan", epilog=plan.EXAMPLES)(plan.plan_budget)
 app.command("pretrain", epilog=pretrain.EXAMPLES)(pretrain.pretrain)
 
 

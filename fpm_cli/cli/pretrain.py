@@ -1,15 +1,16 @@
 """`fpm pretrain`: train a preset or its laptop-sized proxy; `--dry-run` plans, `--resume` goes on."""
 
+import shlex
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
-from fpm_cli.accounting.devices import find_device, this_machine
-from fpm_cli.accounting.plan import Plan, fits_here, plan
+from fpm_cli.accounting.devices import CPU, this_machine
+from fpm_cli.accounting.plan import fits_here
 from fpm_cli.cli.console import JsonFlag, log, show, show_json, verbosity
+from fpm_cli.cli.dry_run import show_dry_run
 from fpm_cli.config.resolve import Resolved, flatten, resolve
 from fpm_cli.config.schema import RunConfig
 from fpm_cli.engine.run import RUNS, Run, newest_run
@@ -34,7 +35,8 @@ def pretrain(
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Plan only: FLOPs, memory, time.")] = False,
     device: Annotated[str | None, typer.Option(help="With --dry-run: the device to plan for.")] = None,
-    devices: Annotated[int | None, typer.Option(help="With --dry-run: how many of them.")] = None,
+    devices: Annotated[int, typer.Option(help="With --dry-run: how many of them.")] = 1,
+    price: Annotated[float | None, typer.Option(help="With --dry-run: of a device-hour.")] = None,
     nproc: Annotated[
         int | None, typer.Option(min=1, help="Processes on this machine; by default one a GPU, or one.")
     ] = None,
@@ -48,7 +50,15 @@ def pretrain(
     else:
         resolved = _resolved(preset, proxy, config, assignments or [])
         if dry_run:
-            _plan(resolved.config, device, devices, as_json)
+            command = _command(preset, proxy, config, assignments or [])
+            show_dry_run(
+                resolved.config,
+                device or CPU,
+                devices,
+                price_per_device_hour=price,
+                command=command,
+                as_json=as_json,
+            )
             return
         _check_fits(resolved.config, nproc)
         run = _created(resolved, out, corpus)
@@ -61,37 +71,11 @@ def _resolved(preset: str | None, proxy: bool, config: Path | None, assignments:
     return resolve(preset, proxy=proxy, config_file=config, assignments=assignments)
 
 
-def _plan(config: RunConfig, device: str | None, devices: int | None, as_json: bool) -> None:
-    """`--dry-run`, by accounting alone: no torch."""
-    found = find_device(device or "cpu")
-    planned = plan(config, found, devices or 1)
-    if as_json:
-        show_json("pretrain-dry-run", planned.document())
-    else:
-        show(_plan_table(planned))
-
-
-def _plan_table(planned: Plan) -> Table:
-    table = Table("what", "how much", title=f"{planned.command}, planned")
-    memory = planned.memory.document()
-    seconds = planned.predicted_seconds_per_step
-    rows = {
-        "exact parameters": f"{planned.exact_params:,}",
-        "devices": f"{planned.num_devices} x {planned.device}, {planned.precision}",
-        "tokens a step": f"{planned.tokens_per_step:,}",
-        "model / hardware FLOPs a step": (
-            f"{planned.model_flops_per_step:.4g} / {planned.hardware_flops_per_step:.4g}"
-        ),
-        **{f"memory, {name} (GiB a device)": f"{size / GIB:,.2f}" for name, size in memory.items()},
-        "available (GiB a device)": f"{planned.fit.available / GIB:,.2f}",
-        "fits": "yes" if planned.fit.fits else "no",
-        "seconds a step": f"{seconds:,.3g}" if seconds else "unknown: this device's speed is not measured",
-        "hours in all": f"{seconds * planned.steps / 3600:,.1f}" if seconds else "unknown",
-        "assuming": "\n".join(planned.assumptions),
-    }
-    for what, much in rows.items():
-        table.add_row(what, much)
-    return table
+def _command(preset: str | None, proxy: bool, config: Path | None, assignments: list[str]) -> str:
+    """What would train what `--dry-run` plans."""
+    words = ["fpm", "pretrain", "--preset", str(preset), *(["--proxy"] if proxy else [])]
+    words += ["--config", str(config)] if config else []
+    return shlex.join(words + [word for text in assignments for word in ("--set", text)])
 
 
 def _check_fits(config: RunConfig, nproc: int | None) -> None:
