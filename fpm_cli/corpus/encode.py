@@ -4,11 +4,11 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import lru_cache
-from itertools import islice
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
+import numpy.typing as npt
 
 from fpm_cli.corpus.files import atomic_write
 from fpm_cli.corpus.indexed import token_dtype
@@ -50,6 +50,14 @@ class _Facts:
     text_bytes: int = 0
     text_characters: int = 0
 
+    def add(self, documents: list[_Document], sizes: npt.NDArray[np.int64]) -> None:
+        """Count documents and their sequences, whose sizes in tokens are given."""
+        self.documents += len(documents)
+        self.sequences += len(sizes)
+        self.tokens += int(sizes.sum())
+        self.text_bytes += sum(document.text_bytes for document in documents)
+        self.text_characters += sum(len(document.text) for document in documents)
+
 
 @dataclass
 class _SplitFiles:
@@ -57,6 +65,10 @@ class _SplitFiles:
 
     files: dict[str, BinaryIO]
     facts: _Facts = field(default_factory=_Facts)
+
+    def write(self, kind: str, values: npt.NDArray[Any]) -> None:
+        """Append an array to one of the files."""
+        self.files[kind].write(values.tobytes())
 
 
 def has_sentences(tokenizer: Tokenizer) -> bool:
@@ -135,30 +147,26 @@ def _encode(batch: list[_Document], tokenizer: Tokenizer, splits: dict[Split, _S
     sentences = has_sentences(tokenizer)
     texts = [document.text.split("\n") if sentences else [document.text] for document in batch]
     flat = [text for sequences in texts for text in sequences]
-    encoded = iter(zip(flat, tokenizer.encode_batch(flat), strict=True))
-    dtype, eod = token_dtype(tokenizer.vocab_size), [] if sentences else [tokenizer.special.eod]
-    dropped = 0
-    for document, sequences in zip(batch, texts, strict=True):
-        pairs = [pair for pair in islice(encoded, len(sequences)) if pair[1]]
-        if len(pairs) < (2 if sentences else 1):
-            dropped += 1
-            continue
-        split = splits[document.split]
-        ids = [np.array(sequence + eod, dtype) for _, sequence in pairs]
-        sizes = np.array([len(sequence) for sequence in ids], np.int32)
-        split.files["bin"].write(np.concatenate(ids).tobytes())
-        split.files["sizes"].write(sizes.tobytes())
-        split.files["lengths"].write(np.int32(len(sizes)).tobytes())
-        if sentences:
-            starts = [flag for text, _ in pairs for flag in tokenizer.word_starts(text)]
-            split.files[WORDS].write(np.array(starts, np.uint8).tobytes())
-        _count(split.facts, document, sizes)
-    return dropped
-
-
-def _count(facts: _Facts, document: _Document, sizes: np.ndarray[tuple[int], np.dtype[np.int32]]) -> None:
-    facts.documents += 1
-    facts.sequences += len(sizes)
-    facts.tokens += int(sizes.sum())
-    facts.text_bytes += document.text_bytes
-    facts.text_characters += len(document.text)
+    ids, ends = tokenizer.encode_ragged(flat)
+    sizes = np.diff(ends, prepend=0)  # (sequences,), tokens
+    is_sequence = sizes > 0
+    document_of = np.repeat(np.arange(len(batch)), [len(sequences) for sequences in texts])
+    num_sequences = np.bincount(document_of[is_sequence], minlength=len(batch))
+    is_kept = num_sequences >= (2 if sentences else 1)
+    starts = None
+    if sentences:
+        starts = np.array([flag for text in flat for flag in tokenizer.word_starts(text)], np.uint8)
+    else:
+        assert tokenizer.special.eod is not None  # `check_tokenizer` saw to it
+        ids, sizes = np.insert(ids, ends, tokenizer.special.eod), sizes + 1
+    for split, files in splits.items():
+        of_split = is_kept & [document.split == split for document in batch]
+        chosen = is_sequence & of_split[document_of]
+        tokens = np.repeat(chosen, sizes)
+        files.write("bin", ids[tokens].astype(token_dtype(tokenizer.vocab_size)))
+        files.write("sizes", sizes[chosen].astype(np.int32))
+        files.write("lengths", num_sequences[of_split].astype(np.int32))
+        if starts is not None:
+            files.write(WORDS, starts[tokens])
+        files.facts.add([batch[index] for index in np.flatnonzero(of_split)], sizes[chosen])
+    return int((~is_kept).sum())
