@@ -17,7 +17,9 @@ class LanguageModelScore:
     """Scores over one split. Nats per prediction, unless named otherwise.
 
     `unigram_entropy` is the entropy of the predicted tokens' own frequencies in this very text: what
-    the best model without context would lose here. A trained model must be below it.
+    the best model without context would lose here. A trained model must be below it. For bert it is
+    that of the whole text, each of whose tokens is as likely as any other to be masked: the few that
+    are would give too low a figure.
     """
 
     split: str
@@ -55,6 +57,9 @@ def score_language_model(
                 counts[name] = counts.get(name, 0.0) + float(count)
             predicted = batch["labels"][batch["loss_mask"] > 0].cpu()
             frequencies += torch.bincount(predicted, minlength=len(frequencies))
+    if config.family == "bert":
+        text = torch.from_numpy(trained.corpus.split(split).tokens.astype("int64"))
+        frequencies = torch.bincount(text, minlength=len(frequencies))
     words = next(iter(sums))  # every family's first loss is over tokens
     loss = sums[words] / counts[words]
     about = trained.corpus.manifest.splits[split]
