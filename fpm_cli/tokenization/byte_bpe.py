@@ -68,6 +68,7 @@ class ByteBpe(Tokenizer):
 
     def normalise(self, text: str) -> str:
         """Every text is kept exactly."""
+        check_text(text)
         return text
 
     def tokens(self, ids: Iterable[int]) -> list[str]:

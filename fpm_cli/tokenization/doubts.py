@@ -62,11 +62,11 @@ def _doubts() -> _Doubts:
     for code in range(_FIRST, _END):
         if chr(code) not in singles:
             kinds[code] |= _ALONE
-    pairs = frozenset(first + second for first, second in _close_pairs())
+    pairs = _close_pairs()
     for first, second in pairs:
         kinds[ord(first)] |= _OPENS
         kinds[ord(second)] |= _CLOSES
-    return _Doubts(kinds, pairs)
+    return _Doubts(kinds, frozenset(first + second for first, second in pairs))
 
 
 def _close_pairs() -> set[tuple[str, str]]:

@@ -39,21 +39,23 @@ def count_words(word_lists: Iterable[Iterable[str]]) -> Counter[str]:
 
 
 def choose_alphabet(
-    character_counts: Mapping[str, int], room: int, share: float = ALPHABET_SHARE
+    character_counts: Mapping[str, int], room: int, coverage: float = CHARACTER_COVERAGE
 ) -> list[str]:
-    """The most frequent characters that cover 99.95 % of the text, or fewer if the room is small.
+    """The most frequent characters that cover so much of the text.
 
-    They take at most `share` of the room. Ties go to the lower code point. The result is sorted by
-    frequency.
+    Where they exceed the room they get four fifths of it, or all of it if `coverage` is 1. Ties go to
+    the lower code point. The result is sorted by frequency.
     """
     ranked = sorted(character_counts, key=lambda c: (-character_counts[c], c))
-    wanted, covered = CHARACTER_COVERAGE * sum(character_counts.values()), 0
-    limit = max(1, int(share * room))
+    wanted, covered = coverage * sum(character_counts.values()), 0
     for index, character in enumerate(ranked):
-        if covered >= wanted or index == limit:
-            return ranked[:index]
+        if covered >= wanted:
+            ranked = ranked[:index]
+            break
         covered += character_counts[character]
-    return ranked
+    if len(ranked) <= room or coverage == 1:
+        return ranked[:room]
+    return ranked[: max(1, int(ALPHABET_SHARE * room))]
 
 
 def learn_pieces(word_counts: Mapping[str, int], size: int, continuation: str = "") -> LearntPieces:
@@ -72,7 +74,7 @@ def learn_pieces(word_counts: Mapping[str, int], size: int, continuation: str = 
     model = _learn_merges(counts, characters, alphabet, size)
     if (missing := size - model.get_vocab_size()) > 0:
         # Too few pairs to merge, as where every Chinese character is a word: the room goes to characters.
-        more = choose_alphabet(characters, len(alphabet) + missing, share=1)
+        more = choose_alphabet(characters, len(alphabet) + missing, coverage=1)
         model = _learn_merges(counts, characters, more, size) if len(more) > len(alphabet) else model
     vocabulary = model.get_vocab()
     ranked = sorted(vocabulary, key=vocabulary.__getitem__)

@@ -151,7 +151,7 @@ def _cover(sentences: list[str], vocab_size: int) -> list[str]:
     import sentencepiece
 
     normalise = sentencepiece.SentencePieceNormalizer(rule_name="nmt_nfkc").Normalize
-    sentences = [str(normalise(sentence)) for sentence in sentences]
+    sentences = [str(normalise(sentence)).replace(WORD_MARK, " ").strip(" ") for sentence in sentences]
     counts: Counter[str] = Counter()
     for sentence in sentences:
         counts.update(sentence)
