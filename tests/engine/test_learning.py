@@ -1,0 +1,61 @@
+"""Proxies really learn at full depth, over three seeds, and a known-bad setting fails the same check.
+
+The evidence behind the settings in `fpm_cli/config/proxy.py`. Some twenty minutes on two cores.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from fpm_cli.engine.run import Run
+from fpm_cli.tasks.lm import score_language_model
+from fpm_cli.tasks.trained import load_trained
+from tests.small_runs import start
+
+SECONDS = 1800.0
+pytestmark = pytest.mark.long
+
+
+def nats_below_unigram(name: str, corpus: Path, run: Path, *assignments: str) -> float:
+    """Train a preset's proxy as `fpm pretrain --proxy` does; how far its loss is below the unigram level."""
+    flags = [flag for value in assignments for flag in ("--set", value)]
+    process = start(
+        [
+            "pretrain",
+            "--preset",
+            name,
+            "--proxy",
+            "--corpus",
+            str(corpus),
+            "--nproc",
+            "2",
+            "--out",
+            str(run),
+            *flags,
+        ]
+    )
+    assert process.wait(SECONDS) == 0, process.stderr and process.stderr.read()
+    score = score_language_model(load_trained(Run.open(run)))
+    print(f"{name} {' '.join(assignments)}: loss {score.loss:.4f}, unigram {score.unigram_entropy:.4f}")
+    return score.unigram_entropy - score.loss
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize(("name", "nats"), [("CPM-X-L", 0.5), ("CPM-2-X-M", 0.5), ("BERT-E-E", 0.3)])
+def test_deep_proxies_learn(
+    name: str, nats: float, seed: int, tmp_path: Path, sample_corpora: Callable[[str], Path]
+) -> None:
+    assert nats_below_unigram(name, sample_corpora(name), tmp_path / "run", f"train.seed={seed}") > nats
+
+
+def test_post_norm_without_warm_up_does_not(tmp_path: Path, sample_corpora: Callable[[str], Path]) -> None:
+    bad = ("model.norm_placement=post", "train.warmup_steps=0", "train.seed=1")
+    assert nats_below_unigram("CPM-X-L", sample_corpora("CPM-X-L"), tmp_path / "run", *bad) < 0.5
+
+
+def test_the_plain_learning_rate_of_a_shallow_network_does_not(
+    tmp_path: Path, sample_corpora: Callable[[str], Path]
+) -> None:
+    plain = ("train.lr_depth_scaled=false", "train.seed=1")
+    assert nats_below_unigram("CPM-X-L", sample_corpora("CPM-X-L"), tmp_path / "run", *plain) < 0.5
