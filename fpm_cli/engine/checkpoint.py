@@ -17,12 +17,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from fpm_cli.engine.deepspeed_engine import TrainingEngine
 from fpm_cli.engine.run import Run
-from fpm_cli.errors import DamagedError, MissingError
+from fpm_cli.errors import DamagedError, FpmError, MissingError
 from fpm_cli.files import replace_text, sync_file, sync_folder
 
 TAG = "deepspeed"
@@ -40,15 +41,33 @@ class CheckpointState:
 
 
 def save_checkpoint(engine: TrainingEngine, run: Run, state: CheckpointState) -> None:
-    """Write one checkpoint; every rank calls this. A crash at any moment leaves the previous one."""
+    """Write one checkpoint; every rank calls this. A crash at any moment leaves the previous one.
+
+    Raises:
+        FpmError: it could not be written, for example because the disk is full.
+    """
     world = engine.world
     final, temporary = run.checkpoints / f"step-{state.step}", run.checkpoints / f".step-{state.step}.tmp"
     if world.leads and temporary.exists():
         shutil.rmtree(temporary)
     world.barrier()
+    try:
+        _write(engine, run, state, temporary, final)
+    except (OSError, RuntimeError, SafetensorError) as error:  # torch reports a full disk as a RuntimeError
+        free = shutil.disk_usage(run.path).free
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise FpmError(
+            f"{final} could not be written ({error}); {free / 2**20:,.0f} MiB were free on that disk. "
+            f"The checkpoint before it is whole; --resume goes on from there"
+        ) from error
+    world.barrier()
+
+
+def _write(engine: TrainingEngine, run: Run, state: CheckpointState, temporary: Path, final: Path) -> None:
+    """Everything into the temporary folder, made durable, then the one rename that counts."""
     engine.deepspeed.save_checkpoint(str(temporary), tag=TAG, save_latest=False)
     weights = _whole_weights(engine)
-    if world.leads:
+    if engine.world.leads:
         for script in temporary.glob("*.py"):  # DeepSpeed adds converters; code has no place among data
             script.unlink()
         save_file(weights, temporary / WEIGHTS)
@@ -62,7 +81,6 @@ def save_checkpoint(engine: TrainingEngine, run: Run, state: CheckpointState) ->
         temporary.rename(final)
         sync_folder(run.checkpoints)
         replace_text(run.path / "latest", final.name + "\n")
-    world.barrier()
 
 
 def load_checkpoint(engine: TrainingEngine, run: Run) -> CheckpointState | None:
