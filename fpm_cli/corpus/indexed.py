@@ -152,6 +152,11 @@ class IndexedDataset:
         start = int(self.pointers[index]) // self.dtype.itemsize
         return self.tokens[start : start + int(self.sizes[index])]
 
+    def windows(self, starts: npt.NDArray[np.int64], length: int) -> npt.NDArray[np.int64]:
+        """Cut `length` tokens of the flat stream at each start: (len(starts), length) int64, in one sweep."""
+        views = np.lib.stride_tricks.sliding_window_view(self.tokens, length)
+        return views[starts].astype(np.int64)
+
     def __iter__(self) -> Iterator[Tokens]:
         return (self[index] for index in range(len(self)))
 
