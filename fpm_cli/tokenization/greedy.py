@@ -45,8 +45,6 @@ class Greedy(Tokenizer):
         """`pieces` in the order of their ids, CPM's special tokens first."""
         self._pieces = list(pieces)
         self.special: SpecialTokens = special_ids(self._pieces)
-        if any(piece.startswith("##") and len(piece) > 2 for piece in self._pieces):
-            raise ValueError("it has ## pieces, as CPM-2's Chinese-English vocabulary; t5-zh has none")
         self.vocab_size = len(self._pieces)
         self._ids = {piece: i for i, piece in enumerate(self._pieces)}
         self._longest_piece = max(map(len, self._pieces))
