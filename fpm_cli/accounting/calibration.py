@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from fpm_cli.accounting.fit import fit_rates
@@ -11,6 +11,7 @@ from fpm_cli.accounting.work import step_work
 from fpm_cli.config.resolve import resolve
 from fpm_cli.config.schema import RunConfig
 from fpm_cli.errors import DamagedError
+from fpm_cli.files import replace_text
 
 # A decoder layer has more operators than an encoder's or a GPT's: cross-attention, gates, biases.
 OPERATORS = {"gpt": 1.0, "bert": 1.0, "encdec": 1.3}
@@ -40,6 +41,7 @@ class Calibration:
     """Seconds a unit of each kind of work takes on this machine's processor."""
 
     rates: tuple[float, ...]
+    peak_flops: float  # of large float32 matrix products
     threads: int
     measured_at: str
     fit_error: float  # median relative error over the calibration's own shapes
@@ -52,11 +54,9 @@ class Calibration:
         return StepTime(compute, activations + optimizer, 0.0, passes + step)
 
     def save(self, path: Path) -> None:
-        """Write it beside its place and rename it in."""
+        """Write it, replacing an older one."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_suffix(".new")
-        beside.write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
-        beside.replace(path)
+        replace_text(path, json.dumps(asdict(self), indent=2) + "\n")
 
     @classmethod
     def load(cls, path: Path) -> "Calibration | None":
@@ -69,7 +69,8 @@ class Calibration:
             return None
         try:
             stored = json.loads(path.read_text(encoding="utf-8"))
-            return cls(**{**stored, "rates": tuple(map(float, stored["rates"]))})
+            matmul, activations, optimizer, passes, step = map(float, stored["rates"])
+            return cls(**{**stored, "rates": (matmul, activations, optimizer, passes, step)})
         except (ValueError, KeyError, TypeError) as error:
             raise DamagedError(f"{path}: not a calibration; `fpm plan --calibrate` makes it anew") from error
 
@@ -95,23 +96,26 @@ def calibration_configs() -> Iterator[RunConfig]:
         yield resolve(PRESET[family], proxy=True, environment={}, assignments=assignments).config
 
 
-def calibrate(measure: Callable[[RunConfig], float], *, threads: int, measured_at: str) -> Calibration:
+def calibrate(
+    measure: Callable[[RunConfig], float], *, peak_flops: float, threads: int, measured_at: str
+) -> Calibration:
     """Fit this machine's rates.
 
     Args:
         measure: seconds of one real optimizer step of a configuration.
+        peak_flops: the float32 rate of large matrix products, measured.
         threads: how many the measurement used.
         measured_at: date and time, for the reader.
     """
     configs = list(calibration_configs())
     seconds = [measure(config) for config in configs]
     rates = fit_rates([_amounts(config, 1) for config in configs], seconds)
-    fitted = Calibration(tuple(rates), threads, measured_at, 0.0)
+    fitted = Calibration(tuple(rates), peak_flops, threads, measured_at, 0.0)
     errors = sorted(
         abs(fitted.step_time(config).seconds / time - 1)
         for config, time in zip(configs, seconds, strict=True)
     )
-    return Calibration(fitted.rates, threads, measured_at, errors[len(errors) // 2])
+    return replace(fitted, fit_error=errors[len(errors) // 2])
 
 
 def _amounts(config: RunConfig, num_ranks: int) -> tuple[float, ...]:

@@ -144,7 +144,7 @@ def run_costs(
     steps_run = max(sum(len(launch.steps) for launch in launches), len(distinct))
     flops = step_flops(config)
     model_flops, hardware_flops = len(distinct) * flops.model, steps_run * flops.hardware
-    budget = _budget(record, peak_flops)
+    budget = _budget(record, peak_flops, calibration)
     seconds = [row["seconds"] for row in record.train_rows if "seconds" in row]
     return RunCosts(
         run=str(record.folder),
@@ -174,18 +174,23 @@ def _device_of(launch: Launch) -> Device | None:
     return this_machine() if launch.device_name == CPU else identify(launch.device_name)
 
 
-def _peak(config: RunConfig, launch: Launch, peak_flops: float | None) -> float | None:
+def _peak(
+    config: RunConfig, launch: Launch, peak_flops: float | None, calibration: Calibration | None
+) -> float | None:
+    """Of one device; the ranks of a processor share its peak."""
     device = _device_of(launch)
     if peak_flops is not None or device is None:
         return peak_flops
+    if device.is_cpu:
+        return calibration.peak_flops / launch.devices if calibration else None
     return device.peak(resolve_precision(config, device))
 
 
-def _budget(record: RunRecord, peak_flops: float | None) -> float | None:
+def _budget(record: RunRecord, peak_flops: float | None, calibration: Calibration | None) -> float | None:
     """Seconds x devices x peak over all launches; None if one launch's device has no known peak."""
     total = 0.0
     for launch in record.launches:
-        peak = _peak(record.config, launch, peak_flops)
+        peak = _peak(record.config, launch, peak_flops, calibration)
         if peak is None:
             return None
         total += launch.seconds * launch.devices * peak

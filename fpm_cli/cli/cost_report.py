@@ -1,20 +1,23 @@
 """`fpm cost-report`: Table 4 recomputed and audited; with runs, their own rows."""
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.table import Table
 
+from fpm_cli.accounting.paper_tables import TABLE3, Finding, audit_table1, audit_table2, audit_table3
+from fpm_cli.accounting.report_page import report_page
 from fpm_cli.accounting.run_costs import RunCosts, read_run, run_costs
 from fpm_cli.accounting.table4 import PLAIN_SENTENCE, Row, audit_row
-from fpm_cli.cli.console import JsonFlag, show, show_json
+from fpm_cli.cli.calibrated import stored_calibration
+from fpm_cli.cli.console import JsonFlag, log, show, show_json
 from fpm_cli.config.presets import preset_names
 from fpm_cli.config.resolve import resolve
 from fpm_cli.errors import UsageError
+from fpm_cli.files import replace_text
 
-EXAMPLES = "Examples:\n\n  fpm cost-report\n\n  fpm cost-report runs/CPM-X-L-proxy --json"
+EXAMPLES = "Examples:\n\n  fpm cost-report\n\n  fpm cost-report --json --html cost.html"
 
 
 def cost_report(
@@ -23,27 +26,45 @@ def cost_report(
     peak_tflops: Annotated[
         float | None, typer.Option(help="Dense peak of a run's device in TFLOP/s, where fpm has none (CPU).")
     ] = None,
+    price: Annotated[float | None, typer.Option(help="Of a device-hour, in any currency.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write the report as one HTML page, with plots.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Recompute Table 4 of the paper row by row, and account for runs of your own."""
+    """Recompute Table 4 of the paper row by row, audit Tables 1 to 3, and account for runs of your own."""
     if peak_tflops is not None and peak_tflops <= 0:
         raise UsageError(f"--peak-tflops {peak_tflops:g}: a peak is above 0, for example 312")
-    rows = [audit_row(resolve(name, environment={}).config) for name in preset_names()]
-    rows.sort(key=lambda row: row.model)
-    peak = peak_tflops * 1e12 if peak_tflops else None
-    costs = [run_costs(read_run(folder), peak_flops=peak) for folder in (runs or []) + (run or [])]
+    if price is not None and price < 0:
+        raise UsageError(f"--price {price:g}: 0 or more; did you mean {-price:g}?")
+    configs = [resolve(name, environment={}).config for name in preset_names()]
+    rows = [audit_row(config) for config in configs]
+    findings = audit_table1() + [audit_table2(config) for config in configs] + [*map(audit_table3, TABLE3)]
+    folders = (runs or []) + (run or [])
+    costs = [
+        run_costs(
+            read_run(folder),
+            peak_flops=peak_tflops * 1e12 if peak_tflops else None,
+            calibration=stored_calibration(),
+            price_per_device_hour=price,
+        )
+        for folder in folders
+    ]
+    if html:
+        replace_text(html, report_page(rows, findings, costs))
+        log(f"written to {html}")
     if as_json:
         show_json(
             "cost-report",
             {
                 "rows": [row.document() for row in rows],
                 "agreeing": sum(row.agrees for row in rows),
-                "runs": [asdict(cost) for cost in costs],
+                "findings": [finding.document() for finding in findings],
+                "runs": [cost.document() for cost in costs],
             },
         )
         return
     show(_audit_table(rows))
     _explain(rows)
+    show(_findings_table(findings))
     if costs:
         show(_run_table(costs))
 
@@ -90,6 +111,14 @@ def _explain(rows: list[Row]) -> None:
     show(f"{len(above)} rows imply a utilisation above 100 %. {PLAIN_SENTENCE}")
 
 
+def _findings_table(findings: list[Finding]) -> Table:
+    table = Table("table", "row", "printed", "recomputed", title="Tables 1 to 3")
+    table.add_column("why", overflow="fold")
+    for finding in findings:
+        table.add_row(finding.table, finding.row, finding.printed, finding.recomputed, finding.explanation)
+    return table
+
+
 def _run_table(costs: list[RunCosts]) -> Table:
     table = Table("measure", title="Runs: time and work as measured, restarts charged")
     for cost in costs:
@@ -116,6 +145,7 @@ def _measures(cost: RunCosts) -> dict[str, str]:
         "HFU": _share(cost.hfu),
         "seconds a step, measured": _optional(cost.measured_seconds_per_step),
         "seconds a step, predicted": _optional(cost.predicted_seconds_per_step),
+        "price": _optional(cost.price),
         "last training loss": _optional(cost.final_loss),
     }
 

@@ -1,5 +1,6 @@
 """`fpm pretrain --dry-run`: what a run would cost, whether it fits, and the quickest way to make it fit."""
 
+from dataclasses import replace
 from typing import Any
 
 from rich.table import Table
@@ -29,12 +30,15 @@ def show_dry_run(
         UsageError: an unknown device, no devices, a negative price.
     """
     device = find_device(device_name)
+    calibration = stored_calibration() if device.is_cpu else None
+    if calibration:
+        device = replace(device, peak_flops={"fp32": calibration.peak_flops / max(1, num_devices)})
     planned = plan(
         config,
         device,
         num_devices,
         price_per_device_hour=price_per_device_hour,
-        calibration=stored_calibration() if device.is_cpu else None,
+        calibration=calibration,
         command=command,
     )
     quickest = quickest_way(config, device, num_devices, price_per_device_hour=price_per_device_hour)

@@ -110,7 +110,7 @@ def _calibrate(as_json: bool) -> None:
     import torch
 
     from fpm_cli.accounting.calibration import calibrate
-    from fpm_cli.engine.measure import measure_step_seconds
+    from fpm_cli.engine.measure import measure_matmul_flops, measure_step_seconds
     from fpm_cli.engine.world import join_world
 
     world = join_world(timeout_seconds=60.0)
@@ -118,12 +118,23 @@ def _calibrate(as_json: bool) -> None:
         raise UsageError("--calibrate measures the processor; GPUs are planned from published runs")
     fitted = calibrate(
         lambda config: measure_step_seconds(config, world, budget_seconds=SECONDS_PER_SHAPE),
+        peak_flops=measure_matmul_flops(budget_seconds=SECONDS_PER_SHAPE),
         threads=torch.get_num_threads(),
         measured_at=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
     )
     fitted.save(calibration_path())
     log(f"kept in {calibration_path()}")
     if as_json:
-        show_json("plan-calibrate", {"threads": fitted.threads, "fit_error": fitted.fit_error})
+        show_json(
+            "plan-calibrate",
+            {
+                "threads": fitted.threads,
+                "peak_flops": fitted.peak_flops,
+                "fit_error": fitted.fit_error,
+            },
+        )
     else:
-        show(f"calibrated with {fitted.threads} threads; median error over its shapes {fitted.fit_error:.1%}")
+        show(
+            f"calibrated with {fitted.threads} threads: matrix products reach {fitted.peak_flops / 1e9:.0f} "
+            f"GFLOP/s, median error of the step time over its own shapes {fitted.fit_error:.1%}"
+        )

@@ -1,4 +1,4 @@
-"""Seconds of a real optimizer step on random tokens, for calibrating predictions."""
+"""This machine's speed, measured: real optimizer steps on random tokens, large matrix products."""
 
 import time
 
@@ -33,6 +33,18 @@ def measure_step_seconds(config: RunConfig, world: World, *, budget_seconds: flo
         engine.step(batches, lr=1e-4)
         seconds.append(time.perf_counter() - start)
     return min(seconds)
+
+
+def measure_matmul_flops(*, budget_seconds: float) -> float:
+    """FLOP/s of large float32 matrix products on the processor, the best of a few."""
+    size = 1024  # 12 MB in three matrices: past the inner caches
+    a, b = torch.ones(size, size), torch.ones(size, size)
+    best, began = 0.0, time.perf_counter()
+    while time.perf_counter() - began < budget_seconds:
+        start = time.perf_counter()
+        a @ b
+        best = max(best, 2 * size**3 / (time.perf_counter() - start))
+    return best
 
 
 def synthetic_batch(config: RunConfig, size: int) -> dict[str, Tensor]:

@@ -20,7 +20,7 @@ def test_a_machine_of_known_speed_is_predicted():
     def measure(config):
         return step_flops(config).hardware / 1e10 + 1e-3
 
-    fitted = calibrate(measure, threads=1, measured_at="today")
+    fitted = calibrate(measure, peak_flops=1e11, threads=1, measured_at="today")
     unseen = resolve("BERT-E-E", proxy=True, environment={}).config
     assert fitted.fit_error < 0.05
     assert fitted.step_time(unseen).seconds == pytest.approx(measure(unseen), rel=0.05)
@@ -35,7 +35,7 @@ def test_the_calibrations_shapes_are_small_and_of_every_family():
 def test_a_calibration_is_kept_and_damage_is_named(tmp_path):
     path = tmp_path / "fpm" / "calibration.json"
     assert Calibration.load(path) is None
-    fitted = Calibration((1e-11, 1e-9, 1e-8, 1e-3, 1e-3), 2, "today", 0.1)
+    fitted = Calibration((1e-11, 1e-9, 1e-8, 1e-3, 1e-3), 1e11, 2, "today", 0.1)
     fitted.save(path)
     assert Calibration.load(path) == fitted
     path.write_text("{}")

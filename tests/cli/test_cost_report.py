@@ -77,3 +77,27 @@ def test_the_verb_is_quick_and_needs_no_torch():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert time.perf_counter() - start < 5  # one second on an idle machine
+
+
+def test_the_page_is_whole_and_needs_no_network(capsys, tmp_path):
+    write_run(tmp_path / "run", [launch(0, 10, 5.0)], range(1, 11))
+    page = tmp_path / "cost.html"
+    assert run(["cost-report", str(tmp_path / "run"), "--html", str(page), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["schema"] == "fpm.cost-report/1"
+    text = page.read_text(encoding="utf-8")
+    assert text.count("<svg") == 2 and text.count('class="flagged"') == 3
+    assert "EPM-X-X" in text and "5,069%" in text and "CPM-X-S (proxy)" in text
+    assert "<script" not in text and "http" not in text
+
+
+def test_tables_1_to_3_are_audited_too(capsys):
+    assert run(["cost-report", "--json"]) == 0
+    findings = json.loads(capsys.readouterr().out)["findings"]
+    assert [finding["table"] for finding in findings].count("Table 2") == 20
+    assert {finding["table"] for finding in findings} == {"Table 1", "Table 2", "Table 3"}
+
+
+def test_a_run_has_its_price(capsys, tmp_path):
+    write_run(tmp_path / "run", [launch(0, 10, 3600.0, 8, "NVIDIA H100 80GB HBM3")], range(1, 11))
+    assert run(["cost-report", str(tmp_path / "run"), "--price", "2.5", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["runs"][0]["price"] == pytest.approx(20.0)
