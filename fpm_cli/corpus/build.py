@@ -1,6 +1,7 @@
 """Builds a corpus: shards are cleaned, duplicates found over all of them, shards encoded, and merged.
 
-    inputs -> shards -> clean_shard (each) -> Decider (all) -> encode_shard (each) -> merge_split
+    inputs -> unpack (archives) -> shards -> clean_shard (each) -> Decider (all) -> encode_shard (each)
+    -> merge_split
 
 Everything goes through `OUT.building`, where finished shards are entered in a journal: a build that was
 stopped at any moment goes on from there, and gives the same bytes as one that ran through.
@@ -25,7 +26,7 @@ from fpm_cli.corpus.encode import ENCODED, EncodeTask, check_tokenizer, encode_s
 from fpm_cli.corpus.executors import Executor, Run, open_executor
 from fpm_cli.corpus.files import atomic_write, checksum
 from fpm_cli.corpus.indexed import token_dtype
-from fpm_cli.corpus.inputs import Input, Shard, find_inputs, plan_shards, resume_key
+from fpm_cli.corpus.inputs import Input, find_inputs, resume_key
 from fpm_cli.corpus.manifest import (
     SPLITS,
     Counts,
@@ -38,6 +39,7 @@ from fpm_cli.corpus.manifest import (
 )
 from fpm_cli.corpus.merge import concatenate, merge_split
 from fpm_cli.corpus.options import MIB, BuildOptions
+from fpm_cli.corpus.shards import UNPACKED, Shard, UnpackTask, is_archive, plan_shards, unpack
 from fpm_cli.corpus.work import WorkFolder, write_json
 from fpm_cli.errors import FpmError, MissingError, UsageError
 from fpm_cli.tokenization.base import Tokenizer
@@ -85,8 +87,9 @@ def build_corpus(
     with _locked(work):
         _begin(files, tokenizer, options, engine, work)
         if not out.exists():  # else only the work folder was left to remove
-            shards = plan_shards(files, options, engine.shard_bytes)
-            with open_executor(engine.executor, min(engine.workers, len(shards))) as run:
+            with open_executor(engine.executor, engine.workers) as run:
+                _unpack(files, options, engine, run, work)
+                shards = plan_shards(files, options, engine.shard_bytes, work)
                 _clean(shards, tokenizer, options, run, engine.report, work)
                 if not (work.path / DECISION).exists():
                     engine.report("duplicates", 0, 1)
@@ -146,6 +149,16 @@ def _remove(work: WorkFolder) -> None:
         elif path.name != PLAN:
             path.unlink()
     shutil.rmtree(work.path)
+
+
+def _unpack(files: list[Input], options: BuildOptions, engine: Engine, run: Run, work: WorkFolder) -> None:
+    todo = [
+        UnpackTask(number, file, options, engine.shard_bytes, work)
+        for number, file in enumerate(files)
+        if is_archive(file) and not work.is_finished(number, UNPACKED)
+    ]
+    for done, _ in enumerate(run(unpack, todo), start=1):
+        engine.report("unpack", done, len(todo))
 
 
 def _clean(

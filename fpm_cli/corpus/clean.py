@@ -16,13 +16,13 @@ import xxhash
 
 from fpm_cli.corpus.files import atomic_write
 from fpm_cli.corpus.filters import drop_reason
-from fpm_cli.corpus.inputs import Shard
 from fpm_cli.corpus.near import band_keys
 from fpm_cli.corpus.normalise import normalise
 from fpm_cli.corpus.options import BuildOptions
 from fpm_cli.corpus.readers import BROKEN, INVALID, NO_TEXT, OVERSIZED, READERS, Record
 from fpm_cli.corpus.sentences import split_sentences
-from fpm_cli.corpus.streams import open_source
+from fpm_cli.corpus.shards import Shard
+from fpm_cli.corpus.streams import open_range
 from fpm_cli.corpus.work import RECORD, WorkFolder
 
 CLEAN = "clean"
@@ -68,7 +68,7 @@ def clean_shard(task: CleanTask) -> None:
             defects.write(defect_line(shard.input.name, offset, reason, detail))
 
         writer = _Writer(text, records, bands, options)
-        for record in _read(shard, options, locate):
+        for record in _read(shard, options):
             counts.read += 1
             clean, reason = _clean(record, task, counts.repaired, locate)
             if reason:
@@ -79,9 +79,13 @@ def clean_shard(task: CleanTask) -> None:
                 counts.kept += 1
                 writer.add(clean, shard.start + record.offset, record)
         writer.flush()
-        if not counts.read and not counts.defects and (shard.start, shard.end) == (0, shard.input.size):
+        if shard.fault:
+            locate(shard.fault.reason, shard.fault.offset, shard.fault.detail)
+        elif shard.is_only and not counts.read:
             locate("empty_file", 0, "")
     work.finish(shard.number, CLEAN, vars(counts))
+    if shard.path != shard.input.path:
+        shard.path.unlink(missing_ok=True)  # the unpacked part of an archive
 
 
 def defect_line(name: str, offset: int, reason: str, detail: str) -> bytes:
@@ -90,16 +94,15 @@ def defect_line(name: str, offset: int, reason: str, detail: str) -> bytes:
     return (json.dumps(entry | ({"detail": detail} if detail else {}), ensure_ascii=False) + "\n").encode()
 
 
-def _read(shard: Shard, options: BuildOptions, locate: Locate) -> Iterator[Record]:
+def _read(shard: Shard, options: BuildOptions) -> Iterator[Record]:
     if options.source == "hf":
         from fpm_cli.corpus.hf import read_rows
 
         yield from read_rows(shard, options)
         return
-    with open_source(shard.input.path, shard.start, shard.end, options.max_expansion) as stream:
+    first = shard.start - shard.base
+    with open_range(shard.path, first, first + shard.end - shard.start) as stream:
         yield from READERS[options.source](stream, options)
-        if stream.fault:
-            locate(stream.fault.reason, stream.fault.offset, stream.fault.detail)
 
 
 def _clean(record: Record, task: CleanTask, repaired: Counter[str], locate: Locate) -> tuple[str, str | None]:

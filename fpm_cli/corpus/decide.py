@@ -14,9 +14,9 @@ import numpy.typing as npt
 from fpm_cli.corpus.clean import CLEAN, defect_line
 from fpm_cli.corpus.duplicates import Indices, Rows, Texts, buckets, make_rows, near_duplicates, repeats
 from fpm_cli.corpus.files import atomic_write
-from fpm_cli.corpus.inputs import Shard
 from fpm_cli.corpus.near import NUM_BANDS
 from fpm_cli.corpus.options import BuildOptions
+from fpm_cli.corpus.shards import Shard
 from fpm_cli.corpus.work import Records, WorkFolder, write_json
 from fpm_cli.errors import MissingError
 

@@ -5,9 +5,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from fpm_cli.corpus.inputs import Input, Shard
+from fpm_cli.corpus.inputs import Input
 from fpm_cli.corpus.options import BuildOptions
 from fpm_cli.corpus.readers import NO_TEXT, Record
+from fpm_cli.corpus.shards import Shard
 from fpm_cli.errors import MissingError
 
 

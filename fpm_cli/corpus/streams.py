@@ -131,9 +131,14 @@ class _Archive(_Raw):
         super().close()
 
 
-def open_source(path: Path, start: int, end: int, max_expansion: int) -> Source:
-    """Open bytes `start` to `end` of a plain file, or the whole content of an archive."""
-    return Source(_Archive(path, max_expansion) if path.suffix in COMPRESSED else _Range(path, start, end))
+def open_range(path: Path, start: int, end: int) -> Source:
+    """Open bytes `start` to `end` of a file as they are."""
+    return Source(_Range(path, start, end))
+
+
+def open_archive(path: Path, max_expansion: int) -> Source:
+    """Open the content of a .gz or .zst file."""
+    return Source(_Archive(path, max_expansion))
 
 
 def lines(stream: BinaryIO, limit: int) -> Iterator[tuple[int, bytes | None]]:

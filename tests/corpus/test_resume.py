@@ -1,5 +1,6 @@
 """The same bytes come out whatever the workers, the shards and the interruptions."""
 
+import gzip
 import json
 import os
 import random
@@ -21,7 +22,7 @@ OPTIONS = build_options("jsonl", id_field="id", validation_fraction=0.1)
 
 
 def write_inputs(folder: Path, num_files: int, documents: int) -> Path:
-    """Files with exact, near and id duplicates among them, and defects."""
+    """Files, one of them an archive, with exact, near and id duplicates among them, and defects."""
     folder.mkdir()
     rng = random.Random(7)
     words = ["story", "begins", "ends", "here", "there", "完了。", "一二三", "good", "bad", "故事"]
@@ -35,6 +36,9 @@ def write_inputs(folder: Path, num_files: int, documents: int) -> Path:
                 earlier.append(text)
                 file.write(json.dumps({"text": text, "id": rng.randrange(num_files * documents * 9)}) + "\n")
             file.write('{"text": broken\n')
+    last = folder / f"{num_files - 1:02}.jsonl"
+    last.with_suffix(".jsonl.gz").write_bytes(gzip.compress(last.read_bytes()))
+    last.unlink()
     return folder
 
 
@@ -101,7 +105,7 @@ def test_two_builds_of_one_corpus_are_refused(tmp_path: Path, gpt: Tokenizer) ->
 
 @pytest.mark.parametrize("kills", [2, pytest.param(50, marks=pytest.mark.long)])
 def test_killed_builds_end_in_the_same_bytes(tmp_path: Path, gpt: Tokenizer, kills: int) -> None:
-    inputs = write_inputs(tmp_path / "in", 12, 150)
+    inputs = write_inputs(tmp_path / "in", 12, 150 if kills < 10 else 2500)
     gpt.save(tmp_path / "tokenizer")
     build_corpus([inputs], gpt, tmp_path / "expected", OPTIONS)
     expected = bytes_of(tmp_path / "expected")
@@ -110,7 +114,7 @@ def test_killed_builds_end_in_the_same_bytes(tmp_path: Path, gpt: Tokenizer, kil
     while killed < kills:
         out = tmp_path / f"corpus-{finished}"
         while not out.exists() or out.with_name(f"{out.name}.building").exists():
-            seconds = rng.uniform(0.5, 3.0) if killed < kills else None
+            seconds = rng.uniform(1.0, 3.0 if kills < 10 else 7.0) if killed < kills else None
             ends = _run(inputs, tmp_path / "tokenizer", out, seconds)
             killed += ends == -signal.SIGKILL
             assert ends in (0, -signal.SIGKILL)
