@@ -23,12 +23,23 @@ def start(arguments: Sequence[str], **options: Any) -> subprocess.Popen[str]:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
         [sys.executable, "-m", "fpm_cli", *arguments],
-        stdout=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
         env=environment,
         **options,
     )
+
+
+def finish(process: subprocess.Popen[str], seconds: float = 120.0) -> tuple[int, str]:
+    """Wait for a process of `start`: its exit status and what it said on stderr."""
+    try:
+        _, said = process.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.communicate()
+        raise
+    return process.returncode, said
 
 
 def metrics(run: Path, kind: str) -> dict[int, float]:

@@ -11,7 +11,7 @@ import pytest
 from fpm_cli.engine.run import Run
 from fpm_cli.tasks.lm import score_language_model
 from fpm_cli.tasks.trained import load_trained
-from tests.small_runs import start
+from tests.small_runs import finish, start
 
 SECONDS = 1800.0
 pytestmark = pytest.mark.long
@@ -20,22 +20,9 @@ pytestmark = pytest.mark.long
 def nats_below_unigram(name: str, corpus: Path, run: Path, *assignments: str) -> float:
     """Train a preset's proxy as `fpm pretrain --proxy` does; how far its loss is below the unigram level."""
     flags = [flag for value in assignments for flag in ("--set", value)]
-    process = start(
-        [
-            "pretrain",
-            "--preset",
-            name,
-            "--proxy",
-            "--corpus",
-            str(corpus),
-            "--nproc",
-            "2",
-            "--out",
-            str(run),
-            *flags,
-        ]
-    )
-    assert process.wait(SECONDS) == 0, process.stderr and process.stderr.read()
+    named = ["pretrain", "--preset", name, "--proxy", "--nproc", "2"]
+    status, said = finish(start([*named, "--corpus", str(corpus), "--out", str(run), *flags]), SECONDS)
+    assert status == 0, said
     score = score_language_model(load_trained(Run.open(run)))
     print(f"{name} {' '.join(assignments)}: loss {score.loss:.4f}, unigram {score.unigram_entropy:.4f}")
     return score.unigram_entropy - score.loss

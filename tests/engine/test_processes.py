@@ -8,7 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.small_runs import metrics, start, tiny
+from tests.small_runs import finish, metrics, start, tiny
 
 SECONDS = 120.0
 
@@ -28,7 +28,8 @@ def alone(tmp_path_factory: pytest.TempPathFactory, sample_corpora: Callable[[st
     run = tmp_path_factory.mktemp("alone") / "run"
     flags = [*tiny("CPM-X-S", "train.steps=20"), "--corpus", str(sample_corpora("CPM-X-S"))]
     process = start([*flags, "--nproc", "1", "--out", str(run)])
-    assert process.wait(SECONDS) == 0, process.stderr and process.stderr.read()
+    status, said = finish(process)
+    assert status == 0, said
     return run
 
 
@@ -40,7 +41,8 @@ def test_two_processes_learn_what_one_learns(
     flags = [*tiny("CPM-X-S", "train.steps=20", f"engine.zero_stage={stage}", "train.micro_batch=1")]
     flags += ["--corpus", str(sample_corpora("CPM-X-S")), "--nproc", "2", "--out", str(run)]
     process = start(flags)
-    assert process.wait(SECONDS) == 0, process.stderr and process.stderr.read()
+    status, said = finish(process)
+    assert status == 0, said
     ours, theirs = metrics(alone, "train"), metrics(run, "train")
     assert sorted(theirs) == list(range(1, 21))
     assert max(abs(ours[step] - theirs[step]) for step in ours) < 1e-4
@@ -56,13 +58,13 @@ def test_a_signal_saves_the_step_and_resume_goes_on_from_it(
     process = start([*flags, "--nproc", str(nproc), "--out", str(run)])
     wait_for_step(run, 3)
     process.send_signal(number)
-    assert process.wait(SECONDS) == 75
+    assert finish(process)[0] == 75
     step = int((run / "latest").read_text().removeprefix("step-"))
     assert max(metrics(run, "train")) == step
     resumed = start(["pretrain", "--resume", "--out", str(run)])
     wait_for_step(run, step + 2)
     resumed.send_signal(signal.SIGINT)
-    assert resumed.wait(SECONDS) == 75
+    assert finish(resumed)[0] == 75
     assert sorted(metrics(run, "train")) == list(range(1, max(metrics(run, "train")) + 1))
 
 
@@ -77,8 +79,8 @@ def test_a_killed_rank_ends_the_run_quickly_and_leaves_no_orphan(
     assert len(workers) == 2
     workers[1].kill()
     killed = time.monotonic()
-    _, message = process.communicate(timeout=SECONDS)
-    assert process.returncode == 1
+    status, message = finish(process)
+    assert status == 1
     assert time.monotonic() - killed < 15
     assert "rank" in message
     assert not [worker for worker in workers if worker.is_running() and worker.status() != "zombie"]
@@ -90,7 +92,7 @@ def test_a_second_process_on_a_run_is_refused(tmp_path: Path, sample_corpora: Ca
     first = start([*flags, "--out", str(run)])
     wait_for_step(run, 1)
     second = start(["pretrain", "--resume", "--out", str(run)])
-    _, message = second.communicate(timeout=SECONDS)
-    assert second.returncode == 2 and "another process" in message
+    status, message = finish(second)
+    assert status == 2 and "another process" in message
     first.kill()
-    first.wait()
+    finish(first)
