@@ -122,6 +122,21 @@ def _ensure_corpus(run: Run) -> None:
         build_sample_corpus(config, path)
 
 
+def _check_corpus(run: Run) -> None:
+    """Refuse a corpus with a damaged file, and one that is not the one the run began with."""
+    from fpm_cli.corpus.corpus import Corpus
+
+    corpus = Corpus.open(run.corpus_path())
+    corpus.verify()
+    manifest, fingerprint = run.manifest(), corpus.manifest.fingerprint
+    began_with = manifest.setdefault("corpus_fingerprint", fingerprint)
+    if began_with != fingerprint:
+        raise DamagedError(
+            f"{corpus.path}: its fingerprint is {fingerprint}, but {run.path} began with corpus {began_with}"
+        )
+    run.write_manifest(manifest)
+
+
 def _resumed(
     out: Path | None, preset: str | None, proxy: bool, config: Path | None, assignments: list[str]
 ) -> Run:
@@ -153,6 +168,7 @@ def _train(run: Run, nproc: int | None, as_json: bool) -> None:
         log(f"{run.path} is finished; nothing is left to train")
     else:
         _ensure_corpus(run)
+        _check_corpus(run)
         log(f"training in {run.path}")
         launch(run, nproc or run.last_world_size() or device_count(), quiet=verbosity.quiet)
     last = run.last_rows()
