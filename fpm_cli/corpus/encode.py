@@ -155,7 +155,7 @@ def _encode(batch: list[_Document], tokenizer: Tokenizer, splits: dict[Split, _S
     is_kept = num_sequences >= (2 if sentences else 1)
     starts = None
     if sentences:
-        starts = np.array([flag for text in flat for flag in tokenizer.word_starts(text)], np.uint8)
+        starts = tokenizer.word_starts_ragged(flat, ids).view(np.uint8)
     else:
         assert tokenizer.special.eod is not None  # `check_tokenizer` saw to it
         ids, sizes = np.insert(ids, ends, tokenizer.special.eod), sizes + 1

@@ -5,12 +5,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from fpm_cli.config.schema import TokenizerKind
 from fpm_cli.errors import DamagedError, UsageError
 from fpm_cli.tokenization.accelerate import Ragged
 from fpm_cli.tokenization.store import fingerprint_of, read_directory, write_directory
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
@@ -88,6 +92,13 @@ class Tokenizer(ABC):
     @abstractmethod
     def offsets(self, text: str) -> list[tuple[int, int]]:
         """For each token of `encode(text)`, the characters of `text` it stands for: begin and end."""
+
+    def word_starts_ragged(self, texts: Sequence[str], ids: "NDArray[np.int32]") -> "NDArray[np.bool_]":
+        """`word_starts` of every text end to end, given the ids of `encode_ragged(texts)`."""
+        import numpy as np
+
+        flags = chain.from_iterable(self.word_starts(text) for text in texts)
+        return np.fromiter(flags, np.bool_, len(ids))
 
     @abstractmethod
     def model_files(self) -> dict[str, bytes]:

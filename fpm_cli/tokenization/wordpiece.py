@@ -3,13 +3,17 @@
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from fpm_cli.config.schema import TokenizerKind
 from fpm_cli.tokenization import chinese
 from fpm_cli.tokenization.accelerate import Accelerator, Ragged, make_nanotoken, to_lists, trusted
 from fpm_cli.tokenization.base import SpecialTokens, Tokenizer, check_ids, check_text
 from fpm_cli.tokenization.pieces import check_minimum, check_size, count_words, learn_pieces
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 CONTINUATION = "##"
@@ -105,6 +109,19 @@ class WordPiece(Tokenizer):
                     starts[index] = begin in boundaries
                 before_is_cjk = this_is_cjk
         return starts
+
+    def word_starts_ragged(self, texts: Sequence[str], ids: "NDArray[np.int32]") -> "NDArray[np.bool_]":
+        """See `Tokenizer.word_starts_ragged`; bert-en need not look at the text again."""
+        if self.kind == "bert-zh":
+            return super().word_starts_ragged(texts, ids)
+        return self._begins_word[ids]
+
+    @cached_property
+    def _begins_word(self) -> "NDArray[np.bool_]":
+        """For each id, whether its piece begins a word (vocabulary,)."""
+        import numpy as np
+
+        return np.array([not piece.startswith(CONTINUATION) for piece in self._pieces])
 
     def offsets(self, text: str) -> list[tuple[int, int]]:
         """See `Tokenizer.offsets`."""
