@@ -20,6 +20,9 @@ app = typer.Typer(help="Score a run: lm (language modelling).", no_args_is_help=
 def evaluate_lm(
     run: Annotated[Path | None, typer.Argument(help="A run folder; by default the newest in runs/.")] = None,
     max_samples: Annotated[int | None, typer.Option(min=1, help="Score the first N samples only.")] = None,
+    corpus: Annotated[
+        Path | None, typer.Option(help="Score on this corpus; by default the one that the run trained on.")
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Loss, perplexity, bits per byte and character on the validation text of the run's corpus."""
@@ -28,7 +31,7 @@ def evaluate_lm(
 
     opened = Run.open(run) if run else newest_run(finished=True)
     log(f"scoring {opened.path}")
-    trained = load_trained(opened)
+    trained = load_trained(opened, corpus)
     score = score_language_model(trained, max_samples=max_samples)
     if as_json:
         about = {"run": str(opened.path), "model": trained.config.name, "step": trained.step, "task": "lm"}

@@ -9,14 +9,18 @@ from fpm_cli.cli.console import JsonFlag, show, show_json
 from fpm_cli.engine.run import Run
 
 EXAMPLES = (
-    "Examples:\n\n  fpm generate runs/CPM-X-L-proxy --prompt 话说天下大势 --top-k 20\n\n"
-    '  fpm generate runs/EPM-X-S-proxy --prompt "It is a truth" --temperature 0 --max-tokens 20'
+    "Examples:\n\n  fpm generate runs/CPM-X-L-proxy --prompt 话说天下大势 --prompt 却说曹操 --top-k 20\n\n"
+    '  fpm generate runs/EPM-X-S-proxy --prompt "It is a truth" --temperature 0 --max-tokens 20\n\n'
+    "  fpm generate runs/CPM-X-EVA-proxy --dialogue --prompt 你好 --prompt 你好，吃了吗 --prompt 还没有"
 )
 
 
 def generate(
     run: Annotated[Path, typer.Argument(help="A run folder.")],
-    prompt: Annotated[str, typer.Option(help="What the text begins with.")],
+    prompt: Annotated[list[str], typer.Option(help="What the text begins with; several make a batch.")],
+    dialogue: Annotated[
+        bool, typer.Option("--dialogue", help="The prompts are the turns so far; write the next one.")
+    ] = False,
     max_tokens: Annotated[int, typer.Option(min=1, help="At most this many new tokens.")] = 64,
     temperature: Annotated[float, typer.Option(min=0, help="0 takes the likeliest token.")] = 1.0,
     top_k: Annotated[int, typer.Option(min=0, help="Among the k likeliest; 0: all.")] = 0,
@@ -24,14 +28,16 @@ def generate(
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same text.")] = 0,
     as_json: JsonFlag = False,
 ) -> None:
-    """Continue a prompt with the newest checkpoint of a run."""
-    from fpm_cli.tasks.generate import Sampling
+    """Continue prompts with the newest checkpoint of a run, or reply in a dialogue."""
+    from fpm_cli.tasks.generate import Sampling, reply
     from fpm_cli.tasks.generate import generate as write
     from fpm_cli.tasks.trained import load_trained
 
     trained = load_trained(Run.open(run))
-    text = write(trained, prompt, Sampling(max_tokens, temperature, top_k, top_p, seed))
+    sampling = Sampling(max_tokens, temperature, top_k, top_p, seed)
+    texts = [reply(trained, prompt, sampling)] if dialogue else write(trained, prompt, sampling)
     if as_json:
-        show_json("generate", {"run": str(run), "prompt": prompt, "text": text})
+        kind = "dialogue" if dialogue else "continuation"
+        show_json("generate", {"run": str(run), "kind": kind, "prompts": prompt, "texts": texts})
     else:
-        show(text)
+        show("\n\n".join(texts))

@@ -4,6 +4,7 @@ config.toml     the resolved configuration
 manifest.json   versions, git revision, seed, fingerprints, command lines, launches, state
 metrics.jsonl   a line per optimizer step and per evaluation, without gaps or doubles
 corpus/         the sample corpus, where fpm built it itself
+tokenizer/      in an imported run, which has no corpus
 checkpoints/    step-N/ folders; `latest` beside it names the newest
 logs/           one file a rank
 tensorboard/
@@ -40,6 +41,7 @@ class Run:
         self.path = path
         self.checkpoints = path / "checkpoints"
         self.metrics = path / "metrics.jsonl"
+        self.tokenizer_path = path / "tokenizer"
 
     @classmethod
     def create(cls, path: Path, config: RunConfig, corpus: Path | None) -> "Run":
@@ -110,8 +112,15 @@ class Run:
         return int(launches[-1]["devices"]) if launches else None
 
     def corpus_path(self) -> Path:
-        """The corpus the run trains on; relative paths are inside the run."""
-        return self.path / str(self.manifest()["corpus"])
+        """The corpus the run trains on; relative paths are inside the run.
+
+        Raises:
+            MissingError: its weights were imported, and came without one.
+        """
+        corpus = self.manifest()["corpus"]
+        if corpus is None:
+            raise MissingError(f"{self.path}: imported weights have no corpus; name one with --corpus")
+        return self.path / str(corpus)
 
     @contextmanager
     def lock(self) -> Iterator[None]:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from fpm_cli.config.schema import ModelConfig
+from fpm_cli.models.cache import Cache
 from fpm_cli.ops.attention import attention
 
 
@@ -46,17 +47,23 @@ class Attention(nn.Module):
         self.cross = cross
         self.out = nn.Linear(a, h, bias=style.bias)
 
-    def forward(self, x: Tensor, bias: Tensor | None, causal: bool, memory: Tensor | None = None) -> Tensor:
-        """x (B, Q, H) -> (B, Q, H)."""
+    def forward(
+        self,
+        x: Tensor,
+        bias: Tensor | None,
+        causal: bool,
+        memory: Tensor | None = None,
+        cache: Cache | None = None,
+    ) -> Tensor:
+        """x (B, Q, H) -> (B, Q, H); with a `cache`, x follows what was read before."""
         if self.cross:
             assert memory is not None
-            packed = (self.query(x), *self.key_value(memory).chunk(2, dim=-1))
+            query = self._heads(self.query(x))
+            key, value = cache.once(self, lambda: self._read(memory)) if cache else self._read(memory)
         else:
-            packed = self.query_key_value(x).chunk(3, dim=-1)
-        # each (B, S, N*D) -> (B, N, S, D)
-        query, key, value = (
-            part.unflatten(-1, (self.num_heads, self.head_size)).transpose(1, 2) for part in packed
-        )
+            query, key, value = map(self._heads, self.query_key_value(x).chunk(3, dim=-1))
+            if cache:
+                key, value = cache.extend(self, key, value)
         mixed = attention(
             query,
             key,
@@ -67,6 +74,14 @@ class Attention(nn.Module):
             dropout=self.dropout if self.training else 0.0,
         )
         return self.out(mixed.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+
+    def _read(self, memory: Tensor) -> tuple[Tensor, Tensor]:
+        key, value = self.key_value(memory).chunk(2, dim=-1)
+        return self._heads(key), self._heads(value)
+
+    def _heads(self, part: Tensor) -> Tensor:
+        """(B, S, N*D) -> (B, N, S, D)."""
+        return part.view(*part.shape[:2], self.num_heads, self.head_size).transpose(1, 2)
 
 
 class MLP(nn.Module):
@@ -134,11 +149,12 @@ class Layer(nn.Module):
         causal: bool,
         memory: Tensor | None = None,
         memory_bias: Tensor | None = None,
+        cache: Cache | None = None,
     ) -> Tensor:
         """x (B, S, H) -> (B, S, H)."""
-        x = self.attention(x, bias, causal)
+        x = self.attention(x, bias, causal, None, cache)
         if self.cross_attention is not None:
-            x = self.cross_attention(x, memory_bias, False, memory)
+            x = self.cross_attention(x, memory_bias, False, memory, cache)
         return self.mlp(x)  # type: ignore[no-any-return]
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from fpm_cli.config.schema import ModelConfig
 from fpm_cli.models.blocks import Stack, Style, summed_cross_entropy, tanh_gelu
+from fpm_cli.models.cache import Cache
 
 NUM_BUCKETS = 32
 MAX_DISTANCE = 128
@@ -29,9 +30,9 @@ class RelativeBias(nn.Module):
         self.bidirectional = bidirectional
 
     def forward(self, num_queries: int, num_keys: int) -> Tensor:
-        """(1, N, Q, K); in a decoder the positions ahead are -inf."""
-        device = self.table.weight.device
-        queries, keys = torch.arange(num_queries, device=device), torch.arange(num_keys, device=device)
+        """(1, N, Q, K), the queries being the last of the keys; in a decoder what is ahead is -inf."""
+        keys = torch.arange(num_keys, device=self.table.weight.device)
+        queries = keys[num_keys - num_queries :]
         offset = keys[None, :] - queries[:, None]  # (Q, K): how far ahead the key stands
         bias: Tensor = self.table(self._bucket(offset)).permute(2, 0, 1)[None]
         return bias if self.bidirectional else bias.masked_fill(offset > 0, float("-inf"))
@@ -72,10 +73,19 @@ class EncoderDecoder(nn.Module):
 
     def decode(self, tokens: Tensor, memory: Tensor, memory_mask: Tensor) -> Tensor:
         """Decoder tokens (B, S_d), memory (B, S_e, H) and its mask (B, S_e) -> logits (B, S_d, V)."""
-        bias = self.decoder_bias(tokens.shape[1], tokens.shape[1])
+        return self.head(self._decode(tokens, memory, memory_mask, None))  # type: ignore[no-any-return]
+
+    def next_logits(self, tokens: Tensor, memory: Tensor, memory_mask: Tensor, cache: Cache) -> Tensor:
+        """Decoder tokens (B, S) that follow what `cache` has read -> logits after the last (B, V)."""
+        hidden = self._decode(tokens, memory, memory_mask, cache)
+        cache.advance(tokens.shape[1])
+        return self.head(hidden[:, -1])  # type: ignore[no-any-return]
+
+    def _decode(self, tokens: Tensor, memory: Tensor, memory_mask: Tensor, cache: Cache | None) -> Tensor:
+        count = tokens.shape[1]
+        bias = self.decoder_bias(count, count + (cache.length if cache else 0))
         x = self.dropout(self.tokens(tokens))
-        hidden = self.decoder(x, bias, False, memory, memory_mask[:, None, None, :])
-        return self.head(hidden)  # type: ignore[no-any-return]
+        return self.decoder(x, bias, False, memory, memory_mask[:, None, None, :], cache)  # type: ignore[no-any-return]
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """The summed loss of the target tokens given the corrupted input."""

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from fpm_cli.config.schema import ModelConfig
 from fpm_cli.models.blocks import Stack, Style, summed_cross_entropy, tanh_gelu
+from fpm_cli.models.cache import Cache
 
 
 class GPT(nn.Module):
@@ -32,15 +33,25 @@ class GPT(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
         self.decoder = Stack(config, style, config.num_layers)
 
-    def hidden(self, tokens: Tensor) -> Tensor:
-        """Tokens (B, S) int64 -> final hidden states (B, S, H)."""
-        positions = torch.arange(tokens.shape[1], device=tokens.device)
+    def hidden(self, tokens: Tensor, cache: Cache | None = None) -> Tensor:
+        """Tokens (B, S) int64 -> final hidden states (B, S, H); with a `cache`, tokens that follow it."""
+        count, bias = tokens.shape[1], None
+        positions = torch.arange(count, device=tokens.device)
+        if cache:
+            positions, bias = cache.positions(count), cache.visible(count)
         x = self.dropout(self.tokens(tokens) + self.positions(positions))
-        return self.decoder(x, None, True)  # type: ignore[no-any-return]
+        hidden = self.decoder(x, bias, bias is None, None, None, cache)
+        if cache:
+            cache.advance(count)
+        return hidden  # type: ignore[no-any-return]
 
     def logits(self, tokens: Tensor) -> Tensor:
         """Tokens (B, S) int64 -> logits of the next token (B, S, V)."""
         return F.linear(self.hidden(tokens), self.tokens.weight)
+
+    def next_logits(self, tokens: Tensor, cache: Cache) -> Tensor:
+        """Tokens (B, S) int64 that follow what `cache` has read -> logits after the last (B, V)."""
+        return F.linear(self.hidden(tokens, cache)[:, -1], self.tokens.weight)
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """`tokens`, `labels`, `loss_mask` (B, S) -> the summed next-token loss."""

@@ -1,6 +1,8 @@
 """A run's trained network, ready to use: configuration, weights, tokenizer and corpus, on one device."""
 
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -11,24 +13,54 @@ from fpm_cli.engine.checkpoint import load_weights
 from fpm_cli.engine.run import Run
 from fpm_cli.errors import DamagedError
 from fpm_cli.models.build import build_skeleton
+from fpm_cli.tokenization.base import Tokenizer, load_tokenizer
 
 
 @dataclass(frozen=True)
 class Trained:
-    """The newest checkpoint of a run, in evaluation mode."""
+    """The newest checkpoint of a run, in evaluation mode. Tokenizer and corpus are opened at first use."""
 
     config: RunConfig
     model: nn.Module
-    corpus: Corpus
+    run: Run
     step: int
     device: torch.device
+    corpus_path: Path | None = None  # None: the one that the run trained on
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """The run's own tokenizer where it was imported, else its corpus's.
+
+        Raises:
+            MissingError: there is neither.
+        """
+        own = self.run.tokenizer_path
+        return load_tokenizer(own) if own.is_dir() else self.corpus.tokenizer
+
+    @cached_property
+    def corpus(self) -> Corpus:
+        """The corpus to score on.
+
+        Raises:
+            MissingError: it is gone, or the run was imported and has none.
+            DamagedError: its ids are those of another tokenizer.
+        """
+        corpus = Corpus.open(self.corpus_path or self.run.corpus_path())
+        own = self.run.tokenizer_path
+        if own.is_dir() and load_tokenizer(own).fingerprint != corpus.manifest.tokenizer.fingerprint:
+            raise DamagedError(f"{corpus.path} was made with another tokenizer than {own}")
+        return corpus
 
 
-def load_trained(run: Run) -> Trained:
+def load_trained(run: Run, corpus: Path | None = None) -> Trained:
     """Load the run's newest weights in fp32 onto the GPU, or the CPU where there is none.
 
+    Args:
+        run: what to load.
+        corpus: another corpus than the one that the run trained on.
+
     Raises:
-        MissingError: the run has no checkpoint yet, or its corpus is gone.
+        MissingError: the run has no checkpoint yet.
         DamagedError: the checkpoint is damaged, or does not belong to the configuration.
     """
     config = run.config()
@@ -40,4 +72,4 @@ def load_trained(run: Run) -> Trained:
         raise DamagedError(f"{run.path}: the checkpoint does not fit config.toml: {error}") from error
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = model.float().to(device).eval()
-    return Trained(config, model, Corpus.open(run.corpus_path()), step, device)
+    return Trained(config, model, run, step, device, corpus)

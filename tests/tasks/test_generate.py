@@ -59,7 +59,7 @@ def test_a_run_writes_the_same_text_for_the_same_seed(
             "--json",
         ]
         assert fpm(ask) == 0
-        return str(json.loads(capsys.readouterr().out)["text"])
+        return str(json.loads(capsys.readouterr().out)["texts"][0])
 
     assert write(1) == write(1)
     assert write(1) != write(2)
