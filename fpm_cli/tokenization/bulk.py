@@ -5,11 +5,12 @@ import signal
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 
 from fpm_cli.config.schema import TokenizerKind
-from fpm_cli.errors import UsageError
+from fpm_cli.errors import FpmError, UsageError
 from fpm_cli.tokenization.base import Tokenizer, load_tokenizer
 from fpm_cli.tokenization.published import load_published
 
@@ -36,8 +37,8 @@ def encode_lines(source: TokenizerSource, lines: Iterable[str], as_json: bool, w
     """
     if workers < 1:
         raise UsageError(f"--workers {workers}: at least 1")
+    tokenizer = source.load()  # with workers too: what is wrong with it is said here, and once
     if workers == 1:
-        tokenizer = source.load()
         for batch in _batches(lines):
             yield format_ids(tokenizer, batch, as_json)
         return
@@ -51,6 +52,10 @@ def encode_lines(source: TokenizerSource, lines: Iterable[str], as_json: bool, w
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
+        except BrokenProcessPool:
+            raise FpmError(
+                "a worker died, perhaps for want of memory; try fewer --workers"
+            ) from None
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 

@@ -137,6 +137,7 @@ def test_bytes_that_are_not_utf8_stop_are_replaced_or_skipped(folder, capsys):
     [
         ("encode none.txt --tokenizer t", 3, "no file none.txt"),
         ("encode en.txt --tokenizer none", 3, "no tokenizer at none"),
+        ("encode en.txt --tokenizer none --workers 2", 3, "no tokenizer at none"),
         ("encode en.txt", 2, "either --tokenizer FOLDER or --published"),
         ("encode en.txt --tokenizer t --published t", 2, "either"),
         ("encode en.txt --published t", 2, "needs --kind"),
