@@ -13,6 +13,7 @@ from fpm_cli.accounting.sharding import (
     gathered_elements,
     state_bytes,
 )
+from fpm_cli.accounting.work import Layout
 from fpm_cli.config.schema import RunConfig
 
 # The driver's context, the libraries' code and workspaces, before the first parameter.
@@ -42,23 +43,22 @@ class DeviceMemory:
 
 
 def device_memory(
-    config: RunConfig, precision: Precision, num_devices: int, micro_batch: int, *, cpu: bool = False
+    config: RunConfig, precision: Precision, spread: Layout, *, cpu: bool = False
 ) -> DeviceMemory:
     """The peak of one training step on one device.
 
     Args:
         config: the run; `engine` decides sharding, offload and recomputation.
         precision: of parameters and activations.
-        num_devices: data-parallel ranks that share the state.
-        micro_batch: sequences a device and forward pass.
+        spread: devices that share the state, sequences a pass, passes a step.
         cpu: whether the device is the machine's processor, where offload has nothing to move.
     """
     e = ELEMENT_BYTES[precision]
-    state = state_bytes(config, precision, num_devices)
-    saved = Saved(config, e, micro_batch, cpu)
+    state = state_bytes(config, precision, spread.devices)
+    saved = Saved(config, e, spread.micro_batch, cpu)
     activations = saved.total() + saved.recomputed()
-    logits = _logits_workspace(config, e, micro_batch)
-    gathered = gathered_elements(config, num_devices) * e
+    logits = _logits_workspace(config, e, spread.micro_batch)
+    gathered = gathered_elements(config, spread.devices) * e
     params, grads, optimizer, host = state.params, state.grads, state.optimizer, 0
     if not cpu and config.engine.offload != "none":
         # the gradients of the shard go with the optimizer, in float32
@@ -67,7 +67,12 @@ def device_memory(
             params, host = 0, host + state.params
     # The optimizer's step copies the shard's gradients in float32, when the activations are gone.
     step = 0 if host or not config.engine.zero_stage else state.grads // e * FLOAT32
-    other = logits + gathered + _bucket(config, e, cpu=cpu) + max(0, step - activations - logits - gathered)
+    work = activations + logits + gathered
+    other = logits + gathered + _bucket(config, e, cpu=cpu) + max(0, step - work)
+    if spread.passes > 1 and config.engine.zero_stage in (1, 2):
+        other += grads  # a pass's gradients stand beside the sum of those before it
+    if cpu:
+        other += state.grads  # what the C library's allocator keeps of freed gradients, as measured
     return DeviceMemory(
         params=params,
         grads=grads,

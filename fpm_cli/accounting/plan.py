@@ -143,7 +143,7 @@ def plan(
         raise UsageError(f"a price of {price} a device-hour: 0 or more; did you mean {price.lstrip('-')}?")
     precision = resolve_precision(config, device)
     spread = layout(config, num_devices)
-    memory = device_memory(config, precision, spread.devices, spread.micro_batch, cpu=device.is_cpu)
+    memory = device_memory(config, precision, spread, cpu=device.is_cpu)
     flops = step_flops(config)
     return Plan(
         exact_params=count_parameters(config),
@@ -182,7 +182,7 @@ def fits_here(config: RunConfig, available_bytes: int, num_devices: int, *, cpu:
     if precision == "auto":
         precision = "bf16" if bf16 else "fp32"
     spread = layout(config, num_devices)
-    needed = device_memory(config, precision, spread.devices, spread.micro_batch, cpu=cpu).total
+    needed = device_memory(config, precision, spread, cpu=cpu).total
     return Fit(needed, available_bytes)
 
 
