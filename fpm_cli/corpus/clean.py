@@ -59,7 +59,7 @@ def clean_shard(task: CleanTask) -> None:
     counts = _Counts()
     with ExitStack() as stack:
         text, records, bands, defects = (
-            stack.enter_context(atomic_write(work.file(shard.number, kind)))
+            stack.enter_context(atomic_write(work.file(shard.number, kind), sync_name=False))
             for kind in ("text", "records", "bands", "defects")
         )
 

@@ -88,15 +88,7 @@ def encode_shard(task: EncodeTask) -> None:
     kinds = (*KINDS, WORDS) if has_sentences(tokenizer) else KINDS
     dropped = 0
     with ExitStack() as stack:
-        splits = {
-            split: _SplitFiles(
-                {
-                    kind: stack.enter_context(atomic_write(task.work.file(task.number, f"{split}.{kind}")))
-                    for kind in kinds
-                }
-            )
-            for split in SPLITS
-        }
+        splits = {split: _SplitFiles(_open(stack, task, split, kinds)) for split in SPLITS}
         for batch in _batches(_documents(task)):
             dropped += _encode(batch, tokenizer, splits)
     task.work.finish(
@@ -108,6 +100,11 @@ def encode_shard(task: EncodeTask) -> None:
         },
     )
     task.work.file(task.number, "text").unlink(missing_ok=True)  # the largest file, and not needed again
+
+
+def _open(stack: ExitStack, task: EncodeTask, split: Split, kinds: tuple[str, ...]) -> dict[str, BinaryIO]:
+    paths = {kind: task.work.file(task.number, f"{split}.{kind}") for kind in kinds}
+    return {kind: stack.enter_context(atomic_write(path, sync_name=False)) for kind, path in paths.items()}
 
 
 @lru_cache(maxsize=1)

@@ -8,14 +8,17 @@ from typing import BinaryIO
 
 import xxhash
 
+from fpm_cli.files import sync_folder
+
 CHUNK_BYTES = 1 << 20
 
 
 @contextmanager
-def atomic_write(path: Path) -> Iterator[BinaryIO]:
+def atomic_write(path: Path, sync_name: bool = True) -> Iterator[BinaryIO]:
     """Open a file beside `path` for writing; on a clean exit sync it and rename it into place.
 
-    The temporary name carries the process id, so that two processes never share one.
+    The temporary name carries the process id, so that two processes never share one. `sync_name` may be
+    left out where another file of the folder is written after this one and only then counted on.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -27,16 +30,8 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    sync_directory(path.parent)
-
-
-def sync_directory(directory: Path) -> None:
-    """Make renames in `directory` survive a power cut."""
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    if sync_name:
+        sync_folder(path.parent)
 
 
 def checksum(path: Path) -> str:

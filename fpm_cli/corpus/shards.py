@@ -72,7 +72,7 @@ def unpack(task: UnpackTask) -> None:
         sizes: list[int] = []
         rest: bytes | None = b""
         while rest is not None and (rest or not sizes or stream.peek(1)):
-            with atomic_write(_part(task.work, task.number, len(sizes))) as part:
+            with atomic_write(_part(task.work, task.number, len(sizes)), sync_name=False) as part:
                 rest = _copy(stream, part, rest, task.shard_bytes, end)
                 sizes.append(part.tell())
         fault = asdict(stream.fault) if stream.fault else None
