@@ -203,3 +203,18 @@ def test_pieces_inside_an_english_word_begin_none(trained):
     tokens = bert.tokens(bert.encode(text))
     assert bert.word_starts(text) == [not token.startswith("##") for token in tokens]
     assert sum(bert.word_starts(text)) == 2
+
+
+def test_a_hugging_face_file_is_exact_or_said_not_to_be(tokenizer, tmp_path):
+    from tokenizers import Tokenizer as HfTokenizer
+
+    tokenizer.save(tmp_path / "t")
+    meta = json.loads((tmp_path / "t" / META).read_text(encoding="utf-8"))
+    file = tmp_path / "t" / "tokenizer.json"
+    if tokenizer.hf_inexact is None:
+        assert meta["hf_tokenizer_json"] == "exact"
+        theirs = HfTokenizer.from_file(str(file))
+        for text in (*TEXTS.values(), SPECIAL_TEXT):
+            assert theirs.encode(text, add_special_tokens=False).ids == tokenizer.encode(text)
+    else:
+        assert meta["hf_tokenizer_json"].startswith("none: ") and not file.exists()
