@@ -1,8 +1,10 @@
-"""Tables 1 to 3 of the paper, audited: each oddity, what it says, and what explains it."""
+"""Tables 1 to 3 of the paper and its words about Table 4, audited: each oddity, and what explains it."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from fpm_cli.accounting.flops import step_flops
 from fpm_cli.accounting.parameters import count_parameters
 from fpm_cli.config.schema import RunConfig
 
@@ -130,5 +132,57 @@ def audit_table1() -> list[Finding]:
             f"+{accuracy - BERT_LARGE_TEST_F1:.2f}",
             "no comparison",
             f"{BERT_LARGE_TEST_F1} is BERT-Large's F1; Table 1 prints no accuracy for it",
+        ),
+    ]
+
+
+def audit_words_on_table4(configs: Mapping[str, RunConfig]) -> list[Finding]:
+    """What sections 4.1, 5.1 and 5.2 say about cost, against the table itself.
+
+    Args:
+        configs: the twenty presets by name.
+    """
+    facts = {name: config.paper for name, config in configs.items() if config.paper}
+    longest = max(facts, key=lambda name: facts[name].hours)
+    fewest = min(facts, key=lambda name: facts[name].steps)
+    smallest, shallow, deep = "BERT-C", "BERT-X-EN-S", "BERT-X-EN-M"
+    gpt_steps = sorted(facts[name].steps for name, config in configs.items() if config.family == "gpt")
+    ratio = step_flops(configs[deep]).model / step_flops(configs[shallow]).model
+    return [
+        Finding(
+            "Table 4",
+            f"steps of {fewest}",
+            "100,000 (section 5.2)",
+            f"{facts[fewest].steps:,}",
+            "the text has a zero too many, or the table one too few",
+        ),
+        Finding(
+            "Table 4",
+            "longest run",
+            "CPM-X-EN (section 5.2)",
+            longest,
+            f"no model is called CPM-X-EN; {facts[longest].hours:g} h and {facts[longest].steps:,} steps are "
+            f"{shallow}'s and {deep}'s",
+        ),
+        Finding(
+            "Table 4",
+            f"{shallow} and {deep}",
+            f"both {facts[shallow].hours:g} h for {facts[shallow].steps:,} steps",
+            f"{ratio:.2f} times the work a step",
+            "the same time for 36 and 48 layers would take different batches, or one row repeats the other",
+        ),
+        Finding(
+            "Table 4",
+            "GPT iterations",
+            "300,000 (section 4.1)",
+            f"{gpt_steps[0]:,} to {gpt_steps[-1]:,}",
+            "section 4.1 gives the plan, Table 4 what was run; no GPT row has 300,000",
+        ),
+        Finding(
+            "Table 4",
+            "smallest model",
+            f"{smallest}, {facts[smallest].params} (section 5.1)",
+            f"{count_parameters(configs[smallest]):,}",
+            "right: the fewest parameters of the twenty",
         ),
     ]

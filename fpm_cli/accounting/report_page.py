@@ -14,7 +14,7 @@ def report_page(rows: Sequence[Row], findings: Sequence[Finding], runs: Sequence
 
     Args:
         rows: Table 4, audited.
-        findings: Tables 1 to 3, audited.
+        findings: Tables 1 to 3 and the text, audited.
         runs: the user's own.
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined

@@ -6,7 +6,14 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from fpm_cli.accounting.paper_tables import TABLE3, Finding, audit_table1, audit_table2, audit_table3
+from fpm_cli.accounting.paper_tables import (
+    TABLE3,
+    Finding,
+    audit_table1,
+    audit_table2,
+    audit_table3,
+    audit_words_on_table4,
+)
 from fpm_cli.accounting.report_page import report_page
 from fpm_cli.accounting.run_costs import RunCosts, read_run, run_costs
 from fpm_cli.accounting.table4 import PLAIN_SENTENCE, Row, audit_row
@@ -35,9 +42,14 @@ def cost_report(
         raise UsageError(f"--peak-tflops {peak_tflops:g}: a peak is above 0, for example 312")
     if price is not None and price < 0:
         raise UsageError(f"--price {price:g}: 0 or more; did you mean {-price:g}?")
-    configs = [resolve(name, environment={}).config for name in preset_names()]
-    rows = [audit_row(config) for config in configs]
-    findings = audit_table1() + [audit_table2(config) for config in configs] + [*map(audit_table3, TABLE3)]
+    configs = {name: resolve(name, environment={}).config for name in preset_names()}
+    rows = [audit_row(config) for config in configs.values()]
+    findings = [
+        *audit_table1(),
+        *map(audit_table2, configs.values()),
+        *map(audit_table3, TABLE3),
+        *audit_words_on_table4(configs),
+    ]
     folders = (runs or []) + (run or [])
     costs = [
         run_costs(
@@ -112,7 +124,9 @@ def _explain(rows: list[Row]) -> None:
 
 
 def _findings_table(findings: list[Finding]) -> Table:
-    table = Table("table", "row", "printed", "recomputed", title="Tables 1 to 3")
+    table = Table(
+        "table", "row", "printed", "recomputed", title="Tables 1 to 3, and what the text says about Table 4"
+    )
     table.add_column("why", overflow="fold")
     for finding in findings:
         table.add_row(finding.table, finding.row, finding.printed, finding.recomputed, finding.explanation)

@@ -11,6 +11,7 @@ from fpm_cli.cli.calibrated import calibration_path
 from fpm_cli.cli.console import JsonFlag, log, show, show_json
 from fpm_cli.config.presets import preset_names
 from fpm_cli.config.resolve import resolve
+from fpm_cli.config.schema import RunConfig
 from fpm_cli.errors import UsageError
 
 EXAMPLES = (
@@ -18,7 +19,7 @@ EXAMPLES = (
     "  fpm plan --budget 100 --device H100 --devices 64 --json"
 )
 FAMILY_PRESETS = ("CPM-X-L", "EPM-X-X", "BERT-E-E", "CPM-2-X-M")  # one a family and language of depths
-SECONDS_PER_SHAPE = 1.0
+SECONDS_PER_SHAPE, CALIBRATION_SECONDS = 1.0, 20.0  # of repeated steps; loading and first steps come on top
 
 
 def plan_budget(
@@ -105,6 +106,7 @@ def _assumption(device: Device) -> str:
 
 def _calibrate(as_json: bool) -> None:
     """Measure real steps of small shapes on this machine's processor and keep the fit."""
+    import time
     from datetime import UTC, datetime
 
     import torch
@@ -116,8 +118,14 @@ def _calibrate(as_json: bool) -> None:
     world = join_world(timeout_seconds=60.0)
     if world.device.type != "cpu":
         raise UsageError("--calibrate measures the processor; GPUs are planned from published runs")
+    deadline = time.monotonic() + CALIBRATION_SECONDS
+
+    def measure(config: RunConfig) -> float:
+        left = max(0.0, deadline - time.monotonic())
+        return measure_step_seconds(config, world, budget_seconds=min(SECONDS_PER_SHAPE, left))
+
     fitted = calibrate(
-        lambda config: measure_step_seconds(config, world, budget_seconds=SECONDS_PER_SHAPE),
+        measure,
         peak_flops=measure_matmul_flops(budget_seconds=SECONDS_PER_SHAPE),
         threads=torch.get_num_threads(),
         measured_at=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",

@@ -1,6 +1,13 @@
 import pytest
 
-from fpm_cli.accounting.paper_tables import TABLE3, audit_table1, audit_table2, audit_table3, scores_behind
+from fpm_cli.accounting.paper_tables import (
+    TABLE3,
+    audit_table1,
+    audit_table2,
+    audit_table3,
+    audit_words_on_table4,
+    scores_behind,
+)
 from fpm_cli.config.presets import preset_names
 from fpm_cli.config.resolve import resolve
 
@@ -43,3 +50,12 @@ def test_the_comparisons_with_table_1_are_of_unlike_scores():
     f1, accuracy = audit_table1()
     assert f1.printed == "+14.45" and "dev" in f1.explanation and "test" in f1.explanation
     assert accuracy.printed == "+19.32" and "no accuracy" in accuracy.explanation
+
+
+def test_what_the_text_says_about_table_4_is_held_against_it():
+    configs = {name: resolve(name, environment={}).config for name in preset_names()}
+    findings = {finding.row: finding for finding in audit_words_on_table4(configs)}
+    assert findings["steps of CPM-X-S"].recomputed == "10,000"
+    assert findings["longest run"].recomputed.startswith("BERT-X-EN")
+    assert findings["BERT-X-EN-S and BERT-X-EN-M"].recomputed.startswith("1.3")
+    assert findings["GPT iterations"].recomputed == "10,000 to 320,000"

@@ -94,7 +94,7 @@ def test_tables_1_to_3_are_audited_too(capsys):
     assert run(["cost-report", "--json"]) == 0
     findings = json.loads(capsys.readouterr().out)["findings"]
     assert [finding["table"] for finding in findings].count("Table 2") == 20
-    assert {finding["table"] for finding in findings} == {"Table 1", "Table 2", "Table 3"}
+    assert {finding["table"] for finding in findings} == {"Table 1", "Table 2", "Table 3", "Table 4"}
 
 
 def test_a_run_has_its_price(capsys, tmp_path):
