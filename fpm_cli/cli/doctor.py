@@ -88,10 +88,10 @@ def _gpu() -> str:
 
 
 def _process_group() -> str:
-    from fpm_cli.engine.world import join_world
+    from fpm_cli.engine.world import joined_world
 
-    world = join_world(60.0)
-    return f"{world.size} process on {world.device_name}"
+    with joined_world(60.0) as world:
+        return f"{world.size} process on {world.device_name}"
 
 
 def _step() -> str:
@@ -99,16 +99,16 @@ def _step() -> str:
 
     from fpm_cli.config.resolve import resolve
     from fpm_cli.engine.deepspeed_engine import TrainingEngine
-    from fpm_cli.engine.world import join_world
+    from fpm_cli.engine.world import joined_world
     from fpm_cli.models.build import build_model
 
     tiny = ("model.num_layers=2", "train.global_batch=2", "train.sequence_length=16")
     config = resolve("CPM-X-S", proxy=True, environment={}, assignments=tiny).config
-    world = join_world(60.0)
-    tokens = torch.arange(32, device=world.device).view(2, 16)
-    batch = {"tokens": tokens, "labels": tokens + 1, "loss_mask": torch.ones(2, 16, device=world.device)}
-    engine = TrainingEngine(build_model(config, world.device), config, world)
-    first, second = (engine.step([batch], 1e-2).loss for _ in range(2))
+    with joined_world(60.0) as world:
+        tokens = torch.arange(32, device=world.device).view(2, 16)
+        batch = {"tokens": tokens, "labels": tokens + 1, "loss_mask": torch.ones(2, 16, device=world.device)}
+        engine = TrainingEngine(build_model(config, world.device), config, world)
+        first, second = (engine.step([batch], 1e-2).loss for _ in range(2))
     if not second < first:
         raise RuntimeError(f"the loss went from {first:.3f} to {second:.3f}")
     return f"the loss of a two-layer GPT fell from {first:.3f} to {second:.3f}"

@@ -113,23 +113,23 @@ def _calibrate(as_json: bool) -> None:
 
     from fpm_cli.accounting.calibration import calibrate
     from fpm_cli.engine.measure import measure_matmul_flops, measure_step_seconds
-    from fpm_cli.engine.world import join_world
+    from fpm_cli.engine.world import joined_world
 
-    world = join_world(timeout_seconds=60.0)
-    if world.device.type != "cpu":
-        raise UsageError("--calibrate measures the processor; GPUs are planned from published runs")
-    deadline = time.monotonic() + CALIBRATION_SECONDS
+    with joined_world(timeout_seconds=60.0) as world:
+        if world.device.type != "cpu":
+            raise UsageError("--calibrate measures the processor; GPUs are planned from published runs")
+        deadline = time.monotonic() + CALIBRATION_SECONDS
 
-    def measure(config: RunConfig) -> float:
-        left = max(0.0, deadline - time.monotonic())
-        return measure_step_seconds(config, world, budget_seconds=min(SECONDS_PER_SHAPE, left))
+        def measure(config: RunConfig) -> float:
+            left = max(0.0, deadline - time.monotonic())
+            return measure_step_seconds(config, world, budget_seconds=min(SECONDS_PER_SHAPE, left))
 
-    fitted = calibrate(
-        measure,
-        peak_flops=measure_matmul_flops(budget_seconds=SECONDS_PER_SHAPE),
-        threads=torch.get_num_threads(),
-        measured_at=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
-    )
+        fitted = calibrate(
+            measure,
+            peak_flops=measure_matmul_flops(budget_seconds=SECONDS_PER_SHAPE),
+            threads=torch.get_num_threads(),
+            measured_at=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
+        )
     fitted.save(calibration_path())
     log(f"kept in {calibration_path()}")
     if as_json:

@@ -70,17 +70,29 @@ def _write(engine: TrainingEngine, run: Run, state: CheckpointState, temporary: 
     if engine.world.leads:
         for script in temporary.glob("*.py"):  # DeepSpeed adds converters; code has no place among data
             script.unlink()
-        save_file(weights, temporary / WEIGHTS)
-        replace_text(temporary / "state.json", json.dumps(asdict(state), indent=2) + "\n")
-        files = {str(path.relative_to(temporary)): _describe(path) for path in _files(temporary)}
-        replace_text(temporary / "manifest.json", json.dumps({"files": files}, indent=2) + "\n")
-        for path in _files(temporary):
-            sync_file(path)
-        if final.exists():  # a replayed step: its files are as good as these
-            shutil.rmtree(final)
-        temporary.rename(final)
-        sync_folder(run.checkpoints)
-        replace_text(run.path / "latest", final.name + "\n")
+        _seal(run, weights, state, temporary, final)
+
+
+def save_weights(run: Run, weights: dict[str, Tensor]) -> None:
+    """A checkpoint at step 0 of weights that were not trained here; `--resume` finds no optimizer in it."""
+    temporary = run.checkpoints / ".step-0.tmp"
+    temporary.mkdir()
+    _seal(run, weights, CheckpointState(0, 0, 0, 0), temporary, run.checkpoints / "step-0")
+
+
+def _seal(run: Run, weights: dict[str, Tensor], state: CheckpointState, temporary: Path, final: Path) -> None:
+    """The whole weights, the state and the checksums; then the rename, and `latest`."""
+    save_file(weights, temporary / WEIGHTS)
+    replace_text(temporary / "state.json", json.dumps(asdict(state), indent=2) + "\n")
+    files = {str(path.relative_to(temporary)): _describe(path) for path in _files(temporary)}
+    replace_text(temporary / "manifest.json", json.dumps({"files": files}, indent=2) + "\n")
+    for path in _files(temporary):
+        sync_file(path)
+    if final.exists():  # a replayed step: its files are as good as these
+        shutil.rmtree(final)
+    temporary.rename(final)
+    sync_folder(run.checkpoints)
+    replace_text(run.path / "latest", final.name + "\n")
 
 
 def load_checkpoint(engine: TrainingEngine, run: Run) -> CheckpointState | None:

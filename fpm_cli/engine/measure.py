@@ -19,7 +19,7 @@ def measure_step_seconds(config: RunConfig, world: World, *, budget_seconds: flo
 
     Args:
         config: what to train.
-        world: from `join_world`.
+        world: from `joined_world`.
         budget_seconds: no step starts later than this after the first.
     """
     engine = TrainingEngine(build_model(config, world.device), config, world)

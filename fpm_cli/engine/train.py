@@ -15,7 +15,7 @@ from fpm_cli.engine.schedule import learning_rate
 from fpm_cli.engine.stop import StopWish
 from fpm_cli.engine.telemetry import Telemetry
 from fpm_cli.engine.validation import validation_losses
-from fpm_cli.engine.world import World, join_world
+from fpm_cli.engine.world import World, joined_world
 from fpm_cli.errors import DivergedError, StoppedError
 from fpm_cli.models.build import build_model
 from fpm_cli.objectives.build import build_samples
@@ -30,30 +30,20 @@ def train(run: Run, *, quiet: bool = False) -> None:
     """
     config = run.config()
     plan = config.train
-    world = join_world(config.engine.timeout_seconds)
-    shape = batch_shape(config, world.size)
-    corpus = Corpus.open(run.corpus_path())
-    samples, held_out = (build_samples(config, corpus, split) for split in ("train", "validation"))
-
-    engine = TrainingEngine(build_model(config, world.device), config, world)
-    resumed = load_checkpoint(engine, run)
-    first_step = resumed.step if resumed else 0
-
     with ExitStack() as stack:
+        world = stack.enter_context(joined_world(config.engine.timeout_seconds))
+        shape = batch_shape(config, world.size)
+        corpus = Corpus.open(run.corpus_path())
+        samples, held_out = (build_samples(config, corpus, split) for split in ("train", "validation"))
+        engine = TrainingEngine(build_model(config, world.device), config, world)
+        resumed = load_checkpoint(engine, run)
+        first_step = resumed.step if resumed else 0
+
         stop = stack.enter_context(StopWish())
         telemetry = Telemetry(run, config, world, first_step, quiet=quiet) if world.leads else None
         if telemetry:
             stack.callback(telemetry.close)
             run.begin_launch(devices=world.size, device_name=world.device_name, first_step=first_step)
-            if resumed:
-                telemetry.event("resume", first_step, f"resumed from {run.path}")
-
-        def save(step: int, state: str) -> None:
-            progress = CheckpointState(step, step * plan.global_batch, world.size, config.engine.zero_stage)
-            save_checkpoint(engine, run, progress)
-            if telemetry:
-                run.update_launch(last_step=step, seconds=telemetry.seconds, state=state)
-                telemetry.event("save", step, f"saved checkpoints/step-{step}")
 
         batches = training_batches(samples, shape, world, first_step=first_step, last_step=plan.steps)
         for step, micro_batches in enumerate(batches, start=first_step + 1):
@@ -73,7 +63,14 @@ def train(run: Run, *, quiet: bool = False) -> None:
                     telemetry.evaluation(step, losses)
             stopping = not last and world.sum([float(stop.wanted)])[0] > 0
             if last or stopping or step % plan.save_every == 0:
-                save(step, "finished" if last else "stopped" if stopping else "running")
+                progress = CheckpointState(
+                    step, step * plan.global_batch, world.size, config.engine.zero_stage
+                )
+                save_checkpoint(engine, run, progress)
+                if telemetry:
+                    state = "finished" if last else "stopped" if stopping else "running"
+                    run.update_launch(last_step=step, seconds=telemetry.seconds, state=state)
+                    telemetry.event("save", step, f"saved checkpoints/step-{step}")
             if stopping:
                 raise StoppedError(f"stopped after step {step}, which is saved; continue with {_resume(run)}")
 

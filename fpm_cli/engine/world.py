@@ -3,12 +3,15 @@
 import os
 import socket
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 
 import torch
 import torch.distributed as dist
+
+LONE_PROCESS = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
 
 
 @dataclass(frozen=True)
@@ -48,20 +51,31 @@ def device_count() -> int:
     return torch.cuda.device_count() or 1
 
 
-def join_world(timeout_seconds: float) -> World:
+@contextmanager
+def joined_world(timeout_seconds: float) -> Iterator[World]:
     """Bring up the process group that the environment describes; a lone process makes its own.
 
-    DeepSpeed is told to use gloo on the CPU: its own default there needs oneCCL.
+    DeepSpeed reads the environment too, so a lone process describes itself there for as long as it
+    is in this world, and not longer: the processes that it starts later are not its ranks.
     """
     on_gpu = torch.cuda.is_available()
-    os.environ.setdefault("DS_ACCELERATOR", "cuda" if on_gpu else "cpu")
-    alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
-    if "RANK" not in os.environ:
-        os.environ.update(alone, MASTER_PORT=str(free_port()))
-    local_rank = int(os.environ["LOCAL_RANK"])
-    device = torch.device("cuda", local_rank) if on_gpu else torch.device("cpu")
-    if on_gpu:
-        torch.cuda.set_device(device)
+    ours = {} if "RANK" in os.environ else {**LONE_PROCESS, "MASTER_PORT": str(free_port())}
+    os.environ.update(ours)
+    try:
+        local_rank = int(os.environ["LOCAL_RANK"])
+        device = torch.device("cuda", local_rank) if on_gpu else torch.device("cpu")
+        if on_gpu:
+            torch.cuda.set_device(device)
+        _init_deepspeed("nccl" if on_gpu else "gloo", timedelta(seconds=timeout_seconds))
+        yield World(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), device)
+    finally:
+        for name in ours:
+            del os.environ[name]
+
+
+def _init_deepspeed(backend: str, timeout: timedelta) -> None:
+    """DeepSpeed's own default on the CPU needs oneCCL, so it is told the accelerator and gloo."""
+    os.environ.setdefault("DS_ACCELERATOR", "cuda" if backend == "nccl" else "cpu")
     # DeepSpeed's own calls; nothing that a user of fpm can change.
     warnings.filterwarnings("ignore", message="`torch.distributed", category=FutureWarning)
     import deepspeed
@@ -69,10 +83,7 @@ def join_world(timeout_seconds: float) -> World:
     # An all-reduce for inference that DeepSpeed compiles at first use, for half a minute; a process
     # killed meanwhile would leave a lock on which every later one waits. Training never calls it.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-    deepspeed.init_distributed(
-        dist_backend="nccl" if on_gpu else "gloo", timeout=timedelta(seconds=timeout_seconds), verbose=False
-    )
-    return World(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), device)
+    deepspeed.init_distributed(dist_backend=backend, timeout=timeout, verbose=False)
 
 
 def free_port() -> int:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from fpm_cli.corpus.manifest import Split
 from fpm_cli.engine.batches import load_batch
+from fpm_cli.errors import UsageError
 from fpm_cli.objectives.build import build_samples
 from fpm_cli.tasks.trained import Trained
 
@@ -40,8 +41,13 @@ def score_language_model(
     """Score a run on its corpus's `split`: every sample once, or the first `max_samples`.
 
     Masks and corruptions are those of (seed, sample index), the same at every call.
+
+    Raises:
+        UsageError: the weights were imported without the head that predicts words.
     """
     config = trained.config
+    if "mlm_head" in trained.untrained:
+        raise UsageError(f"{config.name} was imported without a masked-word head: it predicts no words")
     samples = build_samples(config, trained.corpus, split)
     num_samples = min(len(samples), max_samples or len(samples))
     sums: dict[str, float] = {}
@@ -83,5 +89,5 @@ def score_language_model(
 
 def entropy(frequencies: Tensor) -> float:
     """Entropy in nats of counts (V,)."""
-    shares = frequencies[frequencies > 0] / frequencies.sum()
+    shares = frequencies[frequencies > 0].double() / frequencies.sum()
     return float(-(shares * shares.log()).sum())

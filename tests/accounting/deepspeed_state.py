@@ -11,7 +11,7 @@ import torch
 from fpm_cli.config.resolve import resolve
 from fpm_cli.engine.deepspeed_engine import TrainingEngine, batch_shape
 from fpm_cli.engine.measure import synthetic_batch
-from fpm_cli.engine.world import join_world
+from fpm_cli.engine.world import joined_world
 from fpm_cli.models.build import build_model
 
 
@@ -65,8 +65,8 @@ def measure(case, world):
 
 def main():
     torch.set_num_threads(1)
-    world = join_world(60)
-    print(json.dumps([measure(case, world) for case in sys.argv[1:]]), flush=True)
+    with joined_world(60) as world:
+        print(json.dumps([measure(case, world) for case in sys.argv[1:]]), flush=True)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,9 @@ def commands(group: object, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[
 
 
 def examples(epilog: str) -> list[list[str]]:
-    return [shlex.split(line)[1:] for line in map(str.strip, epilog.split("\n")) if line.startswith("fpm ")]
+    """The arguments of each example; one may read what another program writes, as in `echo ... | fpm ...`."""
+    lines = [line.split("| ")[-1].strip() for line in epilog.split("\n")]
+    return [shlex.split(line)[1:] for line in lines if line.startswith("fpm ")]
 
 
 ALL = list(commands(get_command(app)))

@@ -65,7 +65,7 @@ def test_a_resumed_run_with_another_configuration_is_refused(
     run = tmp_path / "run"
     corpus = str(sample_corpora("BERT-C"))
     assert fpm(["-q", *tiny("BERT-C", "train.steps=1"), "--corpus", corpus, "--out", str(run)]) == 0
-    again = tiny("BERT-C", "train.steps=1", "train.lr=1e-5")
+    again = tiny("BERT-C", "train.steps=1", "train.lr=3e-3")
     assert fpm([*again, "--resume", "--out", str(run)]) == 6
     assert "train.lr was" in capsys.readouterr().err
 

@@ -41,7 +41,8 @@ def test_the_score_is_the_sum_over_every_token_of_the_validation_text(trained: T
     samples = build_samples(trained.config, trained.corpus, "validation")
     losses, labels = [], []
     for sample in samples:
-        logits = trained.model.logits(torch.from_numpy(sample["tokens"])[None])[0]  # type: ignore[operator]
+        with torch.no_grad():
+            logits = trained.model.logits(torch.from_numpy(sample["tokens"])[None])[0]  # type: ignore[operator]
         shares = logits.double().log_softmax(-1)
         losses += [-float(shares[i, label]) for i, label in enumerate(sample["labels"])]
         labels += list(sample["labels"])
