@@ -1,7 +1,12 @@
 """Replacing a file so that a reader, or a crash, sees the old or the new one and nothing between."""
 
 import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from fpm_cli.errors import UsageError
 
 
 def replace_text(path: Path, text: str) -> None:
@@ -13,6 +18,27 @@ def replace_text(path: Path, text: str) -> None:
         os.fsync(file.fileno())
     temporary.rename(path)
     sync_folder(path.parent)
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Where to make the folder, beside `path`; renamed to it at the end. An error leaves nothing behind.
+
+    Raises:
+        UsageError: `path` is already there.
+    """
+    if path.exists():
+        raise UsageError(f"{path} is already there; choose another --out or remove it")
+    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield beside
+        for file in beside.rglob("*"):
+            (sync_folder if file.is_dir() else sync_file)(file)
+        beside.rename(path)
+        sync_folder(path.parent)
+    except BaseException:
+        shutil.rmtree(beside, ignore_errors=True)
+        raise
 
 
 def sync_folder(path: Path) -> None:

@@ -15,7 +15,9 @@ from fpm_cli.cli import (
     cost_report,
     doctor,
     evaluate,
+    export,
     generate,
+    import_,
     plan,
     presets,
     pretrain,
@@ -40,6 +42,8 @@ app.command("build-corpus", epilog=build_corpus.EXAMPLES)(build_corpus.build_cor
 app.add_typer(corpus.app, name="corpus")
 app.command("cost-report", epilog=cost_report.EXAMPLES)(cost_report.cost_report)
 app.add_typer(evaluate.app, name="evaluate")
+app.command("export", epilog=export.EXAMPLES)(export.export)
+app.command("import", epilog=import_.EXAMPLES)(import_.import_)
 app.command("generate", epilog=generate.EXAMPLES)(generate.generate)
 app.command("doctor", epilog=doctor.EXAMPLES)(doctor.doctor)
 app.command("plan", epilog=plan.EXAMPLES)(plan.plan_budget)

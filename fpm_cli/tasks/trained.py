@@ -37,6 +37,11 @@ class Trained:
         own = self.run.tokenizer_path
         return load_tokenizer(own) if own.is_dir() else self.corpus.tokenizer
 
+    @property
+    def untrained(self) -> tuple[str, ...]:
+        """Heads that imported weights did not have: they hold initial values and have learnt nothing."""
+        return tuple(self.run.manifest().get("imported", {}).get("untrained", ()))
+
     @cached_property
     def corpus(self) -> Corpus:
         """The corpus to score on.

@@ -12,6 +12,8 @@ from fpm_cli.models.bert import BERT
 from fpm_cli.models.build import build_model
 from fpm_cli.models.encdec import EncoderDecoder
 from fpm_cli.models.gpt import GPT
+from fpm_cli.models.interop.counterpart import to_theirs
+from fpm_cli.models.interop.families import COUNTERPARTS
 
 TOLERANCE = 1e-5
 
@@ -39,10 +41,6 @@ def close(ours: Tensor, theirs: Tensor) -> None:
     assert (ours - theirs).abs().max().item() < TOLERANCE
 
 
-def thirds(weight: Tensor) -> tuple[Tensor, ...]:
-    return weight.chunk(3, dim=0)
-
-
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_gpt_is_gpt2(seed: int) -> None:
     from transformers import GPT2Config, GPT2LMHeadModel
@@ -53,7 +51,7 @@ def test_gpt_is_gpt2(seed: int) -> None:
     theirs = GPT2LMHeadModel(
         GPT2Config(vocab_size=97, n_positions=29, n_embd=48, n_layer=3, n_head=3, n_inner=112)
     ).eval()
-    theirs.load_state_dict(gpt2_state(ours), strict=False)
+    theirs.load_state_dict(renamed(ours, config), strict=False)
     tokens = torch.randint(97, (4, 24))
     batch = {"tokens": tokens[:, :-1], "labels": tokens[:, 1:], "loss_mask": torch.ones(4, 23)}
     loss = ours(batch)["lm"] / ours.num_predictions(batch)["lm"]
@@ -62,36 +60,14 @@ def test_gpt_is_gpt2(seed: int) -> None:
     close(loss, expected.loss)
     loss.backward()
     expected.loss.backward()
-    compare_gradients(gpt2_state(ours, gradients=True), theirs)
+    compare_gradients(renamed(ours, config, gradients=True), theirs)
 
 
-def gpt2_state(model: GPT, *, gradients: bool = False) -> dict[str, Tensor]:
-    state = values(model, gradients)
-    named = {
-        "transformer.wte.weight": state["tokens.weight"],
-        "transformer.wpe.weight": state["positions.weight"],
-    }
-    named |= {f"transformer.ln_f.{kind}": state[f"decoder.final_norm.{kind}"] for kind in ("weight", "bias")}
-    pairs = {
-        "attention.norm": "ln_1",
-        "attention.branch.query_key_value": "attn.c_attn",
-        "attention.branch.out": "attn.c_proj",
-        "mlp.norm": "ln_2",
-        "mlp.branch.up": "mlp.c_fc",
-        "mlp.branch.down": "mlp.c_proj",
-    }
-    for layer in range(len(model.decoder.layers)):
-        for ours, theirs in pairs.items():
-            weight = state[f"decoder.layers.{layer}.{ours}.weight"]
-            named[f"transformer.h.{layer}.{theirs}.weight"] = weight.T if weight.dim() == 2 else weight
-            named[f"transformer.h.{layer}.{theirs}.bias"] = state[f"decoder.layers.{layer}.{ours}.bias"]
-    return named
-
-
-def values(model: nn.Module, gradients: bool) -> dict[str, Tensor]:
-    if gradients:
-        return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
-    return {name: p.detach() for name, p in model.named_parameters()}
+def renamed(model: nn.Module, config: RunConfig, *, gradients: bool = False) -> dict[str, Tensor]:
+    """The weights, or their gradients, as transformers names them."""
+    values = {name: p.grad if gradients else p.detach() for name, p in model.named_parameters()}
+    present = {name: value for name, value in values.items() if value is not None}
+    return to_theirs(COUNTERPARTS[config.family](config.model).pairs, present)
 
 
 def compare_gradients(ours: dict[str, Tensor], theirs: nn.Module) -> None:
@@ -102,45 +78,6 @@ def compare_gradients(ours: dict[str, Tensor], theirs: nn.Module) -> None:
         grad = parameters[name].grad
         assert grad is not None
         close(ours[name], grad)
-
-
-def bert_state(model: BERT, *, gradients: bool = False) -> dict[str, Tensor]:
-    """Our names to those of `BertForPreTraining` (post-LN) and `MegatronBertForPreTraining` (pre-LN)."""
-    state, pre = values(model, gradients), not isinstance(model.embedding_norm, nn.LayerNorm)
-    named = {
-        "bert.embeddings.word_embeddings.weight": state["tokens.weight"],
-        "bert.embeddings.position_embeddings.weight": state["positions.weight"],
-        "bert.embeddings.token_type_embeddings.weight": state["token_types.weight"],
-        "cls.predictions.bias": state["mlm_head.bias"],
-    }
-    pairs = {
-        "pooler": "bert.pooler.dense",
-        "mlm_head.dense": "cls.predictions.transform.dense",
-        "mlm_head.norm": "cls.predictions.transform.LayerNorm",
-        "sentence_order_head": "cls.seq_relationship",
-        **(
-            {"encoder.final_norm": "bert.encoder.ln"}
-            if pre
-            else {"embedding_norm": "bert.embeddings.LayerNorm"}
-        ),
-    }
-    norms = ("attention.ln", "ln") if pre else ("attention.output.LayerNorm", "output.LayerNorm")
-    for layer in range(len(model.encoder.layers)):
-        ours, theirs = f"encoder.layers.{layer}", f"bert.encoder.layer.{layer}"
-        pairs |= {
-            f"{ours}.attention.norm": f"{theirs}.{norms[0]}",
-            f"{ours}.attention.branch.out": f"{theirs}.attention.output.dense",
-            f"{ours}.mlp.norm": f"{theirs}.{norms[1]}",
-            f"{ours}.mlp.branch.up": f"{theirs}.intermediate.dense",
-            f"{ours}.mlp.branch.down": f"{theirs}.output.dense",
-        }
-        for kind in ("weight", "bias"):
-            packed = thirds(state[f"{ours}.attention.branch.query_key_value.{kind}"])
-            for name, part in zip(("query", "key", "value"), packed, strict=True):
-                named[f"{theirs}.attention.self.{name}.{kind}"] = part
-    for mine, other in pairs.items():
-        named |= {f"{other}.{kind}": state[f"{mine}.{kind}"] for kind in ("weight", "bias")}
-    return named
 
 
 @pytest.mark.parametrize("norm", ["pre", "post"])
@@ -176,7 +113,7 @@ def test_bert_is_bert_in_post_norm_and_megatron_bert_in_pre_norm(norm: str, seed
             layer_norm_eps=1e-12,
         )
     ).eval()
-    missing = theirs.load_state_dict(bert_state(ours), strict=False)
+    missing = theirs.load_state_dict(renamed(ours, config), strict=False)
     assert not missing.unexpected_keys
 
     # Token 0 is padding there, and its embedding gets no gradient.
@@ -210,46 +147,7 @@ def test_bert_is_bert_in_post_norm_and_megatron_bert_in_pre_norm(norm: str, seed
     close(loss, expected.loss)
     loss.backward()
     expected.loss.backward()
-    compare_gradients(bert_state(ours, gradients=True), theirs)
-
-
-def t5_state(model: EncoderDecoder, *, gradients: bool = False) -> dict[str, Tensor]:
-    state = values(model, gradients)
-    named = {"shared.weight": state["tokens.weight"], "lm_head.weight": state["head.weight"]}
-    for stack in ("encoder", "decoder"):
-        named[f"{stack}.final_layer_norm.weight"] = state[f"{stack}.final_norm.weight"]
-        first = f"{stack}.block.0.layer.0.SelfAttention.relative_attention_bias.weight"
-        named[first] = state[f"{stack}_bias.table.weight"]
-        last = 1 if stack == "encoder" else 2
-        for layer in range(len(getattr(model, stack).layers)):
-            ours, theirs = f"{stack}.layers.{layer}", f"{stack}.block.{layer}.layer"
-            packed = thirds(state[f"{ours}.attention.branch.query_key_value.weight"])
-            named |= {
-                f"{theirs}.0.SelfAttention.{n}.weight": part for n, part in zip("qkv", packed, strict=True)
-            }
-            pairs = {
-                "attention.branch.out": "0.SelfAttention.o",
-                "attention.norm": "0.layer_norm",
-                "mlp.norm": f"{last}.layer_norm",
-                "mlp.branch.gate": f"{last}.DenseReluDense.wi_0",
-                "mlp.branch.up": f"{last}.DenseReluDense.wi_1",
-                "mlp.branch.down": f"{last}.DenseReluDense.wo",
-            }
-            if stack == "decoder":
-                pairs |= {
-                    "cross_attention.branch.query": "1.EncDecAttention.q",
-                    "cross_attention.branch.out": "1.EncDecAttention.o",
-                    "cross_attention.norm": "1.layer_norm",
-                }
-                keys, vals = state[f"{ours}.cross_attention.branch.key_value.weight"].chunk(2)
-                named |= {
-                    f"{theirs}.1.EncDecAttention.k.weight": keys,
-                    f"{theirs}.1.EncDecAttention.v.weight": vals,
-                }
-            named |= {
-                f"{theirs}.{other}.weight": state[f"{ours}.{mine}.weight"] for mine, other in pairs.items()
-            }
-    return named
+    compare_gradients(renamed(ours, config, gradients=True), theirs)
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
@@ -273,7 +171,7 @@ def test_encoder_decoder_is_t5_with_gated_gelu_and_an_untied_head(seed: int) -> 
     ).eval()
     # transformers 5 ties the head whatever the configuration says; a head of its own undoes that.
     theirs.lm_head = nn.Linear(48, 97, bias=False)
-    state = t5_state(ours)
+    state = renamed(ours, config)
     state |= {f"{stack}.embed_tokens.weight": state["shared.weight"] for stack in ("encoder", "decoder")}
     theirs.load_state_dict(state, strict=True)
 
@@ -299,7 +197,7 @@ def test_encoder_decoder_is_t5_with_gated_gelu_and_an_untied_head(seed: int) -> 
     close(loss, expected.loss)
     loss.backward()
     expected.loss.backward()
-    compare_gradients(t5_state(ours, gradients=True), theirs)
+    compare_gradients(renamed(ours, config, gradients=True), theirs)
 
 
 def test_relative_position_buckets_are_t5s() -> None:

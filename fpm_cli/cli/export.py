@@ -1,0 +1,48 @@
+"""`fpm export`: a run's weights for other libraries."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from fpm_cli.cli.console import JsonFlag, show, show_json
+from fpm_cli.engine.run import Run
+
+EXAMPLES = (
+    "Examples:\n\n  fpm export runs/CPM-X-L-proxy --format transformers --out exports/CPM-X-L-proxy\n\n"
+    "  fpm export runs/BERT-C-proxy --out exports/BERT-C-proxy --json"
+)
+
+
+def export(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    out: Annotated[Path, typer.Option(help="A new folder.")],
+    format_: Annotated[
+        Literal["transformers"], typer.Option("--format", help="Whose format.")
+    ] = "transformers",
+    as_json: JsonFlag = False,
+) -> None:
+    """Write config.json, model.safetensors, tokenizer files and a model card, and prove them by logits.
+
+    The folder is reloaded through transformers, and kept only if the logits are those of the run.
+    """
+    from fpm_cli.tasks.export_run import export_run
+
+    exported = export_run(Run.open(run), out)
+    agreement = exported.agreement
+    if as_json:
+        show_json(
+            "export",
+            {
+                "run": str(run),
+                "out": str(out),
+                "format": format_,
+                "architecture": exported.architecture,
+                "compared": list(agreement.compared),
+                "difference": agreement.difference,
+                "largest": agreement.largest,
+                "tokenizer": exported.tokenizer,
+            },
+        )
+    else:
+        show(f"{out}: {exported.architecture}. {agreement}.\nTokenizer: {exported.tokenizer}.")

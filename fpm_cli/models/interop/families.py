@@ -1,0 +1,72 @@
+"""Which family file speaks for a network, and transformers itself, which is optional."""
+
+from collections.abc import Callable, Mapping
+from types import ModuleType
+from typing import Any
+
+from fpm_cli.config.schema import Family, ModelConfig
+from fpm_cli.errors import MissingError, UsageError
+from fpm_cli.models.interop import bert, gpt2, t5
+from fpm_cli.models.interop.counterpart import Counterpart
+
+COUNTERPARTS: dict[Family, Callable[[ModelConfig], Counterpart]] = {
+    "gpt": gpt2.counterpart,
+    "bert": bert.counterpart,
+    "encdec": t5.counterpart,
+}
+_READERS: dict[str, tuple[Family, Callable[[Mapping[str, Any]], ModelConfig]]] = {
+    "gpt2": ("gpt", gpt2.read_config),
+    "bert": ("bert", bert.read_config),
+    "megatron-bert": ("bert", bert.read_config),
+    "t5": ("encdec", t5.read_config),
+    "mt5": ("encdec", t5.read_config),
+    t5.MODEL_TYPE: ("encdec", t5.read_config),
+}
+
+
+def read_config(document: Mapping[str, Any]) -> tuple[Family, ModelConfig]:
+    """The family and configuration of the network that a config.json describes.
+
+    Raises:
+        UsageError: fpm has no such network.
+        DamagedError: a size is missing.
+    """
+    kind = document.get("model_type")
+    if kind not in _READERS:
+        raise UsageError(f"config.json: model_type is {kind!r}; fpm reads {', '.join(_READERS)}")
+    family, read = _READERS[kind]
+    return family, read(document)
+
+
+def load_transformers() -> ModuleType:
+    """The library, told to be quiet.
+
+    Raises:
+        MissingError: it is not installed.
+    """
+    try:
+        import transformers
+    except ImportError as error:
+        raise MissingError(
+            "transformers is not installed, and the logits are compared with it: "
+            "pip install 'fpm[transformers]', or pip install 'transformers>=5,<6'"
+        ) from error
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    module: ModuleType = transformers
+    return module
+
+
+def load_counterpart(counterpart: Counterpart, folder: str) -> Any:
+    """The network in `folder` through transformers, in float32 and evaluation mode; no code in it is run.
+
+    Raises:
+        MissingError: transformers is not installed.
+    """
+    library = load_transformers()
+    if counterpart.architecture == "UntiedT5":
+        from fpm_cli.models.interop import untied_t5 as library
+    model = getattr(library, counterpart.architecture).from_pretrained(
+        folder, local_files_only=True, use_safetensors=True, dtype="float32", trust_remote_code=False
+    )
+    return model.eval()

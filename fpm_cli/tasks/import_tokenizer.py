@@ -1,0 +1,69 @@
+"""The tokenizer beside weights in transformers' format, as one of ours with the same ids."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from fpm_cli.config.schema import TokenizerKind
+from fpm_cli.errors import DamagedError
+from fpm_cli.tasks.export_tokenizer import OURS
+from fpm_cli.tokenization.base import Tokenizer, load_tokenizer
+from fpm_cli.tokenization.byte_bpe import ByteBpe
+from fpm_cli.tokenization.wordpiece import WordPiece, is_cjk
+
+# Chinese BERTs have a third and more of Chinese characters; English and multilingual ones far fewer.
+CHINESE_SHARE = 0.2
+
+
+def read_tokenizer(folder: Path) -> Tokenizer | None:
+    """From fpm's own folder, tokenizer.json, vocab.txt, or vocab.json and merges.txt; None for others.
+
+    Those are byte-level BPE (GPT-2) and WordPiece (BERT). T5's SentencePiece model is none of ours.
+
+    Raises:
+        DamagedError: a file does not hold what its name says.
+    """
+    if (folder / OURS).is_dir():
+        return load_tokenizer(folder / OURS)
+    try:
+        if (folder / "tokenizer.json").is_file():
+            return _from_tokenizer_json(_read_json(folder / "tokenizer.json"))
+        if (folder / "vocab.txt").is_file():
+            lines = (folder / "vocab.txt").read_text(encoding="utf-8").removesuffix("\n").split("\n")
+            return _word_piece(lines, _lower_case(folder))
+        if (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
+            merges = (folder / "merges.txt").read_text(encoding="utf-8").split("\n")
+            pairs = [line.split(" ") for line in merges if line and not line.startswith("#version")]
+            return ByteBpe(_read_json(folder / "vocab.json"), [(left, right) for left, right in pairs])
+    except (ValueError, KeyError, TypeError) as error:
+        raise DamagedError(f"{folder}: its tokenizer is not as transformers writes it: {error}") from error
+    return None
+
+
+def _from_tokenizer_json(document: dict[str, Any]) -> Tokenizer | None:
+    model, before = document["model"], document.get("pre_tokenizer") or {}
+    if model.get("type") == "WordPiece" and before.get("type") == "BertPreTokenizer":
+        pieces = sorted(model["vocab"], key=model["vocab"].__getitem__)
+        return _word_piece(pieces, bool(document["normalizer"]["lowercase"]))
+    if model.get("type") == "BPE" and before.get("type") == "ByteLevel":
+        merges = [merge.split(" ") if isinstance(merge, str) else merge for merge in model["merges"]]
+        return ByteBpe(model["vocab"], [(left, right) for left, right in merges])
+    return None
+
+
+def _word_piece(pieces: list[str], lower_case: bool) -> WordPiece:
+    chinese = sum(is_cjk(piece.removeprefix("##")[:1] or " ") for piece in pieces) / len(pieces)
+    kind: TokenizerKind = "bert-zh" if chinese > CHINESE_SHARE else "bert-en"
+    return WordPiece(kind, pieces, lower_case)
+
+
+def _lower_case(folder: Path) -> bool:
+    path = folder / "tokenizer_config.json"
+    return bool(_read_json(path).get("do_lower_case", True)) if path.is_file() else True
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    document = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(document, dict):
+        raise ValueError(f"{path.name} is not an object")
+    return document
