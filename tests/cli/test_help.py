@@ -1,17 +1,13 @@
 """Every command's help ends in two examples that work, answers fast, and loads nothing heavy."""
 
 import shlex
-import subprocess
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import typer
 from typer.main import get_command
 
 from fpm_cli.cli.app import app
-from fpm_cli.cli.app import run as fpm
 
 
 def commands(group: object, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], str]]:
