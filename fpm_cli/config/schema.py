@@ -72,6 +72,9 @@ class TrainConfig(Frozen):
     eval_samples: PositiveInt = Field(256, description="validation sequences scored at each evaluation")
     save_every: PositiveInt = 1000
     log_every: PositiveInt = 10
+    layer_statistics: bool = Field(
+        False, description="log each layer's gradient norm and activation RMS every log_every steps"
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fpm_cli.config.schema import RunConfig
+from fpm_cli.engine.layer_statistics import LayerStatistics
 from fpm_cli.engine.optimizer import LR_SCALE, make_optimizer
 from fpm_cli.engine.world import World
 from fpm_cli.errors import UsageError
@@ -108,12 +110,18 @@ class TrainingEngine:
             dist_init_required=False,
         )
 
-    def step(self, micro_batches: Sequence[Batch], lr: float) -> StepResult:
+    def step(
+        self, micro_batches: Sequence[Batch], lr: float, layers: LayerStatistics | None = None
+    ) -> StepResult:
         """Forward and backward over this rank's micro-batches, then one optimizer step.
 
         Each summed loss is divided by its predictions over the whole global batch, so the gradient
-        is that of the global mean however the batch is split.
+        is that of the global mean however the batch is split. `layers` watches, if given.
         """
+        with layers.watching() if layers else nullcontext():
+            return self._step(micro_batches, lr, layers)
+
+    def _step(self, micro_batches: Sequence[Batch], lr: float, layers: LayerStatistics | None) -> StepResult:
         counts = self._global_counts(micro_batches)
         # DeepSpeed averages over ranks and micro-batches; this undoes it.
         scale = self.world.size * len(micro_batches)
@@ -128,6 +136,8 @@ class TrainingEngine:
                 sums[name] += float(term.detach())
             last = batch is micro_batches[-1]
             norm = self._fp32_gradient_norm() if last and self.ours_clips else None
+            if last and layers:
+                layers.read_gradients(float(getattr(self.deepspeed.optimizer, "loss_scale", 1.0)))
             self.deepspeed.step()
         if norm is None:
             norm = float(self.deepspeed.get_global_grad_norm())

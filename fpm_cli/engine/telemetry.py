@@ -55,6 +55,13 @@ class Telemetry:
         if keep or self.console.is_terminal:  # on a terminal the line of the moment, else only those to keep
             self._say_step(step, result, lr, seconds, end="\n" if keep else "\r")
 
+    def layers(self, step: int, statistics: Mapping[str, Mapping[str, float]]) -> None:
+        """Statistics of each layer at optimizer step `step`: one line, and a curve a layer."""
+        self._write({"kind": "layers", "step": step, **statistics})
+        for name, values in statistics.items():
+            for layer, value in values.items():
+                self.tensorboard.add_scalar(f"{name}/{layer}", value, step)
+
     def evaluation(self, step: int, losses: Mapping[str, float]) -> None:
         """The validation losses after `step` optimizer steps, nats per prediction."""
         total = sum(losses.values())

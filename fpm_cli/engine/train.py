@@ -10,6 +10,7 @@ from fpm_cli.corpus.corpus import Corpus
 from fpm_cli.engine.batches import training_batches
 from fpm_cli.engine.checkpoint import CheckpointState, load_checkpoint, save_checkpoint
 from fpm_cli.engine.deepspeed_engine import TrainingEngine, batch_shape
+from fpm_cli.engine.layer_statistics import LayerStatistics
 from fpm_cli.engine.run import Run
 from fpm_cli.engine.schedule import learning_rate
 from fpm_cli.engine.stop import StopWish
@@ -36,6 +37,7 @@ def train(run: Run, *, quiet: bool = False) -> None:
         corpus = Corpus.open(run.corpus_path())
         samples, held_out = (build_samples(config, corpus, split) for split in ("train", "validation"))
         engine = TrainingEngine(build_model(config, world.device), config, world)
+        layers = LayerStatistics(engine.model, world) if plan.layer_statistics else None
         resumed = load_checkpoint(engine, run)
         first_step = resumed.step if resumed else 0
 
@@ -50,11 +52,16 @@ def train(run: Run, *, quiet: bool = False) -> None:
             began = time.monotonic()
             torch.manual_seed(_step_seed(plan.seed, step, world))  # dropout, as a function of the step
             lr = learning_rate(plan, step - 1)
-            result = engine.step(micro_batches, lr)
+            watched = layers if step % plan.log_every == 0 or step in (1, plan.steps) else None
+            result = engine.step(micro_batches, lr, watched)
             if not (math.isfinite(result.loss) and math.isfinite(result.gradient_norm)):
                 raise DivergedError(_diverged(run, step, result.loss, result.gradient_norm))
             if telemetry:
                 telemetry.step(step, result, lr, time.monotonic() - began)
+            if watched:
+                statistics = watched.result()
+                if telemetry:
+                    telemetry.layers(step, statistics)
 
             last = step == plan.steps
             if last or step % plan.eval_every == 0:

@@ -1,0 +1,72 @@
+"""Per layer, the gradient's norm and the size of the signal: where in a deep network learning fades.
+
+Logged every `train.log_every` steps if `train.layer_statistics` is on. Such a step costs one pass over
+each layer's output and, under ZeRO 1 to 3 on several processes, one more exchange of the layers'
+gradients, since each process holds only a part of them; other steps cost nothing.
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from fpm_cli.engine.world import World
+from fpm_cli.models.blocks import Stack
+
+
+class LayerStatistics:
+    """Of one optimizer step at a time: `watching` around its passes, `read_gradients` before its update."""
+
+    def __init__(self, model: nn.Module, world: World):
+        self.world = world
+        self.layers = {
+            f"{name}.{index}": layer
+            for name, stack in model.named_children()
+            if isinstance(stack, Stack)
+            for index, layer in enumerate(stack.layers)
+        }
+        self._squares: dict[str, list[Tensor]] = {}
+        self._gradient_norms: dict[str, float] = {}
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Take each layer output's mean square; a recomputed one counts twice, which changes no mean."""
+        self._squares = {name: [] for name in self.layers}
+        hooks = [
+            layer.register_forward_hook(
+                lambda _module, _inputs, output, name=name: self._squares[name].append(
+                    output.detach().float().square().mean()
+                )
+            )
+            for name, layer in self.layers.items()
+        ]
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def read_gradients(self, scale: float) -> None:
+        """Each layer's gradient norm over the global batch, before clipping; every rank calls this.
+
+        Args:
+            scale: what gradients are multiplied by against underflow (fp16), else 1.
+        """
+        from deepspeed.utils import safe_get_full_grad
+
+        for name, layer in self.layers.items():
+            gradients = (safe_get_full_grad(parameter) for parameter in layer.parameters())
+            squares = [gradient.float().square().sum() for gradient in gradients if gradient is not None]
+            self._gradient_norms[name] = math.sqrt(float(torch.stack(squares).sum())) / scale
+
+    def result(self) -> Mapping[str, Mapping[str, float]]:
+        """`gradient_norm` and `activation_rms`, each by layer (`decoder.0`), over all ranks; all call this.
+
+        The root mean square is over every element of the layer's output, padding included.
+        """
+        local = [float(torch.stack(squares).mean()) for squares in self._squares.values()]
+        means = [total / self.world.size for total in self.world.sum(local)]
+        rms = {name: math.sqrt(mean) for name, mean in zip(self._squares, means, strict=True)}
+        return {"gradient_norm": dict(self._gradient_norms), "activation_rms": rms}
