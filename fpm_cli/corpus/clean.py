@@ -11,7 +11,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
-import numpy as np
 import xxhash
 
 from fpm_cli.corpus.files import atomic_write
@@ -23,7 +22,7 @@ from fpm_cli.corpus.readers import BROKEN, INVALID, NO_TEXT, OVERSIZED, READERS,
 from fpm_cli.corpus.sentences import split_sentences
 from fpm_cli.corpus.shards import Shard
 from fpm_cli.corpus.streams import open_range
-from fpm_cli.corpus.work import RECORD, WorkFolder
+from fpm_cli.corpus.work import WorkFolder, pack_record
 
 CLEAN = "clean"
 FEW_SENTENCES = "fewer_than_two_sentences"
@@ -136,15 +135,12 @@ class _Writer:
     def add(self, text: str, offset: int, record: Record) -> None:
         content = text.encode()
         digest = xxhash.xxh3_128_intdigest(content)
-        row = np.array(
-            (
-                *(self._text_start, len(content), len(text), offset),
-                *(digest >> 64, digest & 0xFFFFFFFFFFFFFFFF),
-                *(_hash(record.id), _hash(record.group)),
-            ),
-            dtype=RECORD,
+        row = pack_record(
+            *(self._text_start, len(content), len(text), offset),
+            *(digest >> 64, digest & 0xFFFFFFFFFFFFFFFF),
+            *(_hash(record.id), _hash(record.group)),
         )
-        self._records.write(row.tobytes())
+        self._records.write(row)
         self._text.write(content)
         self._text_start += len(content)
         if self._find_near:

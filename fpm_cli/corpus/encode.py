@@ -115,14 +115,15 @@ def _tokenizer(directory: Path) -> Tokenizer:
 def _documents(task: EncodeTask) -> Iterator[_Document]:
     drops = np.fromfile(task.work.file(task.number, "drops"), np.uint8)
     first = 0
-    with task.work.file(task.number, "text").open("rb") as text:
+    with task.work.file(task.number, "text").open("rb", BATCH_BYTES) as text:
         for records in task.work.records(task.number):
-            for number in np.flatnonzero(drops[first : first + len(records)] == 0).tolist():
-                record = records[number]
-                text.seek(int(record["text_start"]))
-                content = text.read(int(record["text_bytes"]))
-                held_out = int(record["digest_high"]) < task.validation_bound
-                yield _Document(content.decode(), len(content), "validation" if held_out else "train")
+            kept = records[drops[first : first + len(records)] == 0]
+            held_out = kept["digest_high"] < np.uint64(task.validation_bound)
+            columns = (kept["text_start"].tolist(), kept["text_bytes"].tolist(), held_out.tolist())
+            for start, size, is_held_out in zip(*columns, strict=True):
+                if start != text.tell():
+                    text.seek(start)
+                yield _Document(text.read(size).decode(), size, "validation" if is_held_out else "train")
             first += len(records)
 
 
