@@ -61,24 +61,24 @@ def import_run(source: Path, out: Path, name: str, tokenizer_folder: Path | None
 
     Raises:
         MissingError: a file, or transformers, is not there.
-        UsageError: fpm has no such network, or the weights are pickled.
+        UsageError: fpm has no such network, the weights are pickled, or `out` is already there.
         DamagedError: a tensor is missing or has another shape than config.json says.
         FpmError: transformers computes something else; nothing is kept.
     """
     load_transformers()
-    family, model_config = read_config(_read_json(source / "config.json"))
-    counterpart = COUNTERPARTS[family](model_config)
-    weights = to_ours(counterpart, read_weights(source))
-    tokenizer = load_tokenizer(tokenizer_folder) if tokenizer_folder else read_tokenizer(source)
-    if tokenizer and tokenizer.vocab_size > model_config.vocab_size:
-        raise DamagedError(
-            f"the tokenizer has {tokenizer.vocab_size:,} entries, the network {model_config.vocab_size:,}"
-        )
-    config = _run_config(name, family, model_config, tokenizer.kind if tokenizer else None)
-    model = build_model(config).eval()
-    untrained = _fill(model, weights, counterpart, source)
-    agreement = compare(model_config, model, load_counterpart(counterpart, str(source)), untrained)
     with new_folder(out) as folder:
+        family, model_config = read_config(_read_json(source / "config.json"))
+        counterpart = COUNTERPARTS[family](model_config)
+        weights = to_ours(counterpart, read_weights(source))
+        tokenizer = load_tokenizer(tokenizer_folder) if tokenizer_folder else read_tokenizer(source)
+        if tokenizer and tokenizer.vocab_size > model_config.vocab_size:
+            raise DamagedError(
+                f"the tokenizer has {tokenizer.vocab_size:,} entries, the network {model_config.vocab_size:,}"
+            )
+        config = _run_config(name, family, model_config, tokenizer.kind if tokenizer else None)
+        model = build_model(config).eval()
+        untrained = _fill(model, weights, counterpart, source)
+        agreement = compare(model_config, model, load_counterpart(counterpart, str(source)), untrained)
         _write_run(folder, config, model, tokenizer, _record(source, counterpart, untrained))
     return Imported(out, config, counterpart.architecture, agreement, untrained, tokenizer is not None)
 

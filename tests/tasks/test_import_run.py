@@ -89,7 +89,10 @@ def test_minilm_gives_its_golden_hidden_states(
 
 
 def test_gpt2_in_shards_writes_what_it_writes_there(
-    gpt2: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    gpt2: Path,
+    tmp_path: Path,
+    sample_corpora: Callable[[str], Path],
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     from transformers import GPT2LMHeadModel
 
@@ -108,6 +111,11 @@ def test_gpt2_in_shards_writes_what_it_writes_there(
         ids, max_new_tokens=15, do_sample=False, eos_token_id=tokenizer.special.eod, pad_token_id=0
     )
     assert ours == tokenizer.decode(theirs[0].tolist()).removesuffix("<|endoftext|>")
+
+    assert fpm(["evaluate", "lm", str(run), "--corpus", str(sample_corpora("EPM-X-S"))]) == 6
+    assert "another tokenizer" in capsys.readouterr().err
+    assert fpm(["pretrain", "--resume", "--out", str(run)]) != 0
+    assert fpm(["import", str(gpt2), "--out", str(run)]) == 2  # nothing is overwritten
 
 
 def test_the_first_berts_tensor_names_and_a_vocabulary_file_are_read(
