@@ -4,9 +4,10 @@
 
 A small GPT and a small encoder-decoder with initial weights write `--length` tokens greedily, twice:
 keeping what they have read, and reading everything again for each token. The cost of a token is the
-time between two passes through the decoder, the median of the 32 tokens up to each length. With the
-cache it may grow with the length (attention reads all keys) but not with its square; without, the
-whole text passes through every layer again.
+CPU time of the process between two passes through the decoder, which other work on the machine
+disturbs little: the median of the 32 tokens up to each length. With the cache it may grow with the
+length (attention reads all keys) but not with its square; without, the whole text passes through
+every layer again.
 """
 
 import sys
@@ -98,7 +99,7 @@ def make_run(folder: Path, family: str, options: argparse.Namespace) -> Trained:
 def seconds_per_token(trained: Trained, options: argparse.Namespace, cached: bool) -> list[float]:
     """Of each token in turn; the first is left out, since the prompt is read for it."""
     moments: list[float] = []
-    hook = trained.model.decoder.register_forward_hook(lambda *_: moments.append(time.perf_counter()))
+    hook = trained.model.decoder.register_forward_hook(lambda *_: moments.append(time.process_time()))
     sampling = Sampling(max_tokens=options.length + 1, temperature=0)
     generate(trained, ["却说曹操"] * options.batch, sampling, cached=cached)
     hook.remove()

@@ -119,7 +119,9 @@ class Run:
         """
         corpus = self.manifest()["corpus"]
         if corpus is None:
-            raise MissingError(f"{self.path}: imported weights have no corpus; name one with --corpus")
+            raise MissingError(
+                f"{self.path}: imported weights have no corpus; `fpm evaluate lm` takes one with --corpus"
+            )
         return self.path / str(corpus)
 
     @contextmanager

@@ -49,11 +49,11 @@ def compare(config: ModelConfig, ours: nn.Module, theirs: Any, absent: Collectio
     Raises:
         FpmError: they differ by more than rounding.
     """
-    torch_seed = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(0)
     length = min(config.max_positions or LONGEST, LONGEST)
 
     def draw(size: int) -> Tensor:
-        return torch.randint(config.vocab_size, (ROWS, size), generator=torch_seed)
+        return torch.randint(config.vocab_size, (ROWS, size), generator=generator)
 
     tokens = draw(length)
     lengths = torch.tensor([length, length // 2 + 1, max(1, length // 3)])
