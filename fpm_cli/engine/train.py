@@ -58,6 +58,8 @@ def train(run: Run, *, quiet: bool = False) -> None:
                 raise DivergedError(_diverged(run, step, result.loss, result.gradient_norm))
             if telemetry:
                 telemetry.step(step, result, lr, time.monotonic() - began)
+                if step % plan.log_every == 0:  # steps that a kill loses are charged up to here
+                    run.update_launch(last_step=step, seconds=telemetry.seconds, state="running")
             if watched:
                 statistics = watched.result()
                 if telemetry:

@@ -53,9 +53,7 @@ def encode_lines(source: TokenizerSource, lines: Iterable[str], as_json: bool, w
             while waiting:
                 yield waiting.popleft().result()
         except BrokenProcessPool:
-            raise FpmError(
-                "a worker died, perhaps for want of memory; try fewer --workers"
-            ) from None
+            raise FpmError("a worker died, perhaps for want of memory; try fewer --workers") from None
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 

@@ -1,5 +1,6 @@
 """Several processes, signals and deaths, on the real command line."""
 
+import json
 import signal
 import time
 from collections.abc import Callable
@@ -72,7 +73,11 @@ def test_a_killed_rank_ends_the_run_quickly_and_leaves_no_orphan(
     tmp_path: Path, sample_corpora: Callable[[str], Path]
 ) -> None:
     run = tmp_path / "run"
-    flags = [*tiny("BERT-C", "train.steps=100000"), "--corpus", str(sample_corpora("BERT-C"))]
+    flags = [
+        *tiny("BERT-C", "train.steps=100000", "train.log_every=1"),
+        "--corpus",
+        str(sample_corpora("BERT-C")),
+    ]
     process = start([*flags, "--nproc", "2", "--out", str(run)])
     wait_for_step(run, 2)
     workers = psutil.Process(process.pid).children(recursive=True)
@@ -84,6 +89,8 @@ def test_a_killed_rank_ends_the_run_quickly_and_leaves_no_orphan(
     assert time.monotonic() - killed < 15
     assert "rank" in message
     assert not [worker for worker in workers if worker.is_running() and worker.status() != "zombie"]
+    (launch,) = json.loads((run / "manifest.json").read_text())["launches"]
+    assert launch["last_step"] >= 2 and launch["seconds"] > 0  # lost steps are charged all the same
 
 
 def test_a_second_process_on_a_run_is_refused(tmp_path: Path, sample_corpora: Callable[[str], Path]) -> None:
