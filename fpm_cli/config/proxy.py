@@ -30,7 +30,7 @@ OTHER_VOCABULARY = 1024
 # to find, which short sequences and larger batches make easier.
 FAMILIES: dict[Family, dict[str, int | float]] = {
     "gpt": {"sequence_length": 64, "decoder_length": 0, "global_batch": 4, "steps": 600, "lr": 1e-2},
-    "bert": {"sequence_length": 32, "decoder_length": 0, "global_batch": 32, "steps": 400, "lr": 4e-3},
+    "bert": {"sequence_length": 32, "decoder_length": 0, "global_batch": 32, "steps": 800, "lr": 4e-3},
     "encdec": {"sequence_length": 64, "decoder_length": 32, "global_batch": 16, "steps": 1000, "lr": 6e-3},
 }
 
