@@ -96,6 +96,8 @@ PRESETS = {"gpt": "EPM-X-M", "bert": "BERT-X-EN-M", "encdec": "CPM-2-X-S"}
 def proxy(family: str) -> RunConfig:
     """A proxy with the vocabulary of these corpora and lengths that the tests state."""
     lengths = ["model.vocab_size=1024", "train.sequence_length=128"]
+    if family != "encdec":
+        lengths.append("model.max_positions=128")
     if family == "encdec":
         lengths.append("train.decoder_length=64")
     return resolve(PRESETS[family], proxy=True, environment={}, assignments=lengths).config

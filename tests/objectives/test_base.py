@@ -17,7 +17,7 @@ Case = tuple[RunConfig, MemoryCorpus]
 PROGRAM = """
 import sys
 sys.path.insert(0, {folder!r})
-from test_samples import case, digest
+from test_base import case, digest
 from fpm_cli.objectives.build import build_samples
 samples = build_samples(*case({family!r}), "train")
 print([digest(samples[i]) for i in {indices!r}])
