@@ -39,10 +39,3 @@ def test_deep_proxies_learn(
 def test_post_norm_without_warm_up_does_not(tmp_path: Path, sample_corpora: Callable[[str], Path]) -> None:
     bad = ("model.norm_placement=post", "train.warmup_steps=0", "train.seed=1")
     assert nats_below_unigram("CPM-X-L", sample_corpora("CPM-X-L"), tmp_path / "run", *bad) < 0.5
-
-
-def test_the_plain_learning_rate_of_a_shallow_network_does_not(
-    tmp_path: Path, sample_corpora: Callable[[str], Path]
-) -> None:
-    plain = ("train.lr_depth_scaled=false", "train.seed=1")
-    assert nats_below_unigram("CPM-X-L", sample_corpora("CPM-X-L"), tmp_path / "run", *plain) < 0.5
