@@ -39,14 +39,14 @@ def encode_lines(source: TokenizerSource, lines: Iterable[str], as_json: bool, w
         raise UsageError(f"--workers {workers}: at least 1")
     tokenizer = source.load()  # with workers too: what is wrong with it is said here, and once
     if workers == 1:
-        for batch in _batches(lines):
+        for batch in make_batches(lines):
             yield format_ids(tokenizer, batch, as_json)
         return
     context = multiprocessing.get_context("spawn")  # a fork would inherit the libraries' threads
     with ProcessPoolExecutor(workers, context, initializer=_start, initargs=(source,)) as pool:
         waiting: deque[Future[str]] = deque()
         try:
-            for batch in _batches(lines):
+            for batch in make_batches(lines):
                 waiting.append(pool.submit(_work, batch, as_json))
                 if len(waiting) > workers * _WAITING_PER_WORKER:
                     yield waiting.popleft().result()
@@ -70,7 +70,8 @@ def format_ids(tokenizer: Tokenizer, texts: list[str], as_json: bool) -> str:
     )
 
 
-def _batches(lines: Iterable[str]) -> Iterator[list[str]]:
+def make_batches(lines: Iterable[str]) -> Iterator[list[str]]:
+    """The lines in lists of at least 262,144 characters: enough for speed, little for memory."""
     batch: list[str] = []
     size = 0
     for line in lines:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
+from fpm_cli.errors import UsageError
 from fpm_cli.tokenization import jieba_exact
 from fpm_cli.tokenization.base import check_text
 from fpm_cli.tokenization.doubts import doubtful_positions
@@ -18,7 +19,7 @@ _WORDS_WITH_SIGNS = frozenset(("AT&T", "c#", "C#", "c++", "C++"))
 _ASCII_RUN = re.compile(r"[a-zA-Z0-9+#&._%\-]{2,}")
 _BLOCK_CHARACTER = re.compile(f"[{jieba_exact.BLOCK_CLASS}]")
 _SEPARATOR = "\x1e"  # not a character of words to either
-_TEXTS_AT_ONCE = 64
+_TEXTS_AT_ONCE = 128
 
 # What rjieba must answer before it is trusted, a bar between words.
 _PROBES = (
@@ -56,15 +57,24 @@ def join_words(texts: Sequence[str], space: str, newline: str) -> list[str]:
     joined: list[str] = []
     for begin in range(0, len(texts), _TEXTS_AT_ONCE):
         group = texts[begin : begin + _TEXTS_AT_ONCE]
-        for text in group:
-            check_text(text)
         together = _SEPARATOR.join(group)
+        _check(together, group)
         if together.count(_SEPARATOR) >= len(group):  # a text has the separator itself
             lines = [_join(text.replace(" ", space).replace("\n", newline)) for text in group]
         else:
             lines = _join(together.replace(" ", space).replace("\n", newline)).split(_SEPARATOR)
         joined += [_ASCII_RUN.sub(_part_match, line) if _has_sign(line) else line for line in lines]
     return joined
+
+
+def _check(together: str, texts: Sequence[str]) -> None:
+    """`check_text` of all texts, quicker; the error names the place within its own text."""
+    try:
+        check_text(together)
+    except UsageError:
+        for text in texts:
+            check_text(text)
+        raise
 
 
 def _join(text: str) -> str:
