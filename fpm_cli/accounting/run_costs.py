@@ -44,6 +44,7 @@ class RunRecord:
     config: RunConfig
     launches: tuple[Launch, ...]
     train_rows: tuple[dict[str, Any], ...]  # metrics.jsonl, `"kind": "train"`
+    price_per_device_hour: float | None = None  # as `fpm pretrain --price` was told
 
 
 @dataclass(frozen=True)
@@ -99,11 +100,12 @@ def read_run(folder: Path) -> RunRecord:
             )
             for entry in manifest["launches"]
         )
+        price = manifest.get("price_per_device_hour")
     except (ValueError, KeyError, TypeError) as error:
         raise DamagedError(
             f"{folder / 'manifest.json'}: launches are not as a run writes them: {error!r}"
         ) from error
-    return RunRecord(folder, config, launches, tuple(_train_rows(folder / "metrics.jsonl")))
+    return RunRecord(folder, config, launches, tuple(_train_rows(folder / "metrics.jsonl")), price)
 
 
 def _train_rows(path: Path) -> list[dict[str, Any]]:
@@ -133,10 +135,11 @@ def run_costs(
     Args:
         record: from `read_run`.
         calibration: this machine's speed, for a run on its processor.
-        price_per_device_hour: in any currency.
+        price_per_device_hour: in any currency; by default the run's own.
         peak_flops: dense peak of one device, where its name is not in the device file (a CPU).
     """
     config, launches = record.config, record.launches
+    price = record.price_per_device_hour if price_per_device_hour is None else price_per_device_hour
     device_seconds = sum(launch.seconds * launch.devices for launch in launches)
     distinct = {step for launch in launches for step in launch.steps} | {
         row["step"] for row in record.train_rows
@@ -165,7 +168,7 @@ def run_costs(
         hfu=hardware_flops / budget if budget else None,
         measured_seconds_per_step=median(seconds) if seconds else None,
         predicted_seconds_per_step=_predict(record, calibration),
-        price=None if price_per_device_hour is None else device_seconds / 3600 * price_per_device_hour,
+        price=None if price is None else device_seconds / 3600 * price,
         final_loss=record.train_rows[-1].get("loss") if record.train_rows else None,
     )
 

@@ -33,7 +33,10 @@ def cost_report(
     peak_tflops: Annotated[
         float | None, typer.Option(help="Dense peak of a run's device in TFLOP/s, where fpm has none (CPU).")
     ] = None,
-    price: Annotated[float | None, typer.Option(help="Of a device-hour, in any currency.")] = None,
+    price: Annotated[
+        float | None,
+        typer.Option(help="Of a device-hour, in any currency; by default each run's own."),
+    ] = None,
     html: Annotated[Path | None, typer.Option(help="Write the report as one HTML page, with plots.")] = None,
     as_json: JsonFlag = False,
 ) -> None:

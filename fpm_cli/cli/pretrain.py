@@ -9,6 +9,7 @@ import typer
 
 from fpm_cli.accounting.devices import CPU, this_machine
 from fpm_cli.accounting.plan import fits_here
+from fpm_cli.cli.calibrated import stored_calibration
 from fpm_cli.cli.console import JsonFlag, log, show, show_json, verbosity
 from fpm_cli.cli.dry_run import show_dry_run
 from fpm_cli.config.resolve import Resolved, flatten, resolve
@@ -36,7 +37,10 @@ def pretrain(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Plan only: FLOPs, memory, time.")] = False,
     device: Annotated[str | None, typer.Option(help="With --dry-run: the device to plan for.")] = None,
     devices: Annotated[int, typer.Option(help="With --dry-run: how many of them.")] = 1,
-    price: Annotated[float | None, typer.Option(help="With --dry-run: of a device-hour.")] = None,
+    price: Annotated[
+        float | None,
+        typer.Option(help="Of a device-hour, any currency: planned, or shown as it is spent."),
+    ] = None,
     nproc: Annotated[
         int | None, typer.Option(min=1, help="Processes on this machine; by default one a GPU, or one.")
     ] = None,
@@ -45,6 +49,8 @@ def pretrain(
     as_json: JsonFlag = False,
 ) -> None:
     """Train a preset from scratch, or its proxy, on all devices of this machine."""
+    if price is not None and price < 0:
+        raise UsageError(f"--price {price:g}: 0 or more; did you mean {-price:g}?")
     if resume:
         run = _resumed(out, preset, proxy, config, assignments or [])
     else:
@@ -62,6 +68,8 @@ def pretrain(
             return
         _check_fits(resolved.config, nproc)
         run = _created(resolved, out, corpus)
+    calibration = stored_calibration()
+    run.note(price_per_device_hour=price, cpu_peak_flops=calibration.peak_flops if calibration else None)
     _train(run, nproc, as_json)
 
 

@@ -52,6 +52,10 @@ class TrainConfig(Frozen):
 
     sequence_length: PositiveInt = Field(description="tokens per sample (encoder tokens for encdec)")
     decoder_length: int = Field(0, ge=0, description="decoder tokens per sample, encdec only")
+    document_mask: bool = Field(
+        False, description="gpt: attention and positions stay within a document, which ends in <eod>"
+    )
+    mask_eod_loss: bool = Field(False, description="gpt: no loss where the input is <eod>")
     global_batch: PositiveInt = Field(description="sequences per optimizer step over all devices")
     micro_batch: PositiveInt = Field(description="sequences per device and forward pass, at most")
     steps: PositiveInt
@@ -123,6 +127,9 @@ class RunConfig(Frozen):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        for key in ("document_mask", "mask_eod_loss"):
+            if self.family != "gpt" and getattr(self.train, key):
+                raise ValueError(f"train.{key}: only the gpt family joins documents into one stream")
         if self.family == "encdec":
             if self.model.num_layers % 2:
                 raise ValueError(f"model.num_layers {self.model.num_layers}: two stacks need an even number")

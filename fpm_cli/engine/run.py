@@ -138,6 +138,14 @@ class Run:
         except Timeout as error:
             raise UsageError(f"{self.path}: another process is training in it") from error
 
+    def note(self, **facts: float | None) -> None:
+        """Record in the manifest what the progress line and `fpm cost-report` account with.
+
+        `price_per_device_hour`: in any currency; `cpu_peak_flops`: of all cores together, FLOP/s.
+        """
+        known = {name: value for name, value in facts.items() if value is not None}
+        self.write_manifest({**self.manifest(), **known})
+
     def begin_launch(self, *, devices: int, device_name: str, first_step: int) -> None:
         """Record that training starts now; `end_launch` closes the entry."""
         manifest = self.manifest()

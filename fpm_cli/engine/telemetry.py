@@ -13,7 +13,7 @@ import psutil
 import torch
 from rich.console import Console
 
-from fpm_cli.accounting.devices import identify
+from fpm_cli.accounting.devices import CPU, identify
 from fpm_cli.accounting.flops import step_flops
 from fpm_cli.config.schema import RunConfig
 from fpm_cli.engine.deepspeed_engine import StepResult, resolve_precision
@@ -30,7 +30,8 @@ class Telemetry:
         _drop_rows_after(run.metrics, first_step)
         self.config, self.first_step = config, first_step
         self.flops = step_flops(config)
-        self.peak = _peak_flops(config, world)
+        self.peak = _peak_flops(config, world, run)
+        self.spent = _Spending(run, world)
         self.console = Console(stderr=True, quiet=quiet, highlight=False)
         self.metrics: TextIO = run.metrics.open("a", encoding="utf-8")
         self.tensorboard = SummaryWriter(str(run.path / "tensorboard"), purge_step=first_step)
@@ -49,6 +50,7 @@ class Telemetry:
             "tokens": self.flops.tokens,
             "tokens_per_second": self.flops.tokens / seconds,
             "model_flops": self.flops.model,
+            "hardware_flops": self.flops.hardware,
         }
         self._write(row)
         keep = step % self.config.train.log_every == 0 or step in (1, self.config.train.steps)
@@ -95,19 +97,50 @@ class Telemetry:
     def _say_step(self, step: int, result: StepResult, lr: float, seconds: float, *, end: str) -> None:
         done = step - self.first_step
         left = (self.config.train.steps - step) * self.seconds / done
-        mfu = f"  MFU {self.flops.model / seconds / self.peak:5.1%}" if self.peak else ""
+        speed = f"{self.flops.tokens / seconds:,.0f} tokens/s{self._utilisation(seconds)}"
         self.console.print(
             f"step {step:>6}/{self.config.train.steps}  loss {result.loss:.4f}  lr {lr:.2e}  "
-            f"grad {result.gradient_norm:.2f}  {self.flops.tokens / seconds:,.0f} tokens/s{mfu}  "
-            f"{_memory_gib():.1f} GiB  left {_clock(left)}",
+            f"grad {result.gradient_norm:.2f}  {speed}  "
+            f"{_memory_gib():.1f} GiB  left {_clock(left)}{self.spent.said(self.seconds)}",
             markup=False,
             soft_wrap=True,
             end=end,
         )
 
+    def _utilisation(self, seconds: float) -> str:
+        """MFU, and HFU where recomputation makes it another figure."""
+        if not self.peak:
+            return ""
+        said = f"  MFU {self.flops.model / seconds / self.peak:5.1%}"
+        if self.flops.hardware != self.flops.model:
+            said += f"  HFU {self.flops.hardware / seconds / self.peak:5.1%}"
+        return said
 
-def _peak_flops(config: RunConfig, world: World) -> float | None:
-    """The dense peak of all devices together at the run's precision, where the data file knows it."""
+
+class _Spending:
+    """Money since the run began: every launch's device-hours at the run's price, if it has one."""
+
+    def __init__(self, run: Run, world: World):
+        manifest = run.manifest()
+        self.price: float | None = manifest.get("price_per_device_hour")
+        self.devices = world.size
+        self.before = sum(launch["seconds"] * launch["devices"] for launch in manifest["launches"])
+
+    def said(self, seconds: float) -> str:
+        """For the progress line, `seconds` into this launch."""
+        if self.price is None:
+            return ""
+        return f"  cost {(self.before + seconds * self.devices) / 3600 * self.price:,.2f}"
+
+
+def _peak_flops(config: RunConfig, world: World, run: Run) -> float | None:
+    """The dense peak of all devices together at the run's precision, where it is known.
+
+    A GPU's is in the data file; that of a processor was measured by `fpm plan --calibrate`.
+    """
+    if world.device_name == CPU:
+        measured: float | None = run.manifest().get("cpu_peak_flops")
+        return measured
     device = identify(world.device_name)
     peak = device.peak_flops.get(resolve_precision(config)) if device else None
     return peak * world.size if peak else None

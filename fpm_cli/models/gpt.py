@@ -33,31 +33,48 @@ class GPT(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
         self.decoder = Stack(config, style, config.num_layers)
 
-    def hidden(self, tokens: Tensor, cache: Cache | None = None) -> Tensor:
-        """Tokens (B, S) int64 -> final hidden states (B, S, H); with a `cache`, tokens that follow it."""
+    def hidden(self, tokens: Tensor, cache: Cache | None = None, documents: Tensor | None = None) -> Tensor:
+        """Tokens (B, S) int64 -> final hidden states (B, S, H).
+
+        Args:
+            cache: tokens follow what it has read.
+            documents: (B, S) int64, each token's document, rising; none sees another's, and positions
+                begin anew with each.
+        """
         count, bias = tokens.shape[1], None
         positions = torch.arange(count, device=tokens.device)
         if cache:
             positions, bias = cache.positions(count), cache.visible(count)
+        elif documents is not None:
+            positions, bias = _within(documents)
         x = self.dropout(self.tokens(tokens) + self.positions(positions))
         hidden = self.decoder(x, bias, bias is None, None, None, cache)
         if cache:
             cache.advance(count)
         return hidden  # type: ignore[no-any-return]
 
-    def logits(self, tokens: Tensor) -> Tensor:
-        """Tokens (B, S) int64 -> logits of the next token (B, S, V)."""
-        return F.linear(self.hidden(tokens), self.tokens.weight)
+    def logits(self, tokens: Tensor, documents: Tensor | None = None) -> Tensor:
+        """Tokens (B, S) int64 -> logits of the next token (B, S, V); `documents` as for `hidden`."""
+        return F.linear(self.hidden(tokens, documents=documents), self.tokens.weight)
 
     def next_logits(self, tokens: Tensor, cache: Cache) -> Tensor:
         """Tokens (B, S) int64 that follow what `cache` has read -> logits after the last (B, V)."""
         return F.linear(self.hidden(tokens, cache)[:, -1], self.tokens.weight)
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """`tokens`, `labels`, `loss_mask` (B, S) -> the summed next-token loss."""
-        return {"lm": summed_cross_entropy(self.logits(batch["tokens"]), batch["labels"], batch["loss_mask"])}
+        """`tokens`, `labels`, `loss_mask` (B, S) and perhaps `documents` -> the summed next-token loss."""
+        logits = self.logits(batch["tokens"], batch.get("documents"))
+        return {"lm": summed_cross_entropy(logits, batch["labels"], batch["loss_mask"])}
 
     @staticmethod
     def num_predictions(batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """How many predictions each summed loss of `forward` adds up."""
         return {"lm": batch["loss_mask"].sum()}
+
+
+def _within(documents: Tensor) -> tuple[Tensor, Tensor]:
+    """Documents (B, S) -> positions from each one's first token (B, S), and who sees whom (B, 1, S, S)."""
+    columns = torch.arange(documents.shape[1], device=documents.device)
+    same = documents[:, :, None] == documents[:, None, :]  # (B, S, S)
+    first = same.int().argmax(dim=-1)  # the first column of the same document
+    return columns - first, (same & (columns <= columns[:, None]))[:, None]

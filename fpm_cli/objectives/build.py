@@ -20,7 +20,14 @@ def build_samples(config: RunConfig, corpus: SampleCorpus, split: Split) -> Samp
     train = config.train
     match config.family:
         case "gpt":
-            return CausalSamples(corpus, split, sequence_length=train.sequence_length, seed=train.seed)
+            return CausalSamples(
+                corpus,
+                split,
+                sequence_length=train.sequence_length,
+                seed=train.seed,
+                mask_eod=train.mask_eod_loss,
+                document_mask=train.document_mask,
+            )
         case "bert":
             return MaskedSamples(corpus, split, sequence_length=train.sequence_length, seed=train.seed)
         case "encdec":

@@ -1,8 +1,9 @@
 """The GPT objective: predict each next token of the documents, joined with `<eod>` into one stream.
 
 After Megatron-LM (megatron/data/gpt_dataset.py, v2.5): samples of s + 1 tokens that overlap by one, so
-that every token but the first of the stream is a label once; a sample runs across document borders,
-and attention does too.
+that every token but the first of the stream is a label once. A sample runs across document borders,
+and attention does too, unless `document_mask` numbers the documents so that the model keeps them apart
+(Megatron-LM's `--reset-attention-mask` and `--reset-position-ids` together).
 """
 
 import numpy as np
@@ -12,7 +13,11 @@ from fpm_cli.objectives.base import Sample, SampleCorpus, Samples, special_id
 
 
 class CausalSamples(Samples):
-    """`tokens`, `labels` (s,) int64, the labels one token ahead; `loss_mask` (s,) float32."""
+    """`tokens`, `labels` (s,) int64, the labels one token ahead; `loss_mask` (s,) float32.
+
+    With `document_mask` also `documents` (s,) int64: 0 for the tokens of the sample's first document, up
+    to and with its `<eod>`, 1 for those of the next, and so on.
+    """
 
     def __init__(
         self,
@@ -22,6 +27,7 @@ class CausalSamples(Samples):
         sequence_length: int,
         seed: int,
         mask_eod: bool = False,
+        document_mask: bool = False,
     ) -> None:
         """`mask_eod` leaves out the loss where the input is `<eod>`: nothing there foretells the next
         document (Megatron-LM's `--eod-mask-loss`, off there too).
@@ -31,7 +37,8 @@ class CausalSamples(Samples):
         """
         data = corpus.split(split)
         self._tokens, self._length = data.tokens, sequence_length
-        self._masked_id = special_id(corpus.tokenizer, "eod") if mask_eod else None
+        self._mask_eod, self._document_mask = mask_eod, document_mask
+        self._eod = special_id(corpus.tokenizer, "eod") if mask_eod or document_mask else None
         super().__init__(
             (data.num_tokens - 1) // sequence_length,
             seed,
@@ -45,6 +52,10 @@ class CausalSamples(Samples):
         tokens = self._tokens[start:end].astype(np.int64)
         labels = self._tokens[start + 1 : end + 1].astype(np.int64)
         loss_mask = np.ones(self._length, dtype=np.float32)
-        if self._masked_id is not None:
-            loss_mask[tokens == self._masked_id] = 0
-        return {"tokens": tokens, "labels": labels, "loss_mask": loss_mask}
+        ends = tokens == self._eod
+        if self._mask_eod:
+            loss_mask[ends] = 0
+        sample: Sample = {"tokens": tokens, "labels": labels, "loss_mask": loss_mask}
+        if self._document_mask:
+            sample["documents"] = np.cumsum(ends) - ends  # an <eod> belongs to the document it ends
+        return sample

@@ -6,6 +6,7 @@ import time
 import pytest
 
 from fpm_cli.cli.app import run
+from fpm_cli.engine.run import Run
 from tests.run_folder import launch, write_run
 
 CONTRACT = {
@@ -101,3 +102,10 @@ def test_a_run_has_its_price(capsys, tmp_path):
     write_run(tmp_path / "run", [launch(0, 10, 3600.0, 8, "NVIDIA H100 80GB HBM3")], range(1, 11))
     assert run(["cost-report", str(tmp_path / "run"), "--price", "2.5", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["runs"][0]["price"] == pytest.approx(20.0)
+
+
+def test_a_runs_own_price_is_taken_where_none_is_given(capsys, tmp_path):
+    write_run(tmp_path / "run", [launch(0, 10, 3600.0, 8, "NVIDIA H100 80GB HBM3")], range(1, 11))
+    Run.open(tmp_path / "run").note(price_per_device_hour=1.5)
+    assert run(["cost-report", str(tmp_path / "run"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["runs"][0]["price"] == pytest.approx(12.0)

@@ -1,12 +1,14 @@
 """Every preset trains, saves and goes on; a resumed run is the uninterrupted one, bit for bit."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
 
+from fpm_cli.accounting.calibration import Calibration
 from fpm_cli.cli.app import run as fpm
 from fpm_cli.config.presets import preset_names
 from tests.small_runs import metrics, tiny
@@ -103,3 +105,23 @@ def test_a_model_that_cannot_fit_ends_with_4_and_says_what_it_takes(
 def test_a_misspelt_preset_ends_with_2_and_the_right_one(capsys: pytest.CaptureFixture[str]) -> None:
     assert fpm(["pretrain", "--preset", "CPM-XL"]) == 2
     assert "did you mean 'CPM-X-L'?" in capsys.readouterr().err
+
+
+def test_the_progress_line_has_utilisation_and_money(
+    tmp_path: Path,
+    sample_corpora: Callable[[str], Path],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    Calibration((0.0,) * 5, 1e11, 1, "today", 0.0).save(tmp_path / "fpm" / "calibration.json")
+    flags = tiny("BERT-C", "train.steps=1", "engine.recompute=full")
+    corpus, run = str(sample_corpora("BERT-C")), tmp_path / "run"
+    assert fpm([*flags, "--corpus", corpus, "--out", str(run), "--price", "36000"]) == 0
+    line = next(line for line in capsys.readouterr().err.splitlines() if line.startswith("step      1/1"))
+    found = re.search(r"MFU +([\d.]+)%  HFU +([\d.]+)%.*  cost ([\d.]+)$", line)
+    assert found, line
+    mfu, hfu, cost = map(float, found.groups())
+    assert 0 < mfu < hfu < 100
+    seconds = json.loads((run / "manifest.json").read_text())["launches"][0]["seconds"]
+    assert 0 < cost <= seconds * 10  # 10 a second; the step was not the launch's last act

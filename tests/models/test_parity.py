@@ -1,5 +1,6 @@
 """Every family agrees with transformers in logits, losses and gradients once weights are copied over."""
 
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -61,6 +62,25 @@ def test_gpt_is_gpt2(seed: int) -> None:
     loss.backward()
     expected.loss.backward()
     compare_gradients(renamed(ours, config, gradients=True), theirs)
+
+
+def test_a_document_is_read_as_if_it_stood_alone() -> None:
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    config = small("CPM-X-S", "model.num_layers=3", "model.max_positions=29", "train.sequence_length=23")
+    ours = randomised(build_model(config), 0)
+    assert isinstance(ours, GPT)
+    theirs = GPT2LMHeadModel(
+        GPT2Config(vocab_size=97, n_positions=29, n_embd=48, n_layer=3, n_head=3, n_inner=112)
+    ).eval()
+    theirs.load_state_dict(renamed(ours, config), strict=False)
+    borders = (0, 5, 6, 17, 23)
+    tokens, documents = torch.randint(97, (1, 23)), torch.zeros(1, 23, dtype=torch.int64)
+    for number, (start, stop) in enumerate(pairwise(borders)):
+        documents[0, start:stop] = number
+    packed = ours.logits(tokens, documents)
+    for start, stop in pairwise(borders):
+        close(packed[:, start:stop], theirs(input_ids=tokens[:, start:stop]).logits)
 
 
 def renamed(model: nn.Module, config: RunConfig, *, gradients: bool = False) -> dict[str, Tensor]:

@@ -65,3 +65,11 @@ def test_masking_eod_needs_an_eod() -> None:
     corpus = make_corpus("bert-en", [[list(range(20))]])
     with pytest.raises(DamagedError, match="bert-en tokenizer has no 'eod'"):
         CausalSamples(corpus, "train", sequence_length=4, seed=1, mask_eod=True)
+
+
+def test_documents_are_numbered_from_one_eod_to_the_next() -> None:
+    corpus = make_corpus("gpt-en", DOCUMENTS)
+    samples = CausalSamples(corpus, "validation", sequence_length=7, seed=1, document_mask=True)
+    assert samples[0]["tokens"].tolist() == [10, 11, 12, 13, EOD, 20, 21]
+    assert samples[0]["documents"].tolist() == [0, 0, 0, 0, 0, 1, 1]
+    assert samples[0]["loss_mask"].tolist() == [1] * 7
