@@ -118,7 +118,9 @@ def decode(
     "  fpm tokenize inspect --published vocab.txt --kind bert-en news.txt --json"
 )
 def inspect(
-    inputs: Inputs = None,
+    inputs: Annotated[
+        list[Path] | None, typer.Argument(help="Text files, .gz and .zst too; - is standard input.")
+    ] = None,
     tokenizer: TokenizerFolder = None,
     published: Published = None,
     kind: KindOption = None,
