@@ -18,6 +18,19 @@ from fpm_cli.engine.world import joined_world
 
 SHORT = ["train.steps=4", "train.eval_every=4", "train.eval_samples=8", "train.save_every=4"]
 WIDE = ["model.hidden_size=256", "model.num_heads=4", "model.head_size=64", "model.ffn_size=1024"]
+# The deepest and the shallowest of each family, at the proxy's width and at four times it.
+RUNS = [
+    ("CPM-X-L", []),
+    ("CPM-X-S", []),
+    ("CPM-X-M", WIDE),
+    ("CPM-X-EVA", WIDE),
+    ("BERT-E-E", []),
+    ("BERT-E-S", []),
+    ("BERT-C", WIDE),
+    ("CPM-2-X-M", []),
+    ("CPM-2-X-S", []),
+    ("EPM-2-X-S", WIDE),
+]
 
 
 def peak_bytes_of_pretraining(preset, assignments, out, *options):
@@ -32,15 +45,18 @@ def peak_bytes_of_pretraining(preset, assignments, out, *options):
 
 
 @pytest.mark.long
-def test_the_peak_of_real_runs_is_predicted_within_a_tenth(tmp_path):
-    # the first run builds the sample corpus, which is not training
-    peak_bytes_of_pretraining("CPM-X-S", ["train.steps=1", "train.eval_samples=4"], tmp_path / "first")
-    corpus = ["--corpus", str(tmp_path / "first" / "corpus")]
-    for number, (preset, sizes) in enumerate([("CPM-X-L", []), ("CPM-X-M", WIDE)]):
+def test_the_peak_of_ten_real_runs_is_predicted_within_a_tenth(tmp_path, sample_corpora, capsys):
+    misses = []
+    for number, (preset, sizes) in enumerate(RUNS):
         config = resolve(preset, proxy=True, environment={}, assignments=[*SHORT, *sizes]).config
         predicted = device_memory(config, "fp32", layout(config, 1), cpu=True).total
+        corpus = ["--corpus", str(sample_corpora(preset))]
         measured = peak_bytes_of_pretraining(preset, [*SHORT, *sizes], tmp_path / str(number), *corpus)
-        assert predicted == pytest.approx(measured, rel=0.10), preset
+        misses.append(predicted / measured - 1)
+        with capsys.disabled():
+            said = f"predicted {predicted / 2**20:,.0f} MiB, measured {measured / 2**20:,.0f} MiB"
+            print(f"\n{preset} {'256 wide' if sizes else '64 wide'}: {said}, {misses[-1]:+.1%}", end="")
+    assert max(map(abs, misses)) < 0.10
 
 
 def unseen_config(family, rng):
@@ -65,7 +81,7 @@ def unseen_config(family, rng):
 
 
 @pytest.mark.long
-def test_the_time_of_unseen_shapes_is_predicted_after_a_short_calibration(monkeypatch):
+def test_the_time_of_unseen_shapes_is_predicted_after_a_short_calibration(monkeypatch, capsys):
     # processor time of one thread: what a quiet machine's clock shows, on a busy one too
     monkeypatch.setattr(measure, "time", SimpleNamespace(perf_counter=time.process_time))
     threads = torch.get_num_threads()
@@ -77,11 +93,18 @@ def test_the_time_of_unseen_shapes_is_predicted_after_a_short_calibration(monkey
             def seconds(config):
                 return measure.measure_step_seconds(config, world, budget_seconds=1.0)
 
+            began = time.monotonic()
             fitted = calibrate(seconds, peak_flops=1e11, threads=1, measured_at="now")
+            calibrated = time.monotonic() - began
             errors = []
             for family in ("gpt", "bert", "encdec") * 4:
                 config = unseen_config(family, rng)
                 errors.append(abs(fitted.step_time(config).seconds / seconds(config) - 1))
     finally:
         torch.set_num_threads(threads)
-    assert median(errors) < 0.15
+    with capsys.disabled():
+        print(
+            f"\nmedian {median(errors):.1%}, largest {max(errors):.1%}, calibration {calibrated:.1f} s",
+            end="",
+        )
+    assert median(errors) < 0.15 and calibrated < 30
