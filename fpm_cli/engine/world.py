@@ -69,6 +69,7 @@ def joined_world(timeout_seconds: float) -> Iterator[World]:
         _init_deepspeed("nccl" if on_gpu else "gloo", timedelta(seconds=timeout_seconds))
         yield World(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), device)
     finally:
+        _leave_deepspeed()
         for name in ours:
             del os.environ[name]
 
@@ -84,6 +85,14 @@ def _init_deepspeed(backend: str, timeout: timedelta) -> None:
     # killed meanwhile would leave a lock on which every later one waits. Training never calls it.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     deepspeed.init_distributed(dist_backend=backend, timeout=timeout, verbose=False)
+
+
+def _leave_deepspeed() -> None:
+    """End the process group: gloo's threads abort a process that exits while they still run."""
+    import deepspeed
+
+    if dist.is_initialized() and dist.get_backend() == "gloo":  # NCCL would wait for a peer that died
+        deepspeed.comm.destroy_process_group()
 
 
 def free_port() -> int:
