@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 DEV_INSTALLED := $(VENV)/.installed-dev
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test test-long lint clean
+.PHONY: demo test test-long torture lint clean
 
 demo: $(INSTALLED)  ## Train a 128-layer CPM-X-L proxy on real Chinese text, score it, let it speak, account for it.
 	@FPM=$(BIN)/fpm sh demo.sh
@@ -17,6 +17,9 @@ test: $(DEV_INSTALLED)  ## The default tests.
 
 test-long: $(DEV_INSTALLED)  ## The checks that take minutes: many layers, several seeds.
 	$(BIN)/python -m pytest -m long
+
+torture: $(DEV_INSTALLED)  ## Kills, crashes, full disks, flipped bits, hostile files: about 30 minutes.
+	$(BIN)/python -m pytest -m torture
 
 lint: $(DEV_INSTALLED)  ## Linter, formatter, type check.
 	$(BIN)/ruff check
