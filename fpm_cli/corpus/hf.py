@@ -17,11 +17,20 @@ def find_datasets(paths: list[Path]) -> list[Input]:
 
     A path is a folder that `save_to_disk` wrote, or `NAME`, `NAME:CONFIGURATION` of a cached data set.
     """
-    return [Input(name, path, len(rows)) for path in paths for name, rows in sorted(_load(str(path)).items())]
+    return [
+        Input(name, path, len(rows))
+        for path in paths
+        for name, rows in sorted(load_splits(str(path)).items())
+    ]
 
 
 @lru_cache(maxsize=4)
-def _load(path: str) -> dict[str, Any]:
+def load_splits(path: str) -> dict[str, Any]:
+    """Each split of a saved or cached data set by name: `folder`, or `name/split`.
+
+    Raises:
+        MissingError: it is neither a saved folder nor in the cache.
+    """
     import datasets
 
     try:
@@ -41,7 +50,7 @@ def _load(path: str) -> dict[str, Any]:
 
 def read_rows(shard: Shard, options: BuildOptions) -> Iterator[Record]:
     """A row is a document; offsets are row numbers."""
-    rows = _load(str(shard.input.path))[shard.input.name]
+    rows = load_splits(str(shard.input.path))[shard.input.name]
     for number in range(shard.start, shard.end):
         row = rows[number]
         text = row.get(options.text_field)

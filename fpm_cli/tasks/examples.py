@@ -1,0 +1,180 @@
+"""Reads a task's examples: every row becomes an example or a rejection that says where and why."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from fpm_cli.errors import DamagedError, MissingError, UsageError, did_you_mean
+from fpm_cli.tasks.data_sets import find_data_set
+from fpm_cli.tasks.definition import Layout, TaskDefinition
+from fpm_cli.tasks.layouts import Fit, fit_file
+
+SHOWN = 5  # rejections named one by one
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One text or pair; `label` is the class, or None in a file without labels. Lines count from 1."""
+
+    id: str
+    text_a: str
+    text_b: str | None
+    label: int | None
+    file: str
+    line: int
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """A row that is no example. `id` is kept where it could be read, for a submission wants every row."""
+
+    file: str
+    line: int
+    reason: str
+    id: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.file}: line {self.line}: {self.reason}"
+
+
+@dataclass(frozen=True)
+class ReadExamples:
+    """What a file held: each of its `rows` is an example or rejected. Blank lines are no rows."""
+
+    path: Path
+    examples: tuple[Example, ...]
+    rejected: tuple[Rejected, ...]
+    has_labels: bool
+
+    @property
+    def rows(self) -> int:
+        """How many rows there were."""
+        return len(self.examples) + len(self.rejected)
+
+    def complaints(self) -> list[str]:
+        """The first rejections and how many more there are: lines for the log. Empty if all is well."""
+        more = len(self.rejected) - SHOWN
+        shown = [f"rejected {bad}" for bad in self.rejected[:SHOWN]]
+        return [*shown, f"rejected {more} more rows of {self.path}"] if more > 0 else shown
+
+
+def read_examples(
+    task: TaskDefinition,
+    path: str | Path,
+    *,
+    labels: Literal["required", "optional"] = "required",
+    max_bad: int | None = None,
+) -> ReadExamples:
+    """Read one file, or a data set of the `datasets` library, with the first of the task's layouts that fits.
+
+    Args:
+        task: its labels and layouts.
+        path: a CSV, TSV or JSON-lines file; a folder that `save_to_disk` wrote (of one split:
+            `DIR/validation`); or `NAME:SPLIT`, `NAME:CONFIGURATION:SPLIT` of a data set in the cache.
+        labels: `optional` also reads a file without labels, as test sets are.
+        max_bad: refuse the file if more rows than this are rejected; None: any number but all.
+
+    Raises:
+        MissingError: there is no such file or data set.
+        DamagedError: no layout fits, too many rows are rejected, or none is accepted.
+        UsageError: `task.append` names a column that the file does not have.
+    """
+    path = Path(path)
+    required = labels == "required"
+    if path.is_file():
+        fit = fit_file(task, path, labels_required=required)
+    else:
+        found = find_data_set(task, path, labels_required=required)
+        if found is None:
+            raise MissingError(f"{path}: no such file")
+        fit = found
+    read = _read(task, path, fit)
+    _refuse(read, max_bad)
+    return read
+
+
+def _read(task: TaskDefinition, path: Path, fit: Fit) -> ReadExamples:
+    examples: list[Example] = []
+    rejected: list[Rejected] = []
+    for number, row in enumerate(fit.rows):
+        identity = _identity(row.values or {}, fit.layout)
+        try:
+            if row.values is None:
+                raise _Reject(row.reason)
+            text_a = _text(row.values, fit.layout.text_a)
+            text_b = _text(row.values, fit.layout.text_b) if fit.layout.text_b else None
+            text_a = " ".join([text_a, *(_appended(row.values, name) for name in task.append)]).rstrip()
+            label = _label(task, row.values, fit.layout) if fit.has_labels else None
+        except _Reject as reason:
+            rejected.append(Rejected(path.name, row.line, str(reason), identity))
+        else:
+            example_id = str(number) if identity is None else identity
+            examples.append(Example(example_id, text_a, text_b, label, path.name, row.line))
+    return ReadExamples(path, tuple(examples), tuple(rejected), fit.has_labels)
+
+
+def _refuse(read: ReadExamples, max_bad: int | None) -> None:
+    bad = len(read.rejected)
+    if read.rows == 0:
+        raise DamagedError(f"{read.path}: no rows")
+    which = f"{read.path}: {bad} of {read.rows} rows rejected"
+    first = "; ".join(f"line {r.line}: {r.reason}" for r in read.rejected[:SHOWN])
+    if not read.examples:
+        raise DamagedError(f"{which}, so that none is left; {first}")
+    if max_bad is not None and bad > max_bad:
+        raise DamagedError(f"{which}, and --max-bad allows {max_bad}; {first}")
+
+
+class _Reject(Exception):
+    """Why a row is no example."""
+
+
+def _find(values: dict[str, Any], names: tuple[str, ...]) -> Any:
+    """The value of the first of these columns that the row has."""
+    for name in names:
+        if name in values:
+            return values[name]
+    raise _Reject(f"no {names[0]}{did_you_mean(names[0], values)}")
+
+
+def _text(values: dict[str, Any], names: tuple[str, ...]) -> str:
+    text = _find(values, names)
+    if not isinstance(text, str):
+        raise _Reject(f"{names[0]} is not a text but {_short(text)}")
+    if not text.strip():
+        raise _Reject(f"{names[0]} is empty")
+    return text.strip()
+
+
+def _appended(values: dict[str, Any], name: str) -> str:
+    if name not in values:
+        raise UsageError(f"rows have no column {name!r} to append{did_you_mean(name, values)}")
+    value = values[name]
+    return value.strip() if isinstance(value, str) else ""
+
+
+def _label(task: TaskDefinition, values: dict[str, Any], layout: Layout) -> int:
+    held = _find(values, layout.label)
+    if isinstance(held, bool) or not isinstance(held, str | int | float):
+        raise _Reject(f"{layout.label[0]} is not a label but {_short(held)}")
+    written = str(held).strip()
+    if not written:
+        raise _Reject(f"{layout.label[0]} is empty")
+    known = task.class_of(written)
+    if known is None:
+        labels = ", ".join(task.labels[:15]) + (", ..." if len(task.labels) > 15 else "")
+        hint = did_you_mean(written, (*task.labels, *task.label_names)) or f": {labels}"
+        raise _Reject(f"label {_short(written)} is not one of the task's{hint}")
+    return known
+
+
+def _identity(values: dict[str, Any], layout: Layout) -> str | None:
+    held = next((values[name] for name in layout.id if name in values), None)
+    if isinstance(held, bool) or not isinstance(held, str | int):
+        return None
+    return str(held).strip() or None
+
+
+def _short(value: Any) -> str:
+    shown = repr(value)
+    return shown if len(shown) <= 60 else f"{shown[:57]}..."
