@@ -32,7 +32,10 @@ def load_splits(path: str) -> dict[str, Any]:
         MissingError: it is neither a saved folder nor in the cache.
     """
     import datasets
+    import huggingface_hub.constants
 
+    # `local_files_only` alone still asks the Hub about the name before it looks into the cache.
+    datasets.config.HF_HUB_OFFLINE = huggingface_hub.constants.HF_HUB_OFFLINE = True
     try:
         if Path(path).is_dir():
             loaded = datasets.load_from_disk(path)

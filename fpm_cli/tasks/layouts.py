@@ -1,7 +1,7 @@
 """Finds the layout that fits a file: by its first lines, its columns and whether it has labels."""
 
 import csv
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
@@ -45,12 +45,11 @@ def fit_file(task: TaskDefinition, path: Path, *, labels_required: bool) -> Fit:
 
 
 def fit_records(layouts: Sequence[Layout], rows: Iterator[Row], *, labels_required: bool) -> Fit:
-    """The layout whose columns the first records have; without labels where the first one has none."""
+    """The layout whose columns the first records have; without labels where none of these has one."""
     head = list(islice(rows, LOOKED_AT))
-    records = [row.values for row in head if row.values is not None]
-    first = records[0] if records else {}
-    layout = max(layouts, key=lambda layout: len(_needed(layout, tuple(first), labels_required=True)[0]))
-    has_labels = labels_required or any(name in first for name in layout.label)
+    names = {name for row in head for name in row.values or ()}
+    layout = max(layouts, key=lambda layout: len(_needed(layout, names, labels_required=True)[0]))
+    has_labels = labels_required or not names.isdisjoint(layout.label)
     return Fit(layout, has_labels, chain(head, rows))
 
 
@@ -101,7 +100,7 @@ def _fields(text: str, layout: Layout) -> list[str]:
 
 
 def _needed(
-    layout: Layout, names: Sequence[str], labels_required: bool
+    layout: Layout, names: Collection[str], labels_required: bool
 ) -> tuple[list[str], list[tuple[str, ...]]]:
     """Of the columns that the layout needs: those there are, and the alternatives of each that is missing."""
     needed = [layout.text_a, *([layout.text_b] if layout.text_b else [])]
