@@ -12,12 +12,13 @@ from fpm_cli.accounting.plan import fits_here
 from fpm_cli.cli.calibrated import stored_calibration
 from fpm_cli.cli.console import JsonFlag, log, show, show_json, verbosity
 from fpm_cli.cli.dry_run import show_dry_run
-from fpm_cli.config.resolve import Resolved, flatten, resolve
+from fpm_cli.config.resolve import Resolved, flatten, reconfigure, resolve
 from fpm_cli.config.schema import RunConfig
 from fpm_cli.engine.run import RUNS, Run, newest_run
 from fpm_cli.errors import DamagedError, MissingError, OutOfMemoryError, UsageError
 
 GIB = 2**30
+GO_ON = "--allow-config-change goes on with the new one"
 EXAMPLES = (
     "Examples:\n\n  fpm pretrain --preset CPM-X-L --proxy --set train.steps=20\n\n"
     "  fpm pretrain --preset CPM-X-L --dry-run --device A100-40 --devices 8"
@@ -33,6 +34,12 @@ def pretrain(
     out: Annotated[Path | None, typer.Option(help="The run folder; by default a new one in runs/.")] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the run in --out, or with the newest in runs/.")
+    ] = False,
+    allow_config_change: Annotated[
+        bool,
+        typer.Option(
+            "--allow-config-change", help="With --resume: go on with what is changed, instead of refusing."
+        ),
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Plan only: FLOPs, memory, time.")] = False,
     device: Annotated[str | None, typer.Option(help="With --dry-run: the device to plan for.")] = None,
@@ -52,7 +59,7 @@ def pretrain(
     if price is not None and price < 0:
         raise UsageError(f"--price {price:g}: 0 or more; did you mean {-price:g}?")
     if resume:
-        run = _resumed(out, preset, proxy, config, assignments or [])
+        run = _resumed(out, preset, proxy, config, assignments or [], allow_config_change)
     else:
         resolved = _resolved(preset, proxy, config, assignments or [])
         if dry_run:
@@ -70,7 +77,7 @@ def pretrain(
         run = _created(resolved, out, corpus)
     calibration = stored_calibration()
     run.note(price_per_device_hour=price, cpu_peak_flops=calibration.peak_flops if calibration else None)
-    _train(run, nproc, as_json)
+    _train(run, nproc, as_json, corpus if resume else None, allow_config_change)
 
 
 def _resolved(preset: str | None, proxy: bool, config: Path | None, assignments: list[str]) -> Resolved:
@@ -130,35 +137,45 @@ def _ensure_corpus(run: Run) -> None:
         build_sample_corpus(config, path)
 
 
-def _check_corpus(run: Run) -> None:
+def _check_corpus(run: Run, given: Path | None, allow_change: bool) -> None:
     """Refuse a corpus with a damaged file, and one that is not the one the run began with."""
     from fpm_cli.corpus.corpus import Corpus
 
-    corpus = Corpus.open(run.corpus_path())
+    corpus = Corpus.open(given or run.corpus_path())
     corpus.verify()
-    manifest, fingerprint = run.manifest(), corpus.manifest.fingerprint
-    began_with = manifest.setdefault("corpus_fingerprint", fingerprint)
-    if began_with != fingerprint:
-        raise DamagedError(
-            f"{corpus.path}: its fingerprint is {fingerprint}, but {run.path} began with corpus {began_with}"
-        )
+    manifest, facts = run.manifest(), corpus.manifest
+    now = {"tokenizer_fingerprint": facts.tokenizer.fingerprint, "corpus_fingerprint": facts.fingerprint}
+    for field, fingerprint in now.items():
+        began_with = manifest.get(field, fingerprint)
+        if began_with != fingerprint and not allow_change:
+            raise DamagedError(f"{corpus.path}: {field} was {began_with} and is now {fingerprint}; {GO_ON}")
+    manifest.update(now, **({"corpus": str(given.resolve())} if given else {}))
     run.write_manifest(manifest)
 
 
 def _resumed(
-    out: Path | None, preset: str | None, proxy: bool, config: Path | None, assignments: list[str]
+    out: Path | None,
+    preset: str | None,
+    proxy: bool,
+    config: Path | None,
+    assignments: list[str],
+    allow_change: bool,
 ) -> Run:
-    """The run to go on with; a preset named again must resolve to what the run was started with."""
+    """The run to go on with; its configuration must be what it was, whatever says so now."""
     run = Run.open(out) if out else newest_run()
-    if preset or config or assignments:
-        stored = run.config()
-        again = resolve(
+    stored, now = run.began_with(), run.config()
+    if preset or proxy:
+        now = resolve(
             preset or stored.name, proxy=proxy or stored.proxy, config_file=config, assignments=assignments
         ).config
-        if again != stored:
-            raise DamagedError(
-                f"{run.path} was started with another configuration: {_difference(stored, again)}"
-            )
+    elif config or assignments:
+        now = reconfigure(now, config_file=config, assignments=assignments)
+    if now != stored:
+        difference = _difference(stored, now)
+        if not allow_change:
+            raise DamagedError(f"{run.path} was started with another configuration: {difference}; {GO_ON}")
+        with run.lock():
+            run.change_config(now, difference)
     return run
 
 
@@ -168,15 +185,16 @@ def _difference(stored: RunConfig, again: RunConfig) -> str:
     return "; ".join(f"{key} was {before.get(key)} and is now {after.get(key)}" for key in sorted(keys))
 
 
-def _train(run: Run, nproc: int | None, as_json: bool) -> None:
+def _train(run: Run, nproc: int | None, as_json: bool, corpus: Path | None, allow_change: bool) -> None:
     from fpm_cli.engine.launch import launch
     from fpm_cli.engine.world import device_count
 
     if run.manifest()["state"] == "finished":
         log(f"{run.path} is finished; nothing is left to train")
     else:
-        _ensure_corpus(run)
-        _check_corpus(run)
+        if corpus is None:
+            _ensure_corpus(run)
+        _check_corpus(run, corpus, allow_change)
         log(f"training in {run.path}")
         launch(run, nproc or run.last_world_size() or device_count(), quiet=verbosity.quiet)
     last = run.last_rows()

@@ -51,15 +51,24 @@ def resolve(
     if proxy:
         plain, _ = _merge(layers)
         layers.append(("--proxy", proxy_layer(validate(plain, {}))))
-    if config_file is not None:
-        try:
-            layers.append((str(config_file), read_toml(config_file)))
-        except FileNotFoundError as error:
-            raise MissingError(f"--config {config_file}: no such file") from error
+    layers.extend(_file_layer(config_file))
     layers.extend(_environment_layers(os.environ if environment is None else environment))
     layers.extend((f"--set {text}", _assignment(text)) for text in assignments)
     tree, origins = _merge(layers)
     return Resolved(validate(tree, origins), origins)
+
+
+def reconfigure(
+    stored: RunConfig, *, config_file: Path | None = None, assignments: Sequence[str] = ()
+) -> RunConfig:
+    """A stored configuration with a file and `--set` over it; the environment was read when it was made.
+
+    Raises:
+        UsageError, MissingError: as `resolve`.
+    """
+    layers = [("config.toml", stored.model_dump(mode="json", exclude_none=True)), *_file_layer(config_file)]
+    layers.extend((f"--set {text}", _assignment(text)) for text in assignments)
+    return validate(*_merge(layers))
 
 
 def flatten(config: RunConfig) -> list[tuple[str, Any]]:
@@ -125,6 +134,15 @@ def _overlay(tree: Tree, layer: Tree, origin: str, origins: dict[str, str], pref
         else:
             tree[name] = value
             origins[key] = origin
+
+
+def _file_layer(config_file: Path | None) -> list[tuple[str, Tree]]:
+    if config_file is None:
+        return []
+    try:
+        return [(str(config_file), read_toml(config_file))]
+    except FileNotFoundError as error:
+        raise MissingError(f"--config {config_file}: no such file") from error
 
 
 def _environment_layers(environment: Mapping[str, str]) -> list[tuple[str, Tree]]:

@@ -97,6 +97,11 @@ class EngineConfig(Frozen):
     offload: Literal["none", "optimizer", "parameters"] = "none"
     recompute: Literal["none", "full"] = Field("full", description="full: one checkpoint per layer")
     timeout_seconds: PositiveFloat = Field(600.0, description="a collective that waits longer fails")
+    async_save: bool = Field(
+        True, description="write checkpoints behind the next steps, from a copy, where the host has room"
+    )
+    keep_last: PositiveInt = Field(3, description="checkpoints to keep, the newest ones")
+    keep_best: bool = Field(True, description="keep the one of the lowest validation loss too")
     deepspeed: dict[str, Any] = Field(default_factory=dict, description="passed through, merged last")
 
 

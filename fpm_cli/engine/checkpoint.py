@@ -1,120 +1,115 @@
-"""Checkpoints: written aside, checked by a manifest of checksums, renamed into place, then `latest`.
+"""The checkpoint on disk: what its files are, how one comes to be there whole, and how it is read.
 
-    checkpoints/step-N/deepspeed/         parameters, optimizer and ZeRO state (DeepSpeed's own files)
-    checkpoints/step-N/model.safetensors  the weights, whole, for everything that is not training
-    checkpoints/step-N/state.json         step, samples seen, world size, ZeRO stage
-    checkpoints/step-N/manifest.json      the size and the SHA-256 of every other file
-    latest                                the name of the newest complete folder
+    checkpoints/step-N/weights-R.safetensors    the fp32 weights that rank R owned, in flat pieces ("leaves")
+    checkpoints/step-N/optimizer-R.safetensors  the optimizer's state of the same leaves
+    checkpoints/step-N/rank-R.json              which stretch of which parameter lies where in the leaves
+    checkpoints/step-N/state.json               step, samples seen, loss scale, shapes
+    checkpoints/step-N/manifest.json            the size and the xxh3-128 of every other file
+    latest                                      the name of the newest, for people and scripts
 
-DeepSpeed's files are pickles: they are read only after the manifest beside them has matched.
+Everything is written into a hidden folder, made durable, and renamed: a `step-N` that has a manifest is
+whole. The newest of those is the one that counts; `latest` may lag behind it by one crash. Nothing is a
+pickle, and no tensor is used before its file has matched the manifest.
 """
 
-import hashlib
-import json
-import shutil
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+import logging
+import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+import torch
+from pydantic import Field, NonNegativeInt
 from torch import Tensor
 
-from fpm_cli.engine.deepspeed_engine import TrainingEngine
+from fpm_cli.config.schema import Frozen
 from fpm_cli.engine.run import Run
-from fpm_cli.errors import DamagedError, FpmError, MissingError
-from fpm_cli.files import replace_text, sync_file, sync_folder
+from fpm_cli.engine.shards import (
+    OPTIMIZER,
+    WEIGHTS,
+    Shard,
+    Stretch,
+    read_document,
+    read_stretches,
+    shard_facts,
+    write_shard,
+)
+from fpm_cli.engine.storage import LOCAL, Disk, FileFacts, describe, remove_tree, replace_file, write_file
+from fpm_cli.errors import DamagedError, MissingError
 
-TAG = "deepspeed"
-WEIGHTS = "model.safetensors"
-
-
-@dataclass(frozen=True)
-class CheckpointState:
-    """Where training stood. Sample order and dropout follow from `step`; nothing else is needed."""
-
-    step: int  # optimizer steps taken
-    samples: int  # sequences seen
-    world_size: int
-    zero_stage: int
-
-
-def save_checkpoint(engine: TrainingEngine, run: Run, state: CheckpointState) -> None:
-    """Write one checkpoint; every rank calls this. A crash at any moment leaves the previous one.
-
-    Raises:
-        FpmError: it could not be written, for example because the disk is full.
-    """
-    world = engine.world
-    final, temporary = run.checkpoints / f"step-{state.step}", run.checkpoints / f".step-{state.step}.tmp"
-    if world.leads and temporary.exists():
-        shutil.rmtree(temporary)
-    world.barrier()
-    try:
-        _write(engine, run, state, temporary, final)
-    except (OSError, RuntimeError, SafetensorError) as error:  # torch reports a full disk as a RuntimeError
-        free = shutil.disk_usage(run.path).free
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise FpmError(
-            f"{final} could not be written ({error}); {free / 2**20:,.0f} MiB were free on that disk. "
-            f"The checkpoint before it is whole; --resume goes on from there"
-        ) from error
-    world.barrier()
+MANIFEST, STATE = "manifest.json", "state.json"
+_FOLDER = re.compile(r"step-(0|[1-9][0-9]{0,17})")
+_FILE = re.compile(r"(weights|optimizer)-[0-9]+\.safetensors|rank-[0-9]+\.json|state\.json")
+log = logging.getLogger(__name__)
 
 
-def _write(engine: TrainingEngine, run: Run, state: CheckpointState, temporary: Path, final: Path) -> None:
-    """Everything into the temporary folder, made durable, then the one rename that counts."""
-    engine.deepspeed.save_checkpoint(str(temporary), tag=TAG, save_latest=False)
-    weights = _whole_weights(engine)
-    if engine.world.leads:
-        for script in temporary.glob("*.py"):  # DeepSpeed adds converters; code has no place among data
-            script.unlink()
-        _seal(run, weights, state, temporary, final)
+class CheckpointState(Frozen):
+    """Where training stood. Sample order, dropout and learning rate follow from `step`."""
+
+    step: NonNegativeInt  # optimizer steps taken
+    samples: NonNegativeInt  # sequences seen
+    world_size: NonNegativeInt
+    zero_stage: NonNegativeInt
+    validation_loss: float | None = None  # of this step, where it was measured
+    optimizer_step: float = 0.0  # the optimizer's own count, which a skipped step does not raise
+    loss_scaler: dict[str, float] = Field(default_factory=dict)
+    shapes: dict[str, tuple[NonNegativeInt, ...]]  # of every parameter
 
 
-def save_weights(run: Run, weights: dict[str, Tensor]) -> None:
-    """A checkpoint at step 0 of weights that were not trained here; `--resume` finds no optimizer in it."""
-    temporary = run.checkpoints / ".step-0.tmp"
-    temporary.mkdir()
-    _seal(run, weights, CheckpointState(0, 0, 0, 0), temporary, run.checkpoints / "step-0")
+class Manifest(Frozen):
+    """Every file but itself."""
+
+    files: dict[str, FileFacts]
 
 
-def _seal(run: Run, weights: dict[str, Tensor], state: CheckpointState, temporary: Path, final: Path) -> None:
-    """The whole weights, the state and the checksums; then the rename, and `latest`."""
-    save_file(weights, temporary / WEIGHTS)
-    replace_text(temporary / "state.json", json.dumps(asdict(state), indent=2) + "\n")
-    files = {str(path.relative_to(temporary)): _describe(path) for path in _files(temporary)}
-    replace_text(temporary / "manifest.json", json.dumps({"files": files}, indent=2) + "\n")
-    for path in _files(temporary):
-        sync_file(path)
-    if final.exists():  # a replayed step: its files are as good as these
-        shutil.rmtree(final)
-    temporary.rename(final)
-    sync_folder(run.checkpoints)
-    replace_text(run.path / "latest", final.name + "\n")
+def temporary_folder(run: Run, step: int) -> Path:
+    """Where the checkpoint of `step` is written."""
+    return run.checkpoints / f".step-{step}.tmp"
 
 
-def load_checkpoint(engine: TrainingEngine, run: Run) -> CheckpointState | None:
-    """Bring the engine to the newest checkpoint of the run; None where none was ever saved.
+def begin(disk: Disk, run: Run, step: int) -> None:
+    """A new, empty temporary folder for the checkpoint of `step`."""
+    temporary = temporary_folder(run, step)
+    if temporary.is_symlink():
+        disk.remove(temporary)
+    elif temporary.exists():
+        remove_tree(disk, temporary)
+    disk.make_folder(temporary)
+
+
+def commit(disk: Disk, run: Run, state: CheckpointState) -> Path:
+    """Seal the temporary folder, where every rank's shard is written, and rename it into place.
 
     Raises:
-        DamagedError: it is damaged, or was saved by another number of processes or ZeRO stage.
+        OSError: it could not be; the checkpoint before it is still the newest.
     """
-    folder = latest_checkpoint(run)
-    if folder is None:
-        return None
-    verify_checkpoint(folder)
-    state = CheckpointState(**json.loads((folder / "state.json").read_text(encoding="utf-8")))
-    if state.world_size != engine.world.size:
-        raise DamagedError(
-            f"{folder} was saved by {state.world_size} processes and is resumed by {engine.world.size}; "
-            f"use --nproc {state.world_size}"
-        )
-    loaded, _ = engine.deepspeed.load_checkpoint(str(folder), tag=TAG)
-    if loaded is None:
-        raise DamagedError(f"{folder / TAG}: DeepSpeed could not load it")
-    return state
+    temporary, final = temporary_folder(run, state.step), run.checkpoints / f"step-{state.step}"
+    facts: dict[str, FileFacts] = {}
+    for rank in range(state.world_size):
+        written = shard_facts(temporary, rank)
+        assert written is not None, f"rank {rank} has not written its shard"
+        facts.update(written)
+    state_facts = write_file(disk, temporary / STATE, [state.model_dump_json().encode()])
+    manifest = Manifest(files={**facts, STATE: state_facts})
+    write_file(disk, temporary / MANIFEST, [manifest.model_dump_json().encode()])
+    disk.sync_folder(temporary)
+    if final.is_symlink() or final.exists():  # never one of ours: training goes on from the newest
+        _throw_away(disk, final)
+    disk.rename(temporary, final)
+    disk.sync_folder(run.checkpoints)
+    replace_file(disk, run.path / "latest", f"{final.name}\n".encode())
+    return final
+
+
+def save_weights(run: Run, weights: Mapping[str, Tensor], disk: Disk = LOCAL) -> None:
+    """A checkpoint at step 0 of weights that were not trained here; training from it has a new optimizer."""
+    begin(disk, run, 0)
+    whole = tuple(
+        Stretch(leaf=name, start=0, name=name, offset=0, length=value.numel())
+        for name, value in weights.items()
+    )
+    write_shard(disk, temporary_folder(run, 0), 0, Shard(weights, {}, whole))
+    shapes = {name: tuple(value.shape) for name, value in weights.items()}
+    commit(disk, run, CheckpointState(step=0, samples=0, world_size=1, zero_stage=0, shapes=shapes))
 
 
 def load_weights(run: Run) -> tuple[dict[str, Tensor], int]:
@@ -127,61 +122,97 @@ def load_weights(run: Run) -> tuple[dict[str, Tensor], int]:
     folder = latest_checkpoint(run)
     if folder is None:
         raise MissingError(f"{run.path} has no checkpoint yet")
-    verify_checkpoint(folder, only={WEIGHTS, "state.json"})
-    return load_file(folder / WEIGHTS), json.loads((folder / "state.json").read_text())["step"]
+    state = verify_checkpoint(folder, weights_only=True)
+    there = sum(path.stat().st_size for path in folder.glob(f"{WEIGHTS}-*"))
+    if 2 * sum(torch.Size(shape).numel() for shape in state.shapes.values()) > there:
+        raise DamagedError(f"{folder / STATE}: its shapes are more than the files hold")
+    weights = {name: torch.zeros(shape) for name, shape in state.shapes.items()}
+    whole = {name: (0, weight.numel()) for name, weight in weights.items()}
+    read_stretches(folder, WEIGHTS, whole, lambda name, _: weights[name].view(-1))
+    return weights, state.step
+
+
+def checkpoints(run: Run) -> list[Path]:
+    """Every complete checkpoint, oldest first."""
+    found = [
+        path
+        for path in (run.checkpoints.iterdir() if run.checkpoints.is_dir() else ())
+        if _FOLDER.fullmatch(path.name) and not path.is_symlink() and (path / MANIFEST).is_file()
+    ]
+    return sorted(found, key=step_of)
+
+
+def step_of(folder: Path) -> int:
+    """The step that a checkpoint's name states."""
+    return int(folder.name.removeprefix("step-"))
 
 
 def latest_checkpoint(run: Run) -> Path | None:
-    """The folder that `latest` names, or None before the first save.
+    """The newest complete checkpoint, or None before the first save.
 
-    Raises:
-        DamagedError: `latest` names something that is not a checkpoint of this run.
+    `latest` is not believed, only compared: a crash can leave it one behind, and a copy can lose it.
     """
-    pointer = run.path / "latest"
-    if not pointer.exists():
+    found = checkpoints(run)
+    if not found:
         return None
-    name = pointer.read_text(encoding="utf-8").strip()
-    folder = run.checkpoints / name
-    if not name.startswith("step-") or "/" in name or not (folder / "manifest.json").is_file():
-        raise DamagedError(f"{pointer} names {name!r}, which is not a checkpoint in {run.checkpoints}")
-    return folder
+    pointer = run.path / "latest"
+    try:
+        named = pointer.read_bytes()[:100].decode("utf-8", "replace").strip() if pointer.is_file() else None
+    except OSError as error:
+        named = str(error)
+    if named != found[-1].name:
+        said = "is missing" if named is None else f"names {named!r}"
+        log.warning("%s %s; the newest complete checkpoint is %s", pointer, said, found[-1])
+    return found[-1]
 
 
-def verify_checkpoint(folder: Path, only: set[str] | None = None) -> None:
-    """Compare every file (or those named in `only`) with the manifest.
+def verify_checkpoint(folder: Path, *, weights_only: bool = False) -> CheckpointState:
+    """Compare every file (or all but the optimizer's) with the manifest; then read the state.
 
     Raises:
-        DamagedError: names the first file that is missing or differs.
+        DamagedError: names the first file that is missing, foreign or different.
     """
-    try:
-        files: dict[str, Any] = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["files"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise DamagedError(f"{folder / 'manifest.json'}: not a checkpoint manifest") from error
-    present = {str(path.relative_to(folder)) for path in _files(folder)} - {"manifest.json"}
+    files = read_document(folder / MANIFEST, Manifest).files
+    present = {path.name for path in folder.iterdir()} - {MANIFEST}
     if present != set(files):
         name = sorted(present ^ set(files))[0]
         raise DamagedError(f"{folder / name}: {'missing' if name in files else 'not in the manifest'}")
     for name, expected in files.items():
-        if (only is None or name in only) and _describe(folder / name) != expected:
-            raise DamagedError(f"{folder / name}: its size or checksum is not what was saved")
+        path = folder / name
+        if not _FILE.fullmatch(name) or path.is_symlink() or not path.is_file():
+            raise DamagedError(f"{path}: no part of a checkpoint")
+        if weights_only and name.startswith(OPTIMIZER):
+            continue
+        if path.stat().st_size != expected.bytes or describe(path) != expected:
+            raise DamagedError(
+                f"{path}: its size or checksum is not what was saved; without that folder, the "
+                "checkpoint before it is the newest"
+            )
+    return read_document(folder / STATE, CheckpointState)
 
 
-def _whole_weights(engine: TrainingEngine) -> dict[str, Tensor]:
-    """Every parameter whole, on the CPU of the leading rank; under ZeRO 3 gathered one at a time."""
-    import deepspeed
-
-    weights: dict[str, Tensor] = {}
-    for name, parameter in engine.model.named_parameters():
-        with deepspeed.zero.GatheredParameters([parameter]):
-            if engine.world.leads:
-                weights[name] = parameter.detach().to("cpu", copy=True).contiguous()
-    return weights
+def clean(disk: Disk, run: Run) -> None:
+    """Remove what a crash left half-written."""
+    for path in sorted(run.checkpoints.glob(".step-*")):
+        disk.remove(path) if path.is_symlink() else remove_tree(disk, path)
 
 
-def _files(folder: Path) -> Iterator[Path]:
-    return (path for path in sorted(folder.rglob("*")) if path.is_file())
+def prune(disk: Disk, run: Run, *, keep_last: int, keep_best: bool) -> None:
+    """Remove all but the newest `keep_last` checkpoints and the one of the lowest validation loss."""
+    found = checkpoints(run)
+    kept = set(found[-keep_last:])
+    if keep_best:
+        losses = {path: read_document(path / STATE, CheckpointState).validation_loss for path in found}
+        measured = [path for path, loss in losses.items() if loss is not None]
+        kept.update([min(measured, key=lambda path: losses[path] or 0.0)] if measured else [])
+    for path in found:
+        if path not in kept:
+            _throw_away(disk, path)
 
 
-def _describe(path: Path) -> dict[str, Any]:
-    with path.open("rb") as file:
-        return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+def _throw_away(disk: Disk, folder: Path) -> None:
+    """First out of sight, in one step: half of it must never pass for a checkpoint."""
+    hidden = folder.with_name(f".{folder.name}.old")
+    disk.rename(folder, hidden)
+    disk.sync_folder(folder.parent)
+    disk.remove(hidden) if hidden.is_symlink() else remove_tree(disk, hidden)

@@ -55,10 +55,11 @@ class Run:
         run = cls(path)
         for folder in (run.checkpoints, path / "logs"):
             folder.mkdir(parents=True, exist_ok=True)
-        replace_text(path / "config.toml", tomli_w.dumps(config.model_dump(mode="json", exclude_none=True)))
+        run._write_config(config)
         run.write_manifest(
             {
                 "schema": "fpm.run/1",
+                "config": config.model_dump(mode="json", exclude_none=True),
                 "corpus": str(corpus.resolve()) if corpus else "corpus",
                 "seed": config.train.seed,
                 "git_revision": _git_revision(),
@@ -81,8 +82,27 @@ class Run:
         return cls(path)
 
     def config(self) -> RunConfig:
-        """The configuration the run was started with."""
+        """The configuration in config.toml."""
         return validate(read_toml(self.path / "config.toml"), {})
+
+    def began_with(self) -> RunConfig:
+        """The configuration that the manifest recorded, which config.toml must still be."""
+        recorded = self.manifest().get("config")
+        return validate(recorded, {}) if recorded else self.config()
+
+    def change_config(self, config: RunConfig, difference: str) -> None:
+        """Go on with another configuration from here; the manifest keeps what was changed."""
+        manifest = self.manifest()
+        manifest.setdefault("config_changes", []).append(difference)
+        manifest["config"] = config.model_dump(mode="json", exclude_none=True)
+        if manifest["state"] == "finished" and config.train.steps > manifest["launches"][-1]["last_step"]:
+            manifest["state"] = "stopped"
+        self._write_config(config)
+        self.write_manifest(manifest)
+
+    def _write_config(self, config: RunConfig) -> None:
+        document = config.model_dump(mode="json", exclude_none=True)
+        replace_text(self.path / "config.toml", tomli_w.dumps(document))
 
     def manifest(self) -> dict[str, Any]:
         """The manifest as it stands.

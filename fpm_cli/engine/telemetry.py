@@ -4,6 +4,7 @@ Every number goes to metrics.jsonl; the screen shows each `log_every`-th step.
 """
 
 import json
+import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -76,6 +77,10 @@ class Telemetry:
         """Something that is worth a line: a save, a stop, a resume."""
         self._write({"kind": kind, "step": step, "message": message})
         self.console.print(f"step {step:>6}  {message}", markup=False, soft_wrap=True)
+
+    def sync(self) -> None:
+        """Make the rows so far durable."""
+        os.fsync(self.metrics.fileno())
 
     @property
     def seconds(self) -> float:

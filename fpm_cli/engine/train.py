@@ -8,10 +8,10 @@ import torch
 
 from fpm_cli.corpus.corpus import Corpus
 from fpm_cli.engine.batches import training_batches
-from fpm_cli.engine.checkpoint import CheckpointState, load_checkpoint, save_checkpoint
 from fpm_cli.engine.deepspeed_engine import TrainingEngine, batch_shape
 from fpm_cli.engine.layer_statistics import LayerStatistics
 from fpm_cli.engine.run import Run
+from fpm_cli.engine.saver import Saver
 from fpm_cli.engine.schedule import learning_rate
 from fpm_cli.engine.stop import StopWish
 from fpm_cli.engine.telemetry import Telemetry
@@ -38,8 +38,11 @@ def train(run: Run, *, quiet: bool = False) -> None:
         samples, held_out = (build_samples(config, corpus, split) for split in ("train", "validation"))
         engine = TrainingEngine(build_model(config, world.device), config, world)
         layers = LayerStatistics(engine.model, world) if plan.layer_statistics else None
-        resumed = load_checkpoint(engine, run)
+        saver = Saver(engine, run, config)
+        stack.callback(saver.close)
+        resumed = saver.load()
         first_step = resumed.step if resumed else 0
+        saver.require_space(first_step)
 
         stop = stack.enter_context(StopWish())
         telemetry = Telemetry(run, config, world, first_step, quiet=quiet) if world.leads else None
@@ -66,20 +69,24 @@ def train(run: Run, *, quiet: bool = False) -> None:
                     telemetry.layers(step, statistics)
 
             last = step == plan.steps
+            validation_loss = None
             if last or step % plan.eval_every == 0:
                 losses = validation_losses(engine, held_out, config)
+                validation_loss = sum(losses.values())
                 if telemetry:
                     telemetry.evaluation(step, losses)
             stopping = not last and world.sum([float(stop.wanted)])[0] > 0
             if last or stopping or step % plan.save_every == 0:
-                progress = CheckpointState(
-                    step, step * plan.global_batch, world.size, config.engine.zero_stage
-                )
-                save_checkpoint(engine, run, progress)
+                if telemetry:
+                    telemetry.sync()  # no step that is saved may be missing from metrics.jsonl
+                saver.save(step, validation_loss)
+                if last or stopping:
+                    saver.wait()
+            for saved in saver.news():
                 if telemetry:
                     state = "finished" if last else "stopped" if stopping else "running"
                     run.update_launch(last_step=step, seconds=telemetry.seconds, state=state)
-                    telemetry.event("save", step, f"saved checkpoints/step-{step}")
+                    telemetry.event("save", saved, f"saved checkpoints/step-{saved}")
             if stopping:
                 raise StoppedError(f"stopped after step {step}, which is saved; continue with {_resume(run)}")
 

@@ -1,15 +1,18 @@
 """A checkpoint is the one that was saved, or it is not loaded at all."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+import torch
 
 from fpm_cli.cli.app import run as fpm
-from fpm_cli.engine.checkpoint import latest_checkpoint, load_weights, verify_checkpoint
+from fpm_cli.engine.checkpoint import latest_checkpoint, load_weights, prune, verify_checkpoint
 from fpm_cli.engine.run import Run
+from fpm_cli.engine.storage import LOCAL
 from fpm_cli.errors import DamagedError, MissingError
+from tests.small_checkpoints import write_checkpoint
 from tests.small_runs import tiny
 
 
@@ -24,8 +27,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, sample_corpora: Callable[[
 def test_every_file_is_in_the_manifest_and_code_is_not_among_them(trained: Path) -> None:
     folder = trained / "checkpoints/step-1"
     files = json.loads((folder / "manifest.json").read_text())["files"]
-    assert {"model.safetensors", "state.json"} < set(files)
-    assert not [name for name in files if name.endswith(".py")]
+    assert set(files) == {"weights-0.safetensors", "optimizer-0.safetensors", "rank-0.json", "state.json"}
     verify_checkpoint(folder)
 
 
@@ -52,18 +54,44 @@ def test_damage_is_found_and_named_before_anything_is_used(trained: Path, damage
     verify_checkpoint(folder)
 
 
-@pytest.mark.parametrize("pointer", ["", "step-7", "../../elsewhere", "step-1/../step-1", "\0"])
-def test_a_pointer_that_names_no_checkpoint_of_this_run_is_refused(trained: Path, pointer: str) -> None:
+@pytest.mark.parametrize("pointer", [None, "", "step-7", "../../elsewhere", "step-1/../step-1", "\0"])
+def test_a_pointer_that_is_wrong_is_said_and_the_newest_checkpoint_taken(
+    trained: Path, pointer: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
     latest = trained / "latest"
     whole = latest.read_text()
-    latest.write_text(pointer)
+    if pointer is None:
+        latest.unlink()
+    else:
+        latest.write_text(pointer)
     try:
-        with pytest.raises(DamagedError, match="latest"):
-            latest_checkpoint(Run(trained))
+        assert latest_checkpoint(Run(trained)) == trained / "checkpoints/step-1"
+        assert "the newest complete checkpoint is" in caplog.text
     finally:
         latest.write_text(whole)
+
+
+def test_a_folder_without_a_manifest_is_no_checkpoint(trained: Path) -> None:
+    unfinished = trained / "checkpoints/step-2"
+    unfinished.mkdir()
+    try:
+        assert latest_checkpoint(Run(trained)) == trained / "checkpoints/step-1"
+    finally:
+        unfinished.rmdir()
 
 
 def test_a_run_without_a_checkpoint_is_missing_one(tmp_path: Path) -> None:
     with pytest.raises(MissingError, match="no checkpoint yet"):
         load_weights(Run(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("last", "best", "kept"), [(1, False, [5]), (2, True, [2, 4, 5]), (9, True, range(1, 6))]
+)
+def test_the_newest_and_the_best_are_kept(tmp_path: Path, last: int, best: bool, kept: Sequence[int]) -> None:
+    run = Run(tmp_path)
+    run.checkpoints.mkdir()
+    for step, loss in enumerate([3.0, 1.0, None, 2.0, 4.0], start=1):
+        write_checkpoint(run, step, {"w": torch.ones(3)}, validation_loss=loss)
+    prune(LOCAL, run, keep_last=last, keep_best=best)
+    assert sorted(path.name for path in run.checkpoints.iterdir()) == [f"step-{step}" for step in kept]
