@@ -191,18 +191,20 @@ class Run:
         self.write_manifest(manifest)
 
 
-def newest_run(runs: Path = RUNS, *, finished: bool = False) -> Run:
-    """The run under `runs` that was changed last.
+def newest_run(runs: Path = RUNS, *, finished: bool = False, task: str | None = None) -> Run:
+    """The run under `runs` that was changed last, of those fine-tuned for `task`; None: the pretrained ones.
 
     Raises:
         MissingError: there is none.
     """
     found = [Run(path.parent) for path in runs.glob("*/config.toml")]
+    found = [run for run in found if run.manifest().get("task") == task]
     if finished:
         found = [run for run in found if run.manifest()["state"] == "finished"]
     if not found:
-        kind = "finished run" if finished else "run"
-        raise MissingError(f"no {kind} under {runs}/; name one, or train one with `fpm pretrain`")
+        kind = f"{'finished ' if finished else ''}run{f' of {task}' if task else ''}"
+        how = f"fpm finetune {task}" if task else "fpm pretrain"
+        raise MissingError(f"no {kind} under {runs}/; name one, or train one with `{how}`")
     return max(found, key=lambda run: (run.path / "manifest.json").stat().st_mtime_ns)
 
 

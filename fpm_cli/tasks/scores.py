@@ -1,0 +1,182 @@
+"""Classification scores from a confusion matrix, their bootstrap intervals, and two runs compared.
+
+Every score is a function of the confusion matrix alone, and drawing n examples with replacement draws
+the matrix's cells from a multinomial distribution: so a bootstrap of any size is one call.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Counts = NDArray[np.int64]
+Values = NDArray[np.float64]
+
+RESAMPLES = 10_000
+SEED = 0
+CONFIDENCE = 0.95
+_CHUNK_CELLS = 4_000_000  # of resampled matrices held at a time
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores of one set of predictions, as fractions.
+
+    `f1_positive` is GLUE's F1, that of the positive class of two; None for more classes. The macro scores are
+    plain means over the classes that occur, as in scikit-learn; the paper's Table 3 has these.
+    `ci95` holds each score's bootstrap interval; `confusion[i][j]` counts class i predicted as class j.
+    """
+
+    num_examples: int
+    accuracy: float
+    f1_positive: float | None
+    precision_macro: float
+    recall_macro: float
+    f1_macro: float
+    ci95: Mapping[str, tuple[float, float]]
+    confusion: tuple[tuple[int, ...], ...]
+
+    def values(self) -> dict[str, float | None]:
+        """Each score by name."""
+        names = ("accuracy", "f1_positive", "precision_macro", "recall_macro", "f1_macro")
+        return {name: getattr(self, name) for name in names}
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How much one run's score is above another's on the same examples.
+
+    `p_value` is two-sided: twice the share of resamples in which the difference has the other sign, or is 0.
+    """
+
+    difference: float
+    ci95: tuple[float, float]
+    p_value: float
+
+
+def confusion_matrix(labels: Counts, predictions: Counts, num_classes: int) -> Counts:
+    """Count class i predicted as class j.
+
+    Args:
+        labels, predictions: classes, (n,).
+        num_classes: how many there are.
+
+    Returns:
+        (num_classes, num_classes)
+    """
+    cells = np.bincount(labels * num_classes + predictions, minlength=num_classes**2)
+    return cells.reshape(num_classes, num_classes)
+
+
+def scores_of(confusion: Counts, positive_class: int | None) -> dict[str, Values]:
+    """Each score of each confusion matrix; a ratio of 0 to 0 is 0.
+
+    Args:
+        confusion: (..., k, k).
+        positive_class: the class of `f1_positive`, which is left out where this is None.
+
+    Returns:
+        by name: (...)
+    """
+    right = np.diagonal(confusion, axis1=-2, axis2=-1).astype(float)  # (..., k)
+    true, predicted = confusion.sum(-1), confusion.sum(-2)
+    f1 = _ratio(2 * right, true + predicted)
+    occurs = (true + predicted) > 0  # scikit-learn's labels: those among the labels or the predictions
+    scores = {"accuracy": _ratio(right.sum(-1), confusion.sum((-2, -1)))}
+    if positive_class is not None:
+        scores["f1_positive"] = f1[..., positive_class]
+    per_class = {"precision": _ratio(right, predicted), "recall": _ratio(right, true), "f1": f1}
+    return scores | {
+        f"{name}_macro": _ratio(each.sum(-1), occurs.sum(-1)) for name, each in per_class.items()
+    }
+
+
+def score(
+    labels: Counts, predictions: Counts, num_classes: int, positive_class: int | None, *, seed: int = SEED
+) -> Scores:
+    """Score predictions, with bootstrap 95 % intervals.
+
+    Args:
+        labels, predictions: classes, (n,), n >= 1.
+        num_classes: how many there are.
+        positive_class: the class of `f1_positive`; None where there are more than two.
+        seed: of the bootstrap.
+    """
+    confusion = confusion_matrix(labels, predictions, num_classes)
+    exact = {name: float(value) for name, value in scores_of(confusion, positive_class).items()}
+    (drawn,) = _resample(labels, [predictions], num_classes, positive_class, seed)
+    return Scores(
+        num_examples=len(labels),
+        accuracy=exact["accuracy"],
+        f1_positive=exact.get("f1_positive"),
+        precision_macro=exact["precision_macro"],
+        recall_macro=exact["recall_macro"],
+        f1_macro=exact["f1_macro"],
+        ci95={name: _interval(values) for name, values in drawn.items()},
+        confusion=tuple(tuple(map(int, row)) for row in confusion),
+    )
+
+
+def compare(
+    labels: Counts,
+    predictions: Counts,
+    others: Counts,
+    num_classes: int,
+    positive_class: int | None,
+    *,
+    seed: int = SEED,
+) -> dict[str, Difference]:
+    """Compare two runs on the same examples by a paired bootstrap: each resample scores both.
+
+    Args:
+        labels, predictions, others: classes, those of one run and of another, (n,), n >= 1.
+        num_classes, positive_class, seed: as in `score`.
+
+    Returns:
+        by score: the first run's minus the other's.
+    """
+    ours, theirs = (
+        scores_of(confusion_matrix(labels, made, num_classes), positive_class)
+        for made in (predictions, others)
+    )
+    drawn, drawn_others = _resample(labels, [predictions, others], num_classes, positive_class, seed)
+    differences = {}
+    for name, value in ours.items():
+        resampled = drawn[name] - drawn_others[name]
+        tail = min(np.mean(resampled <= 0), np.mean(resampled >= 0))
+        p_value = min(1.0, 2 * max(float(tail), 1 / len(resampled)))
+        differences[name] = Difference(float(value - theirs[name]), _interval(resampled), p_value)
+    return differences
+
+
+def _resample(
+    labels: Counts, runs: Sequence[Counts], num_classes: int, positive_class: int | None, seed: int
+) -> list[dict[str, Values]]:
+    """Each run's scores in each of RESAMPLES draws of the same examples: by name, (RESAMPLES,)."""
+    joint = np.stack([labels * num_classes + made for made in runs])  # (runs, n): each one's matrix cell
+    cells, counts = np.unique(joint, axis=1, return_counts=True)  # (runs, c), (c,)
+    placed = np.eye(num_classes**2)[cells]  # (runs, c, k * k)
+    generator = np.random.default_rng(seed)
+    rows = max(1, min(RESAMPLES, _CHUNK_CELLS // len(counts)))
+    parts: list[list[dict[str, Values]]] = []
+    for start in range(0, RESAMPLES, rows):
+        size = min(rows, RESAMPLES - start)
+        drawn = generator.multinomial(len(labels), counts / len(labels), size=size)  # (size, c)
+        matrices = (drawn @ placed).reshape(len(runs), size, num_classes, num_classes).astype(np.int64)
+        parts.append([scores_of(each, positive_class) for each in matrices])
+    return [
+        {name: np.concatenate([part[run][name] for part in parts]) for name in parts[0][run]}
+        for run in range(len(runs))
+    ]
+
+
+def _interval(values: Values) -> tuple[float, float]:
+    tail = (1 - CONFIDENCE) / 2
+    low, high = np.quantile(values, (tail, 1 - tail))
+    return float(low), float(high)
+
+
+def _ratio(numerator: NDArray[Any], denominator: NDArray[Any]) -> Values:
+    return np.asarray(numerator / np.maximum(denominator, 1), dtype=float)  # counts: a numerator over 0 is 0

@@ -1,0 +1,62 @@
+"""What a fine-tuned run says of its task: the definition in `task.toml`, its files in the manifest."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from fpm_cli.engine.run import Run, newest_run
+from fpm_cli.errors import MissingError
+from fpm_cli.files import replace_text
+from fpm_cli.tasks.definition import TaskDefinition, read_task
+
+TASK_FILE = "task.toml"
+
+
+@dataclass(frozen=True)
+class TaskRun:
+    """A fine-tuned run, the task it was trained for, and the files it was given."""
+
+    run: Run
+    task: TaskDefinition
+    train_files: tuple[Path, ...]
+    dev_file: Path | None  # what it is scored on by default; never what it was selected on
+
+
+def record_task(run: Run, task: TaskDefinition, train_files: Sequence[Path], dev_file: Path | None) -> None:
+    """Write `task.toml`, and the task's name and files into the manifest: `open_task_run` reads both."""
+    replace_text(run.path / TASK_FILE, task.to_toml())
+    run.write_manifest(
+        {
+            **run.manifest(),
+            "task": task.name,
+            "train_files": [_place(path) for path in train_files],
+            "dev_file": _place(dev_file) if dev_file else None,
+        }
+    )
+
+
+def open_task_run(path: Path | None, task_name: str) -> TaskRun:
+    """The fine-tuned run at `path`, or without one the newest finished run of that task under `runs/`.
+
+    Raises:
+        MissingError: there is none, or it was not fine-tuned.
+        DamagedError: its manifest is damaged.
+        UsageError: its `task.toml` is no longer a task definition.
+    """
+    run = Run.open(path) if path else newest_run(finished=True, task=task_name)
+    manifest = run.manifest()
+    if not (run.path / TASK_FILE).is_file():
+        raise MissingError(
+            f"{run.path}: not fine-tuned for a task; `fpm finetune {task_name} --from` makes one"
+        )
+    dev_file = manifest.get("dev_file")
+    return TaskRun(
+        run,
+        read_task(run.path / TASK_FILE),
+        tuple(map(Path, manifest.get("train_files", ()))),
+        Path(dev_file) if dev_file else None,
+    )
+
+
+def _place(path: Path) -> str:
+    return str(path.resolve() if path.exists() else path)  # a data set in the cache has a name, no path
