@@ -65,7 +65,7 @@ class Saved:
         if self.config.family == "gpt":
             norms = norms if model.norm_placement == "pre" else 0
             return ids + dropout + norms + ends + self._cross_entropy(b * s)
-        predicted = b * masked_positions(s)
+        predicted = b * masked_positions(train)
         words = predicted * (4 * h * e + 2 * FLOAT32)  # chosen, dense, gelu, norm
         pooled = b * (h * e + 2 * FLOAT32 + INT64 + FLOAT32)
         types_and_masks = b * s * (INT64 + 2)

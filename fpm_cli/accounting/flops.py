@@ -17,10 +17,9 @@ Chowdhery et al. 2022 (PaLM, appendix B) do; `causal="halved"` gives the part ab
 from dataclasses import dataclass
 from typing import Literal
 
-from fpm_cli.config.schema import RunConfig
+from fpm_cli.config.schema import RunConfig, TrainConfig
 
 Causal = Literal["full", "halved"]
-MASKED_SHARE = 0.15  # of a BERT sequence; the vocabulary's logits exist only there
 SENTENCE_ORDERS = 2
 
 
@@ -57,9 +56,9 @@ class StepFlops:
         return self.model / self.tokens
 
 
-def masked_positions(sequence_length: int) -> int:
-    """How many positions of a BERT sequence are predicted."""
-    return int(MASKED_SHARE * sequence_length)
+def masked_positions(train: TrainConfig) -> int:
+    """How many positions of a BERT sequence are predicted; the vocabulary's logits exist only there."""
+    return int(train.masked_share * train.sequence_length)
 
 
 def tokens_per_sample(config: RunConfig) -> int:
@@ -87,7 +86,7 @@ def forward_flops(
     if config.family == "gpt":
         heads = 2 * s * h * model.vocab_size
         return ForwardFlops(projections, attention // 2 if causal == "halved" else attention, heads)
-    predicted = masked_positions(s) if predicted_positions is None else predicted_positions
+    predicted = masked_positions(config.train) if predicted_positions is None else predicted_positions
     masked_lm = predicted * (2 * h * h + 2 * h * model.vocab_size)
     sentence_order = 2 * h * h + 2 * h * SENTENCE_ORDERS  # pooler and classifier, on [CLS] only
     return ForwardFlops(projections, attention, masked_lm + sentence_order)

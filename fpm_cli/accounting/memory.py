@@ -94,5 +94,5 @@ def _logits_workspace(config: RunConfig, e: int, micro_batch: int) -> int:
     train = config.train
     positions = train.decoder_length or train.sequence_length
     if config.family == "bert":
-        positions = masked_positions(train.sequence_length)
+        positions = masked_positions(train)
     return micro_batch * positions * config.model.vocab_size * (FLOAT32 + e)

@@ -56,6 +56,12 @@ class TrainConfig(Frozen):
         False, description="gpt: attention and positions stay within a document, which ends in <eod>"
     )
     mask_eod_loss: bool = Field(False, description="gpt: no loss where the input is <eod>")
+    masked_share: float = Field(
+        0.15,
+        gt=0,
+        le=0.8,
+        description="bert: of the tokens, those to predict; more of them suit short trainings",
+    )
     global_batch: PositiveInt = Field(description="sequences per optimizer step over all devices")
     micro_batch: PositiveInt = Field(description="sequences per device and forward pass, at most")
     steps: PositiveInt

@@ -60,7 +60,7 @@ def synthetic_batch(config: RunConfig, size: int) -> dict[str, Tensor]:
         return {"tokens": ids(s), "labels": ids(s), "loss_mask": keep.float()}
     if config.family == "bert":
         masked = torch.zeros(size, s)
-        masked[:, : masked_positions(s)] = 1.0
+        masked[:, : masked_positions(config.train)] = 1.0
         return {
             "tokens": ids(s),
             "token_types": torch.zeros(size, s, dtype=torch.long),

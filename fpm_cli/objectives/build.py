@@ -29,7 +29,13 @@ def build_samples(config: RunConfig, corpus: SampleCorpus, split: Split) -> Samp
                 document_mask=train.document_mask,
             )
         case "bert":
-            return MaskedSamples(corpus, split, sequence_length=train.sequence_length, seed=train.seed)
+            return MaskedSamples(
+                corpus,
+                split,
+                sequence_length=train.sequence_length,
+                seed=train.seed,
+                masked_share=train.masked_share,
+            )
         case "encdec":
             return SpanSamples(
                 corpus,

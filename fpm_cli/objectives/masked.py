@@ -13,7 +13,7 @@ from fpm_cli.corpus.manifest import Split
 from fpm_cli.errors import DamagedError, UsageError
 from fpm_cli.objectives.base import Ids, Sample, SampleCorpus, Samples, special_id
 from fpm_cli.objectives.stretches import Stretches
-from fpm_cli.objectives.words import choose_tokens, corrupt
+from fpm_cli.objectives.words import MASKED_SHARE, choose_tokens, corrupt
 
 NUM_SPECIALS = 3  # [CLS], [SEP], [SEP]
 SHORTEST_SEQUENCE = 16
@@ -26,7 +26,15 @@ class MaskedSamples(Samples):
     `sentence_order` () int64, 1 where the halves are swapped. `labels` has the original id everywhere.
     """
 
-    def __init__(self, corpus: SampleCorpus, split: Split, *, sequence_length: int, seed: int) -> None:
+    def __init__(
+        self,
+        corpus: SampleCorpus,
+        split: Split,
+        *,
+        sequence_length: int,
+        seed: int,
+        masked_share: float = MASKED_SHARE,
+    ) -> None:
         """Raises UsageError (s below 16; no document of two sentences) or DamagedError (the corpus does
         not say where words begin).
         """
@@ -38,6 +46,7 @@ class MaskedSamples(Samples):
         if word_starts is None:
             raise DamagedError(f"the corpus has no {split}.words.bin: it was not built for a BERT model")
         self._length, self._target = sequence_length, sequence_length - NUM_SPECIALS
+        self._masked_share = masked_share
         self._stream, self._word_starts = data.tokens, word_starts
         self._stretches = Stretches(data, self._target)
         self._cls, self._sep = special_id(tokenizer, "cls"), special_id(tokenizer, "sep")
@@ -71,7 +80,7 @@ class MaskedSamples(Samples):
         word_starts[[1, a_end + 1]] = True  # a half that begins within a word
         special = np.zeros(n, dtype=np.bool_)
         special[[0, a_end, n - 1]] = True
-        chosen = choose_tokens(word_starts, special, random)
+        chosen = choose_tokens(word_starts, special, random, self._masked_share)
 
         tokens, loss_mask = labels.copy(), np.zeros(self._length, dtype=np.float32)
         tokens[chosen] = corrupt(labels[chosen], self._mask, self._ordinary, random)

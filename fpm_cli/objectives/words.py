@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from fpm_cli.objectives.base import Ids
 
-MASKED_SHARE = 0.15
+MASKED_SHARE = 0.15  # by default; `train.masked_share`
 NGRAM_LENGTHS = np.array([1] * 6 + [2] * 3 + [3] * 2)  # each entry as likely: P(n) = 6/11, 3/11, 2/11
 TRIES_PER_TOKEN = 8  # places tried for each token to mask; about 1.5 are needed
 
@@ -27,9 +27,9 @@ class Run(NamedTuple):
     length: int
 
 
-def num_masked(num_tokens: int) -> int:
+def num_masked(num_tokens: int, share: float = MASKED_SHARE) -> int:
     """How many of `num_tokens` ordinary tokens are masked, at most."""
-    return max(1, round(MASKED_SHARE * num_tokens))
+    return max(1, round(share * num_tokens))
 
 
 def choose_runs(
@@ -64,18 +64,21 @@ def choose_runs(
 
 
 def choose_tokens(
-    word_starts: npt.NDArray[np.bool_], special: npt.NDArray[np.bool_], random: np.random.Generator
+    word_starts: npt.NDArray[np.bool_],
+    special: npt.NDArray[np.bool_],
+    random: np.random.Generator,
+    share: float = MASKED_SHARE,
 ) -> Ids:
     """Positions (num_masked,) of the tokens to predict, in order; at least one.
 
     `word_starts` and `special` (n,) say where words begin and which tokens are special; a special token
     begins a word, and so does whatever follows it. In texts of a few words, where no run was found, one
-    of the shortest words is taken, or as much of it as 15 % of the tokens allow.
+    of the shortest words is taken, or as much of it as `share` of the tokens allows.
     """
     starts = np.flatnonzero(word_starts)
     bounds = [*starts.tolist(), len(word_starts)]
     blocked = special[starts]
-    budget = num_masked(int(np.count_nonzero(~special)))
+    budget = num_masked(int(np.count_nonzero(~special)), share)
     chosen = np.zeros(len(word_starts), dtype=np.bool_)
     for first, length in choose_runs(bounds, blocked, budget, random):
         chosen[bounds[first] : bounds[first + length]] = True

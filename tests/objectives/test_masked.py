@@ -133,6 +133,16 @@ def test_a_half_that_begins_within_a_word_can_be_masked_from_its_first_token() -
         assert chosen[0] in (1, a_end + 1)
 
 
+def test_another_share_is_masked_where_one_is_asked_for() -> None:
+    samples = MaskedSamples(sentence_corpus(200), "train", sequence_length=512, seed=7, masked_share=0.4)
+    chosen = total = 0
+    for index in range(200):
+        sample = samples[index]
+        total += int(sample["attention_mask"].sum()) - 3
+        chosen += int(sample["loss_mask"].sum())
+    assert chosen / total == pytest.approx(0.4, abs=0.003)
+
+
 def test_overall_shares_are_15_percent_and_80_10_10() -> None:
     samples = masked(sentence_corpus(200), 512)
     total = chosen = hidden = kept = 0
