@@ -30,23 +30,38 @@ class Saved:
 
     def total(self) -> int:
         """Bytes kept from the forward pass of one micro-batch, under `engine.recompute`."""
-        kept = self._layer_inputs() if self.config.engine.recompute == "full" else sum(self.layers())
+        recompute = self.config.engine.recompute
+        kept = 0 if recompute == "full" else sum(self.layers())
+        if recompute == "selective":
+            kept -= sum(self.mlps())
+        if recompute != "none":
+            kept += self._inputs()
         return kept + self._relative_bias() + self.outside()
 
     def recomputed(self) -> int:
-        """What full recomputation adds at its worst moment: the inside of one layer."""
-        return max(self.layers()) if self.config.engine.recompute == "full" else 0
+        """What recomputation adds at its worst moment: the inside of one layer, or of one MLP."""
+        inside = {"none": [0], "selective": self.mlps(), "full": self.layers()}
+        return max(inside[self.config.engine.recompute])
 
     def layers(self) -> list[int]:
         """Bytes kept inside each layer when nothing is recomputed, first layer first."""
         train, count = self.config.train, self.config.model.num_layers
-        s = train.sequence_length
+        s, s_d = train.sequence_length, train.decoder_length
         if self.config.family != "encdec":
-            return [self._attention(s, s) + self._mlp(s)] * count
-        s_d = train.decoder_length
-        encoder = self._attention(s, s) + self._mlp(s)
-        decoder = self._attention(s_d, s_d) + self._attention(s_d, s, cross=True) + self._mlp(s_d)
-        return [encoder] * (count // 2) + [decoder] * (count // 2)
+            attentions = [self._attention(s, s)] * count
+        else:
+            decoder = self._attention(s_d, s_d) + self._attention(s_d, s, cross=True)
+            attentions = [self._attention(s, s)] * (count // 2) + [decoder] * (count // 2)
+        return [attention + mlp for attention, mlp in zip(attentions, self.mlps(), strict=True)]
+
+    def mlps(self) -> list[int]:
+        """The part of `layers` that is inside the MLPs."""
+        train, count = self.config.train, self.config.model.num_layers
+        if self.config.family != "encdec":
+            return [self._mlp(train.sequence_length)] * count
+        return [self._mlp(train.sequence_length)] * (count // 2) + [self._mlp(train.decoder_length)] * (
+            count // 2
+        )
 
     def outside(self) -> int:
         """Ids and masks, embedding dropout, norms outside the layers, heads and log-probabilities."""
@@ -73,7 +88,8 @@ class Saved:
             ids + types_and_masks + dropout + norms + ends + words + pooled + self._cross_entropy(predicted)
         )
 
-    def _layer_inputs(self) -> int:
+    def _inputs(self) -> int:
+        """What recomputation starts from: the input of each layer, or of each MLP."""
         train, layers = self.config.train, self.config.model.num_layers
         lengths = layers * train.sequence_length
         if self.config.family == "encdec":
@@ -100,7 +116,7 @@ class Saved:
 
     def _relative_bias(self) -> int:
         """The scores' bias of both stacks, kept where recomputation or a fused kernel needs it again."""
-        if self.config.family != "encdec" or (self.cpu and self.config.engine.recompute == "none"):
+        if self.config.family != "encdec" or (self.cpu and self.config.engine.recompute != "full"):
             return 0
         train, heads = self.config.train, self.config.model.num_heads
         encoder = self.micro_batch * heads * train.sequence_length**2

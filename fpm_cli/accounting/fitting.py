@@ -79,7 +79,8 @@ def _settings(config: RunConfig, *, offload: bool) -> Iterator[tuple[dict[str, A
     own = config.train.micro_batch
     micro_batches = dict.fromkeys((own, 4 * own, max(1, own // 4), 1))
     offloads = ("optimizer", "parameters") if offload else ("none",)
-    for stage, recompute, micro_batch, where in product((1, 2, 3), ("none", "full"), micro_batches, offloads):
+    recomputes = ("none", "selective", "full")
+    for stage, recompute, micro_batch, where in product((1, 2, 3), recomputes, micro_batches, offloads):
         if where == "parameters" and stage != 3:
             continue  # DeepSpeed offloads parameters under ZeRO 3 only
         engine = {"zero_stage": stage, "recompute": recompute, "offload": where}

@@ -7,7 +7,8 @@ Three conventions, never mixed and always named:
 3. *hardware FLOPs*: model FLOPs plus what recomputation repeats. HFU divides this.
 
 The backward pass of a matrix product needs two products of the same size, so a step is three
-forwards; full recomputation repeats the layers' forward, not the embedding's and not the heads'.
+forwards; full recomputation repeats the layers' forward, not the embedding's and not the heads',
+selective recomputation the MLPs'.
 torch stops repeating a layer once everything saved is there again: where nothing after the last
 projection is saved (pre-norm without dropout), that projection is not repeated.
 Causal attention is counted in full, as Narayanan et al. 2021 (Megatron-LM, arXiv:2104.04473) and
@@ -116,17 +117,30 @@ def step_flops(
     forward = forward_flops(config, predicted_positions=predicted_positions, causal=causal)
     batch = config.train.global_batch
     model = 3 * batch * forward.total
-    repeated = batch * _recomputed(config, forward) if config.engine.recompute == "full" else 0
+    repeated = batch * _recomputed(config, forward)
     return StepFlops(model, model + repeated, batch * tokens_per_sample(config))
 
 
-def _recomputed(config: RunConfig, forward: ForwardFlops) -> int:
-    """What the backward pass of one sample repeats under full recomputation."""
+def mlp_flops(config: RunConfig) -> int:
+    """The MLPs' part of one sample's forward pass."""
+    return (3 if config.family == "encdec" else 2) * _mlp_product_flops(config)
+
+
+def _mlp_product_flops(config: RunConfig) -> int:
+    """One of the MLPs' matrix products, over all layers."""
     model = config.model
-    if model.norm_placement != "pre" or model.dropout:
-        return forward.layers
     layers = model.num_layers // 2 if config.family == "encdec" else model.num_layers
-    return forward.layers - layers * tokens_per_sample(config) * 2 * model.ffn_size * model.hidden_size
+    return layers * tokens_per_sample(config) * 2 * model.ffn_size * model.hidden_size
+
+
+def _recomputed(config: RunConfig, forward: ForwardFlops) -> int:
+    """What the backward pass of one sample repeats."""
+    model, recompute = config.model, config.engine.recompute
+    if recompute == "none":
+        return 0
+    inside = forward.layers if recompute == "full" else mlp_flops(config)
+    keeps_last = model.norm_placement != "pre" or model.dropout
+    return inside if keeps_last else inside - _mlp_product_flops(config)
 
 
 def published_step_flops(config: RunConfig) -> int:

@@ -1,10 +1,11 @@
 """What one device does in a training step, from the structure: the amounts that time is proportional to."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from fpm_cli.accounting.activations import Saved
 from fpm_cli.accounting.devices import Precision
-from fpm_cli.accounting.flops import forward_flops
+from fpm_cli.accounting.flops import forward_flops, mlp_flops
 from fpm_cli.accounting.parameters import count_parameters
 from fpm_cli.accounting.sharding import ELEMENT_BYTES
 from fpm_cli.config.schema import RunConfig
@@ -51,20 +52,36 @@ def step_work(config: RunConfig, precision: Precision, num_devices: int, *, cpu:
     spread = layout(config, num_devices)
     forward = forward_flops(config)
     sequences = spread.micro_batch * spread.passes
-    runs = 4 if config.engine.recompute == "full" else 3  # forward, backward as two, recomputation
     saved = Saved(config, ELEMENT_BYTES[precision], spread.micro_batch, cpu)
+    again = _recomputed_shares(config, saved)  # a step is three forwards and what is recomputed
     shards = spread.devices if config.engine.zero_stage else 1
     return Work(
-        matmul_flops=runs * sequences * forward.projections,
-        attention_flops=runs * sequences * forward.attention,
+        matmul_flops=(3 + again.projections) * sequences * forward.projections,
+        attention_flops=(3 + again.attention) * sequences * forward.attention,
         head_flops=3 * sequences * forward.heads,
-        activation_bytes=runs / 3 * spread.passes * sum(saved.layers()),
+        activation_bytes=(1 + again.kept / 3) * spread.passes * sum(saved.layers()),
         head_bytes=spread.passes * saved.outside(),
-        layer_passes=runs / 3 * spread.passes * config.model.num_layers,
+        layer_passes=(1 + again.kept / 3) * spread.passes * config.model.num_layers,
         optimizer_parameters=count_parameters(config) / shards,
         sent_bytes=_sent_bytes(config, precision, spread),
         host_bytes=0.0 if cpu else _host_bytes(config, precision, spread),
     )
+
+
+class _Shares(NamedTuple):
+    """What recomputation repeats of the layers' forward pass, 0 to 1."""
+
+    projections: float
+    attention: float
+    kept: float  # of what the layers keep; operators too small to save anything go with it
+
+
+def _recomputed_shares(config: RunConfig, saved: Saved) -> _Shares:
+    if config.engine.recompute != "selective":
+        all_or_nothing = float(config.engine.recompute == "full")
+        return _Shares(all_or_nothing, all_or_nothing, all_or_nothing)
+    of_projections = mlp_flops(config) / forward_flops(config).projections
+    return _Shares(of_projections, 0.0, sum(saved.mlps()) / sum(saved.layers()))
 
 
 def _sent_bytes(config: RunConfig, precision: Precision, spread: Layout) -> float:

@@ -13,6 +13,7 @@ Family = Literal["gpt", "bert", "encdec"]
 Language = Literal["en", "zh"]
 TokenizerKind = Literal["gpt-en", "gpt-zh", "t5-zh", "t5-en", "bert-en", "bert-zh"]
 NormPlacement = Literal["pre", "post", "deepnorm"]
+Recompute = Literal["none", "selective", "full"]
 CorpusSource = Literal["pile", "wudao", "stc"]
 
 
@@ -101,7 +102,9 @@ class EngineConfig(Frozen):
     )
     zero_stage: Literal[0, 1, 2, 3] = 1
     offload: Literal["none", "optimizer", "parameters"] = "none"
-    recompute: Literal["none", "full"] = Field("full", description="full: one checkpoint per layer")
+    recompute: Recompute = Field(
+        "full", description="full: each layer's inside; selective: each layer's MLP, the larger half of it"
+    )
     timeout_seconds: PositiveFloat = Field(600.0, description="a collective that waits longer fails")
     async_save: bool = Field(
         True, description="write checkpoints behind the next steps, from a copy, where the host has room"

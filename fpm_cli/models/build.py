@@ -5,7 +5,7 @@ from torch import nn
 
 from fpm_cli.config.schema import RunConfig
 from fpm_cli.models.bert import BERT
-from fpm_cli.models.blocks import Stack
+from fpm_cli.models.blocks import Layer, Stack
 from fpm_cli.models.encdec import EncoderDecoder
 from fpm_cli.models.gpt import GPT
 from fpm_cli.models.initialise import initialise
@@ -24,6 +24,8 @@ def build_skeleton(config: RunConfig) -> nn.Module:
     for module in model.modules():
         if isinstance(module, Stack):
             module.recompute = config.engine.recompute == "full"
+        elif isinstance(module, Layer):
+            module.recompute_mlp = config.engine.recompute == "selective"
     return model
 
 

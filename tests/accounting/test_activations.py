@@ -42,7 +42,7 @@ def random_config(family, rng):
         "train.sequence_length": rng.randrange(16, 128),
         "model.max_positions": 0 if family == "encdec" else 128,
         "train.micro_batch": rng.randrange(1, 9),
-        "engine.recompute": rng.choice(["none", "full"]),
+        "engine.recompute": rng.choice(["none", "selective", "full"]),
     }
     if family == "encdec":
         sizes["train.decoder_length"] = rng.randrange(8, 64)

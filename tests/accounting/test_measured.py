@@ -74,7 +74,7 @@ def unseen_config(family, rng):
         "train.decoder_length": length // 2 if family == "encdec" else 0,
         "train.global_batch": batch,
         "train.micro_batch": batch,
-        "engine.recompute": rng.choice(["none", "none", "full"]),
+        "engine.recompute": rng.choice(["none", "selective", "full"]),
     }
     assignments = [f"{key}={value}" for key, value in values.items()]
     return resolve(PRESET[family], proxy=True, environment={}, assignments=assignments).config
