@@ -16,6 +16,7 @@ from typing import IO
 
 from fpm_cli.engine.run import Run
 from fpm_cli.engine.stop import SIGNALS
+from fpm_cli.engine.workload import Workload
 from fpm_cli.errors import DamagedError, DivergedError, FpmError, MissingError, StoppedError, UsageError
 
 GRACE_SECONDS = 10.0
@@ -24,29 +25,33 @@ BY_STATUS: dict[int, type[FpmError]] = {
 }
 
 
-def launch(run: Run, nproc: int, *, quiet: bool = False) -> None:
-    """Train `run` with `nproc` processes on this machine.
+def launch(run: Run, nproc: int, workload_type: type[Workload] | None = None, *, quiet: bool = False) -> None:
+    """Train `run` with `nproc` processes on this machine; the workload is pre-training unless named.
 
     Raises:
         FpmError: what the first failing rank raised, or that it died, with its log's name.
     """
+    from fpm_cli.engine.pretraining import Pretraining
+    from fpm_cli.engine.train import train
+
+    kind = workload_type or Pretraining
     with run.lock():
         if nproc == 1:
-            from fpm_cli.engine.train import train
-
-            train(run, quiet=quiet)
+            train(run, kind, quiet=quiet)
         else:
-            _see_through(run, _start(run, nproc, quiet=quiet))
+            _see_through(run, _start(run, nproc, kind, quiet=quiet))
 
 
-def _start(run: Run, nproc: int, *, quiet: bool) -> list[subprocess.Popen[bytes]]:
+def _start(run: Run, nproc: int, kind: type[Workload], *, quiet: bool) -> list[subprocess.Popen[bytes]]:
     from fpm_cli.engine.world import free_port
 
     threads = max(1, (os.cpu_count() or 1) // nproc)
     shared = {"WORLD_SIZE": str(nproc), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     # Without a limit each process would start a thread a core, and they would spin against each other.
     shared["OMP_NUM_THREADS"] = str(threads)
-    command = [sys.executable, "-m", "fpm_cli.engine.worker", str(run.path), *(["--quiet"] if quiet else [])]
+    name = f"{kind.__module__}:{kind.__qualname__}"
+    command = [sys.executable, "-m", "fpm_cli.engine.worker", name, str(run.path)]
+    command += ["--quiet"] if quiet else []
     workers = []
     for rank in range(nproc):
         environment = {**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}
@@ -97,7 +102,7 @@ def _send(workers: Sequence[subprocess.Popen[bytes]], number: int) -> None:
 def _error(run: Run, rank: int, status: int) -> FpmError:
     kind = BY_STATUS.get(status, FpmError)
     if kind is StoppedError:
-        return StoppedError(f"stopped and saved; continue with `fpm pretrain --resume --out {run.path}`")
+        return StoppedError(f"stopped and saved; continue with {run.resume_command}")
     how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
     where = "its messages are above" if rank == 0 else f"its messages are in {_log(run, rank)}"
     return kind(f"rank {rank} {how}; {where}")

@@ -131,6 +131,12 @@ class Run:
         launches = self.manifest()["launches"]
         return int(launches[-1]["devices"]) if launches else None
 
+    @property
+    def resume_command(self) -> str:
+        """What goes on with this run."""
+        verb = "finetune" if "task" in self.manifest() else "pretrain"
+        return f"`fpm {verb} --resume --out {self.path}`"
+
     def corpus_path(self) -> Path:
         """The corpus the run trains on; relative paths are inside the run.
 

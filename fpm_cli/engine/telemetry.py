@@ -15,10 +15,11 @@ import torch
 from rich.console import Console
 
 from fpm_cli.accounting.devices import CPU, identify
-from fpm_cli.accounting.flops import step_flops
+from fpm_cli.accounting.flops import StepFlops
 from fpm_cli.config.schema import RunConfig
 from fpm_cli.engine.deepspeed_engine import StepResult, resolve_precision
 from fpm_cli.engine.run import Run
+from fpm_cli.engine.workload import Validation
 from fpm_cli.engine.world import World
 
 
@@ -30,7 +31,6 @@ class Telemetry:
 
         _drop_rows_after(run.metrics, first_step)
         self.config, self.first_step = config, first_step
-        self.flops = step_flops(config)
         self.peak = _peak_flops(config, world, run)
         self.spent = _Spending(run, world)
         self.console = Console(stderr=True, quiet=quiet, highlight=False)
@@ -38,8 +38,8 @@ class Telemetry:
         self.tensorboard = SummaryWriter(str(run.path / "tensorboard"), purge_step=first_step)
         self.began = time.monotonic()
 
-    def step(self, step: int, result: StepResult, lr: float, seconds: float) -> None:
-        """Optimizer step `step` (counted from 1) took `seconds`."""
+    def step(self, step: int, result: StepResult, flops: StepFlops, lr: float, seconds: float) -> None:
+        """Optimizer step `step` (counted from 1) computed `flops` in `seconds`."""
         row = {
             "kind": "train",
             "step": step,
@@ -48,15 +48,15 @@ class Telemetry:
             "lr": lr,
             "grad_norm": result.gradient_norm,
             "seconds": seconds,
-            "tokens": self.flops.tokens,
-            "tokens_per_second": self.flops.tokens / seconds,
-            "model_flops": self.flops.model,
-            "hardware_flops": self.flops.hardware,
+            "tokens": flops.tokens,
+            "tokens_per_second": flops.tokens / seconds,
+            "model_flops": flops.model,
+            "hardware_flops": flops.hardware,
         }
         self._write(row)
         keep = step % self.config.train.log_every == 0 or step in (1, self.config.train.steps)
         if keep or self.console.is_terminal:  # on a terminal the line of the moment, else only those to keep
-            self._say_step(step, result, lr, seconds, end="\n" if keep else "\r")
+            self._say_step(step, result, flops, lr, seconds, end="\n" if keep else "\r")
 
     def layers(self, step: int, statistics: Mapping[str, Mapping[str, float]]) -> None:
         """Statistics of each layer at optimizer step `step`: one line, and a curve a layer."""
@@ -65,13 +65,14 @@ class Telemetry:
             for layer, value in values.items():
                 self.tensorboard.add_scalar(f"{name}/{layer}", value, step)
 
-    def evaluation(self, step: int, losses: Mapping[str, float]) -> None:
-        """The validation losses after `step` optimizer steps, nats per prediction."""
-        total = sum(losses.values())
-        self._write(
-            {"kind": "validation", "step": step, "loss": total, **({} if len(losses) == 1 else losses)}
+    def evaluation(self, step: int, found: Validation) -> None:
+        """What validation found after `step` optimizer steps."""
+        terms = found.losses if len(found.losses) > 1 else {}
+        self._write({"kind": "validation", "step": step, "loss": found.loss, **terms, **found.scores})
+        scores = "".join(f"  {name.replace('_', ' ')} {score:.4f}" for name, score in found.scores.items())
+        self.console.print(
+            f"step {step:>6}  validation loss {found.loss:.4f}{scores}", markup=False, soft_wrap=True
         )
-        self.console.print(f"step {step:>6}  validation loss {total:.4f}", markup=False, soft_wrap=True)
 
     def event(self, kind: str, step: int, message: str) -> None:
         """Something that is worth a line: a save, a stop, a resume."""
@@ -99,10 +100,12 @@ class Telemetry:
             if isinstance(value, float):
                 self.tensorboard.add_scalar(f"{row['kind']}/{name}", value, row["step"])
 
-    def _say_step(self, step: int, result: StepResult, lr: float, seconds: float, *, end: str) -> None:
+    def _say_step(
+        self, step: int, result: StepResult, flops: StepFlops, lr: float, seconds: float, *, end: str
+    ) -> None:
         done = step - self.first_step
         left = (self.config.train.steps - step) * self.seconds / done
-        speed = f"{self.flops.tokens / seconds:,.0f} tokens/s{self._utilisation(seconds)}"
+        speed = f"{flops.tokens / seconds:,.0f} tokens/s{self._utilisation(flops, seconds)}"
         self.console.print(
             f"step {step:>6}/{self.config.train.steps}  loss {result.loss:.4f}  lr {lr:.2e}  "
             f"grad {result.gradient_norm:.2f}  {speed}  "
@@ -112,13 +115,13 @@ class Telemetry:
             end=end,
         )
 
-    def _utilisation(self, seconds: float) -> str:
+    def _utilisation(self, flops: StepFlops, seconds: float) -> str:
         """MFU, and HFU where recomputation makes it another figure."""
         if not self.peak:
             return ""
-        said = f"  MFU {self.flops.model / seconds / self.peak:5.1%}"
-        if self.flops.hardware != self.flops.model:
-            said += f"  HFU {self.flops.hardware / seconds / self.peak:5.1%}"
+        said = f"  MFU {flops.model / seconds / self.peak:5.1%}"
+        if flops.hardware != flops.model:
+            said += f"  HFU {flops.hardware / seconds / self.peak:5.1%}"
         return said
 
 

@@ -6,23 +6,20 @@ from contextlib import ExitStack
 
 import torch
 
-from fpm_cli.corpus.corpus import Corpus
-from fpm_cli.engine.batches import training_batches
 from fpm_cli.engine.deepspeed_engine import TrainingEngine, batch_shape
 from fpm_cli.engine.layer_statistics import LayerStatistics
+from fpm_cli.engine.pretraining import Pretraining
 from fpm_cli.engine.run import Run
 from fpm_cli.engine.saver import Saver
 from fpm_cli.engine.schedule import learning_rate
 from fpm_cli.engine.stop import StopWish
 from fpm_cli.engine.telemetry import Telemetry
-from fpm_cli.engine.validation import validation_losses
+from fpm_cli.engine.workload import Workload
 from fpm_cli.engine.world import World, joined_world
 from fpm_cli.errors import DivergedError, StoppedError
-from fpm_cli.models.build import build_model
-from fpm_cli.objectives.build import build_samples
 
 
-def train(run: Run, *, quiet: bool = False) -> None:
+def train(run: Run, workload_type: type[Workload] = Pretraining, *, quiet: bool = False) -> None:
     """Train `run` from its newest checkpoint, or from the start, to its last step; every rank calls this.
 
     Raises:
@@ -34,9 +31,8 @@ def train(run: Run, *, quiet: bool = False) -> None:
     with ExitStack() as stack:
         world = stack.enter_context(joined_world(config.engine.timeout_seconds))
         shape = batch_shape(config, world.size)
-        corpus = Corpus.open(run.corpus_path())
-        samples, held_out = (build_samples(config, corpus, split) for split in ("train", "validation"))
-        engine = TrainingEngine(build_model(config, world.device), config, world)
+        workload = workload_type(run)
+        engine = TrainingEngine(workload.build_model(world.device), config, world)
         layers = LayerStatistics(engine.model, world) if plan.layer_statistics else None
         saver = Saver(engine, run, config)
         stack.callback(saver.close)
@@ -50,7 +46,7 @@ def train(run: Run, *, quiet: bool = False) -> None:
             stack.callback(telemetry.close)
             run.begin_launch(devices=world.size, device_name=world.device_name, first_step=first_step)
 
-        batches = training_batches(samples, shape, world, first_step=first_step, last_step=plan.steps)
+        batches = workload.batches(shape, world, first_step=first_step, last_step=plan.steps)
         for step, micro_batches in enumerate(batches, start=first_step + 1):
             began = time.monotonic()
             torch.manual_seed(_step_seed(plan.seed, step, world))  # dropout, as a function of the step
@@ -60,7 +56,7 @@ def train(run: Run, *, quiet: bool = False) -> None:
             if not (math.isfinite(result.loss) and math.isfinite(result.gradient_norm)):
                 raise DivergedError(_diverged(run, step, result.loss, result.gradient_norm))
             if telemetry:
-                telemetry.step(step, result, lr, time.monotonic() - began)
+                telemetry.step(step, result, workload.flops(step), lr, time.monotonic() - began)
                 if step % plan.log_every == 0:  # steps that a kill loses are charged up to here
                     run.update_launch(last_step=step, seconds=telemetry.seconds, state="running")
             if watched:
@@ -69,17 +65,17 @@ def train(run: Run, *, quiet: bool = False) -> None:
                     telemetry.layers(step, statistics)
 
             last = step == plan.steps
-            validation_loss = None
+            criterion = None
             if last or step % plan.eval_every == 0:
-                losses = validation_losses(engine, held_out, config)
-                validation_loss = sum(losses.values())
+                validation = workload.validate(engine)
+                criterion = validation.criterion
                 if telemetry:
-                    telemetry.evaluation(step, losses)
+                    telemetry.evaluation(step, validation)
             stopping = not last and world.sum([float(stop.wanted)])[0] > 0
             if last or stopping or step % plan.save_every == 0:
                 if telemetry:
                     telemetry.sync()  # no step that is saved may be missing from metrics.jsonl
-                saver.save(step, validation_loss)
+                saver.save(step, criterion)
                 if last or stopping:
                     saver.wait()
             for saved in saver.news():
@@ -88,7 +84,9 @@ def train(run: Run, *, quiet: bool = False) -> None:
                     run.update_launch(last_step=step, seconds=telemetry.seconds, state=state)
                     telemetry.event("save", saved, f"saved checkpoints/step-{saved}")
             if stopping:
-                raise StoppedError(f"stopped after step {step}, which is saved; continue with {_resume(run)}")
+                raise StoppedError(
+                    f"stopped after step {step}, which is saved; continue with {run.resume_command}"
+                )
 
 
 def _step_seed(seed: int, step: int, world: World) -> int:
@@ -96,12 +94,8 @@ def _step_seed(seed: int, step: int, world: World) -> int:
     return (seed * 1_000_003 + step) * 4096 + world.rank
 
 
-def _resume(run: Run) -> str:
-    return f"`fpm pretrain --resume --out {run.path}`"
-
-
 def _diverged(run: Run, step: int, loss: float, norm: float) -> str:
     return (
         f"training diverged at step {step}: loss {loss}, gradient norm {norm}; the last checkpoint is kept.\n"
-        f"Try a lower train.lr or a longer train.warmup_steps in a new run, or {_resume(run)}"
+        f"Try a lower train.lr or a longer train.warmup_steps in a new run, or {run.resume_command}"
     )

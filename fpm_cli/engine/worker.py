@@ -1,5 +1,6 @@
-"""One rank of a launch of several: `python -m fpm_cli.engine.worker RUN`, started by `launch.py`."""
+"""One rank of a launch of several: `python -m fpm_cli.engine.worker MODULE:WORKLOAD RUN`, started by `launch.py`."""
 
+import importlib
 import sys
 from pathlib import Path
 
@@ -10,9 +11,12 @@ from fpm_cli.errors import FpmError, StoppedError
 
 def main(arguments: list[str]) -> int:
     """Train as the rank that the environment names; the exit status is the error's."""
-    path, *flags = arguments
+    name, path, *flags = arguments
+    module, _, workload = name.partition(":")
     try:
-        train(Run.open(Path(path)), quiet="--quiet" in flags)
+        train(
+            Run.open(Path(path)), getattr(importlib.import_module(module), workload), quiet="--quiet" in flags
+        )
     except StoppedError as stopped:  # the launcher says so once for all ranks
         return stopped.exit_status
     except FpmError as error:
