@@ -1,4 +1,4 @@
-"""One rank of a launch of several: `python -m fpm_cli.engine.worker MODULE:WORKLOAD RUN`, started by `launch.py`."""
+"""One rank of a launch of several: `python -m fpm_cli.engine.worker MODULE:CLASS RUN`, as `launch.py` starts it."""
 
 import importlib
 import sys
@@ -12,11 +12,10 @@ from fpm_cli.errors import FpmError, StoppedError
 def main(arguments: list[str]) -> int:
     """Train as the rank that the environment names; the exit status is the error's."""
     name, path, *flags = arguments
-    module, _, workload = name.partition(":")
+    module, _, class_ = name.partition(":")
+    workload_type = getattr(importlib.import_module(module), class_)
     try:
-        train(
-            Run.open(Path(path)), getattr(importlib.import_module(module), workload), quiet="--quiet" in flags
-        )
+        train(Run.open(Path(path)), workload_type, quiet="--quiet" in flags)
     except StoppedError as stopped:  # the launcher says so once for all ranks
         return stopped.exit_status
     except FpmError as error:

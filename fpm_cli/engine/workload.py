@@ -46,7 +46,7 @@ class Workload(ABC):
     def batches(
         self, shape: BatchShape, world: World, *, first_step: int, last_step: int
     ) -> Iterator[list[Batch]]:
-        """This rank's micro-batches, `shape.count` of them, for each step from `first_step` (0: the first)."""
+        """This rank's `shape.count` micro-batches of each step from `first_step` (0: the first)."""
 
     @abstractmethod
     def validate(self, engine: TrainingEngine) -> Validation:
