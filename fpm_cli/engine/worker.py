@@ -1,4 +1,4 @@
-"""One rank of a launch of several: `python -m fpm_cli.engine.worker MODULE:CLASS RUN`, as `launch.py` starts it."""
+"""One rank of a launch of several: `python -m fpm_cli.engine.worker MODULE:CLASS RUN`."""
 
 import importlib
 import sys
