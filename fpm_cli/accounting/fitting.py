@@ -9,6 +9,7 @@ from fpm_cli.accounting.devices import Device, device_names, find_device
 from fpm_cli.accounting.plan import Plan, plan
 from fpm_cli.config.schema import RunConfig
 
+RECOMPUTES = ("none", "selective", "full")
 DEVICE_COUNTS = tuple(2**power for power in range(11))  # 1 to 1,024
 
 
@@ -69,6 +70,49 @@ def ways_by_count(
     }
 
 
+def reasons(config: RunConfig, device: Device, num_devices: int) -> list[str]:
+    """Why these settings: a line on each neighbouring one, how much memory it takes and how long a step.
+
+    The presets' own settings are the quickest that leave a tenth of the paper's GPUs free.
+    """
+    chosen = plan(config, device, num_devices)
+    lines = [_said("as configured", chosen)]
+    for settings in _neighbours(config):
+        tried = plan(_with(config, settings), device, num_devices)
+        label = ", ".join(f"{key}={value}" for key, value in settings.items())
+        lines.append(_said(f"with {label}", tried))
+    return lines
+
+
+def _neighbours(config: RunConfig) -> Iterator[dict[str, Any]]:
+    """One setting changed at a time, towards more memory and less time, or the reverse."""
+    for stage in (1, 3):
+        if stage != config.engine.zero_stage:
+            yield {"engine.zero_stage": stage}
+    for recompute in RECOMPUTES:
+        if recompute != config.engine.recompute:
+            yield {"engine.recompute": recompute}
+    yield {"train.micro_batch": 2 * config.train.micro_batch}
+
+
+def _said(label: str, made: Plan) -> str:
+    seconds = made.predicted_seconds_per_step
+    time = "" if seconds is None or not made.fit.fits else f", {seconds:.3g} s a step"
+    verdict = "fits" if made.fit.fits else "does not fit"
+    return f"{label}: {made.fit.needed / 1e9:,.1f} of {made.fit.available / 1e9:,.1f} GB, {verdict}{time}"
+
+
+def _with(config: RunConfig, settings: dict[str, Any]) -> RunConfig:
+    """A copy with dotted keys of `train` and `engine` changed."""
+    changed: dict[str, dict[str, Any]] = {"train": {}, "engine": {}}
+    for key, value in settings.items():
+        table, name = key.split(".")
+        changed[table][name] = value
+    return config.model_copy(
+        update={table: getattr(config, table).model_copy(update=values) for table, values in changed.items()}
+    )
+
+
 def devices_that_fit(config: RunConfig, num_devices: int) -> dict[str, bool]:
     """Whether the run as configured fits on that many of each known device."""
     return {name: plan(config, find_device(name), num_devices).fit.fits for name in device_names()}
@@ -79,23 +123,16 @@ def _settings(config: RunConfig, *, offload: bool) -> Iterator[tuple[dict[str, A
     own = config.train.micro_batch
     micro_batches = dict.fromkeys((own, 4 * own, max(1, own // 4), 1))
     offloads = ("optimizer", "parameters") if offload else ("none",)
-    recomputes = ("none", "selective", "full")
-    for stage, recompute, micro_batch, where in product((1, 2, 3), recomputes, micro_batches, offloads):
+    for stage, recompute, micro_batch, where in product((1, 2, 3), RECOMPUTES, micro_batches, offloads):
         if where == "parameters" and stage != 3:
             continue  # DeepSpeed offloads parameters under ZeRO 3 only
         engine = {"zero_stage": stage, "recompute": recompute, "offload": where}
-        changed = config.model_copy(
-            update={
-                "engine": config.engine.model_copy(update=engine),
-                "train": config.train.model_copy(update={"micro_batch": micro_batch}),
-            }
-        )
         settings = {
             f"engine.{key}": value for key, value in engine.items() if getattr(config.engine, key) != value
         }
         if micro_batch != config.train.micro_batch:
             settings["train.micro_batch"] = micro_batch
-        yield settings, changed
+        yield settings, _with(config, settings)
 
 
 def _seconds_then_changes(way: Way) -> tuple[float, int]:

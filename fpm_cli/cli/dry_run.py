@@ -6,7 +6,7 @@ from typing import Any
 from rich.table import Table
 
 from fpm_cli.accounting.devices import find_device
-from fpm_cli.accounting.fitting import Way, devices_that_fit, quickest_way, ways_by_count
+from fpm_cli.accounting.fitting import Way, devices_that_fit, quickest_way, reasons, ways_by_count
 from fpm_cli.accounting.plan import Plan, plan
 from fpm_cli.cli.calibrated import stored_calibration
 from fpm_cli.cli.console import show, show_json
@@ -43,12 +43,14 @@ def show_dry_run(
     )
     quickest = quickest_way(config, device, num_devices, price_per_device_hour=price_per_device_hour)
     fitting = devices_that_fit(config, num_devices)
+    why = reasons(config, device, num_devices)
     by_count = (
         {} if device.is_cpu else ways_by_count(config, device, price_per_device_hour=price_per_device_hour)
     )
     if as_json:
         document: dict[str, Any] = planned.document()
         document["fits_on"] = fitting
+        document["why"] = why
         document["quickest_way_to_fit"] = quickest.document() if quickest else None
         document["by_num_devices"] = [
             way.document() if way else {"num_devices": count, "fits": False}
@@ -56,12 +58,12 @@ def show_dry_run(
         ]
         show_json("pretrain-dry-run", document)
         return
-    show(_plan_table(planned, fitting, quickest))
+    show(_plan_table(planned, fitting, quickest, why))
     if by_count:
         show(_count_table(device.name, by_count))
 
 
-def _plan_table(planned: Plan, fitting: dict[str, bool], quickest: Way | None) -> Table:
+def _plan_table(planned: Plan, fitting: dict[str, bool], quickest: Way | None, why: list[str]) -> Table:
     table = Table("what", "how much", title=f"{planned.command}, planned")
     rows = {
         "exact parameters": f"{planned.exact_params:,}",
@@ -73,6 +75,7 @@ def _plan_table(planned: Plan, fitting: dict[str, bool], quickest: Way | None) -
         **{f"memory, {name} (GiB)": f"{size / GIB:,.2f}" for name, size in planned.memory.document().items()},
         "available (GiB a device)": f"{planned.fit.available / GIB:,.2f}",
         "fits": "yes" if planned.fit.fits else "no",
+        "why these settings": "\n".join(why),
         "as configured it fits on": ", ".join(name for name, fits in fitting.items() if fits) or "none known",
         "quickest way to fit": "none found" if quickest is None else quickest.flags or "as configured",
         "seconds a step": _number(planned.predicted_seconds_per_step),

@@ -64,5 +64,5 @@ def proxy_layer(config: RunConfig) -> dict[str, Any]:
             "save_every": 200,
             "log_every": 20,
         },
-        "engine": {"recompute": "none"},
+        "engine": {"recompute": "none", "zero_stage": 1},
     }

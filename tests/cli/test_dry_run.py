@@ -37,8 +37,9 @@ def test_a_dry_run_says_what_a_run_needs_and_where_it_fits(capsys):
     assert planned["schema"] == "fpm.pretrain-dry-run/1"
     assert set(planned) >= CONTRACT
     assert planned["exact_params"] == 10_150_016_000
-    assert planned["fits"] is False and planned["fits_on"]["H100"] is True
-    assert planned["quickest_way_to_fit"]["settings"]["engine.zero_stage"] == 3
+    assert planned["fits"] is True and planned["fits_on"]["RTX-4090"] is False
+    assert any("zero_stage=1" in line and "does not fit" in line for line in planned["why"])
+    assert planned["quickest_way_to_fit"]["settings"] == {}
     assert [way["num_devices"] for way in planned["by_num_devices"]] == [2**p for p in range(11)]
     assert planned["predicted_price"] == pytest.approx(planned["predicted_device_hours"] * 1.5)
     assert planned["command"] == "fpm pretrain --preset CPM-X-L"
@@ -62,10 +63,11 @@ def test_a_dry_run_here_uses_this_machines_calibration(capsys):
 
 def test_a_dry_runs_command_keeps_what_was_set(capsys):
     planned = document(
-        capsys, *DRY_RUN, "--set", "engine.zero_stage=3", "--device", "A100-40", "--devices", "8"
+        capsys, *DRY_RUN, "--set", "engine.zero_stage=1", "--device", "A100-40", "--devices", "8"
     )
-    assert planned["command"] == "fpm pretrain --preset CPM-X-L --set engine.zero_stage=3"
-    assert planned["fits"] is True
+    assert planned["command"] == "fpm pretrain --preset CPM-X-L --set engine.zero_stage=1"
+    assert planned["fits"] is False
+    assert planned["quickest_way_to_fit"]["settings"]["engine.zero_stage"] == 3
 
 
 @pytest.mark.parametrize(
