@@ -23,6 +23,20 @@ TABLE3 = {
     "BERT-E-E": (90.00, 90.68, 90.31, 90.91),
 }
 
+# Table 1: GLUE's QQP test set, per cent: accuracy, F1 of the duplicates; None where nothing is printed.
+TABLE1: dict[str, tuple[float | None, float | None]] = {
+    "BiLSTM+Attn, ELMo": (86.5, 66.1),
+    "BERT-BASE": (None, 71.2),
+    "BERT-LARGE": (None, BERT_LARGE_TEST_F1),
+    "GPT": (None, 70.3),
+    "ERNIE2.0-BASE": (89.8, 73.2),
+    "ERNIE2.0-LARGE": (90.1, 73.8),
+    "XLNet": (90.4, None),
+    "ELECTRA": (90.8, None),
+    "ERNIE": (90.9, 75.2),
+    "Turing NLR v5": (91.1, TURING_TEST_F1),
+}
+
 
 @dataclass(frozen=True)
 class Finding:

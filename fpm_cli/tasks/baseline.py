@@ -1,0 +1,93 @@
+"""A linear model without pretraining on the same training file: TF-IDF of n-grams, through scikit-learn."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import NDArray
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_union
+from sklearn.preprocessing import normalize
+from sklearn.svm import LinearSVC
+
+from fpm_cli.config.schema import Language
+from fpm_cli.errors import DamagedError
+from fpm_cli.tasks.definition import TaskDefinition
+from fpm_cli.tasks.examples import Example
+
+SEED = 0
+
+
+def baseline_name(task: TaskDefinition) -> str:
+    """What the model is, in a table's words."""
+    if task.is_pair:
+        return "linear: TF-IDF of both texts, logistic regression"
+    return f"linear: {'character' if task.language == 'zh' else 'word and character'} n-grams, SVM"
+
+
+def predict_linearly(
+    task: TaskDefinition, training: Sequence[Example], examples: Sequence[Example]
+) -> NDArray[np.int64]:
+    """Train a linear model and predict the class of each example.
+
+    A text goes into a linear SVM over its n-grams. A pair goes into a logistic regression over the n-grams
+    that its texts share and those in which they differ, and over how near they are as wholes.
+
+    Returns:
+        (n,)
+
+    Raises:
+        DamagedError: the training examples have one class only.
+    """
+    labels = np.array([example.label for example in training])
+    if len(set(labels.tolist())) < 2:
+        raise DamagedError("the linear baseline takes training examples of at least two classes")
+    if task.is_pair:
+        fit, asked = _pair_features(task.language, training, examples)
+        model: Any = LogisticRegression(C=3.0, max_iter=1000, random_state=SEED)
+    else:
+        vectors = _vectors(task.language)
+        fit = vectors.fit_transform([example.text_a for example in training])
+        asked = vectors.transform([example.text_a for example in examples])
+        model = LinearSVC(C=0.3, random_state=SEED)
+    return np.asarray(model.fit(fit, labels).predict(asked), dtype=np.int64)
+
+
+def _vectors(language: Language) -> Any:
+    """TF-IDF: of characters in Chinese, of words and of characters within words in English."""
+    if language == "zh":
+        return TfidfVectorizer(analyzer="char", ngram_range=(1, 3), min_df=2, sublinear_tf=True)
+    words = TfidfVectorizer(ngram_range=(1, 2), min_df=2, sublinear_tf=True, token_pattern=r"(?u)\b\w+\b")
+    return make_union(
+        words, TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 4), min_df=2, sublinear_tf=True)
+    )
+
+
+def _pair_features(
+    language: Language, training: Sequence[Example], examples: Sequence[Example]
+) -> tuple[Any, Any]:
+    vectors = _vectors(language)
+    vectors.fit([text for example in training for text in (example.text_a, example.text_b or "")])
+
+    def features(pairs: Sequence[Example]) -> Any:
+        a = normalize(vectors.transform([pair.text_a for pair in pairs]))  # (n, grams)
+        b = normalize(vectors.transform([pair.text_b or "" for pair in pairs]))
+        shared = a.multiply(b).tocsr()
+        cosine = np.asarray(shared.sum(axis=1))  # (n, 1)
+        lengths = np.array([[len(pair.text_a), len(pair.text_b or "")] for pair in pairs], dtype=float)
+        spread = np.abs(np.log(lengths[:, :1]) - np.log(np.maximum(lengths[:, 1:], 1)))
+        overlap = np.array([[_overlap(pair, language)] for pair in pairs])
+        whole = np.hstack([cosine, cosine**2, overlap, overlap**2, spread])
+        return sp.hstack([abs(a - b), shared, sp.csr_matrix(whole)]).tocsr()
+
+    return features(training), features(examples)
+
+
+def _overlap(pair: Example, language: Language) -> float:
+    """The share of words (characters in Chinese) that both texts have: |A and B| / |A or B|."""
+    a, b = (
+        set(text if language == "zh" else text.lower().split()) for text in (pair.text_a, pair.text_b or "")
+    )
+    return len(a & b) / max(len(a | b), 1)

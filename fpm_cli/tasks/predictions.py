@@ -1,0 +1,62 @@
+"""A fine-tuned run's predictions on the examples of a file, and the file that keeps them."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fpm_cli.engine.run import Run
+from fpm_cli.errors import DivergedError
+from fpm_cli.files import replace_text
+from fpm_cli.tasks.definition import TaskDefinition
+from fpm_cli.tasks.examples import Example, ReadExamples
+
+# The probability of each class, (n, num_labels).
+Predict = Callable[[Run, TaskDefinition, Sequence[Example]], NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What one run says of each example."""
+
+    run: Run
+    probabilities: NDArray[np.float32]  # (n, num_labels)
+
+    @property
+    def classes(self) -> NDArray[np.int64]:
+        """The likeliest class of each example, (n,)."""
+        return np.asarray(np.argmax(self.probabilities, axis=1), dtype=np.int64)
+
+
+def predict_with(predict: Predict, run: Run, task: TaskDefinition, read: ReadExamples) -> Predictions:
+    """Predict every example.
+
+    Raises:
+        DivergedError: the run's weights give no numbers.
+    """
+    probabilities = predict(run, task, read.examples)
+    assert probabilities.shape == (len(read.examples), len(task.labels))
+    if not np.isfinite(probabilities).all():
+        raise DivergedError(f"{run.path}: its predictions are not numbers; training diverged")
+    return Predictions(run, probabilities)
+
+
+def write_predictions(made: Predictions, task: TaskDefinition, read: ReadExamples, split: str) -> Path:
+    """Write `predictions-SPLIT.jsonl` into the run: id, label (null: unknown), prediction, probabilities."""
+    rows = (
+        {
+            "id": example.id,
+            "label": None if example.label is None else task.labels[example.label],
+            "prediction": task.labels[made_class],
+            "probabilities": [round(float(p), 6) for p in probabilities],
+        }
+        for example, made_class, probabilities in zip(
+            read.examples, made.classes, made.probabilities, strict=True
+        )
+    )
+    path = made.run.path / f"predictions-{split}.jsonl"
+    replace_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    return path
