@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -47,3 +48,13 @@ def metrics(run: Path, kind: str) -> dict[int, float]:
     with (run / "metrics.jsonl").open(encoding="utf-8") as lines:
         rows = [json.loads(line) for line in lines]
     return {row["step"]: row["loss"] for row in rows if row["kind"] == kind}
+
+
+def wait_for_step(run: Path, step: int, seconds: float = 120.0) -> None:
+    """Wait until the run has trained up to `step`."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if (run / "metrics.jsonl").exists() and max(metrics(run, "train"), default=0) >= step:
+            return
+        time.sleep(0.1)
+    raise AssertionError(f"step {step} did not come within {seconds} s")

@@ -187,6 +187,7 @@ def _difference(stored: RunConfig, again: RunConfig) -> str:
 
 def _train(run: Run, nproc: int | None, as_json: bool, corpus: Path | None, allow_change: bool) -> None:
     from fpm_cli.engine.launch import launch
+    from fpm_cli.engine.placement import Placement
     from fpm_cli.engine.world import device_count
 
     if run.manifest()["state"] == "finished":
@@ -196,7 +197,8 @@ def _train(run: Run, nproc: int | None, as_json: bool, corpus: Path | None, allo
             _ensure_corpus(run)
         _check_corpus(run, corpus, allow_change)
         log(f"training in {run.path}")
-        launch(run, nproc or run.last_world_size() or device_count(), quiet=verbosity.quiet)
+        nproc = nproc or run.last_world_size() or device_count()
+        launch(run, Placement(nproc), quiet=verbosity.quiet)
     last = run.last_rows()
     if as_json:
         show_json("pretrain", {"run": str(run.path), "step": last["train"]["step"], **_losses(last)})

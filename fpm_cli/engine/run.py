@@ -11,7 +11,9 @@ tensorboard/
 """
 
 import json
+import os
 import platform
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -152,17 +154,24 @@ class Run:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the run for one process at a time; the lock dies with its holder.
+        """Hold the run for one process at a time; the kernel's lock (flock) dies with its holder.
 
         Raises:
-            UsageError: another process holds it.
+            UsageError: another process holds it; says which.
         """
-        lock = FileLock(self.path / ".lock")
+        lock, holder = FileLock(self.path / ".lock"), self.path / ".lock-holder"
         try:
-            with lock.acquire(timeout=0):
-                yield
+            lock.acquire(timeout=0)
         except Timeout as error:
-            raise UsageError(f"{self.path}: another process is training in it") from error
+            who = holder.read_text(encoding="utf-8").strip() if holder.exists() else "not known"
+            raise UsageError(f"{self.path}: another process is training in it ({who})") from error
+        try:
+            now = datetime.now(UTC).isoformat(timespec="seconds")
+            replace_text(holder, f"pid {os.getpid()} on {socket.gethostname()} since {now}\n")
+            yield
+        finally:
+            holder.unlink(missing_ok=True)
+            lock.release()
 
     def note(self, **facts: float | None) -> None:
         """Record in the manifest what the progress line and `fpm cost-report` account with.

@@ -1,4 +1,4 @@
-"""Signals as a wish to stop: the first one ends training after a saved step, the second at once."""
+"""Signals as a wish to stop: the first one ends training after a saved step, a second Ctrl-C at once."""
 
 import signal
 from types import FrameType

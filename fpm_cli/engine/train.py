@@ -8,18 +8,20 @@ import torch
 
 from fpm_cli.engine.deepspeed_engine import TrainingEngine, batch_shape
 from fpm_cli.engine.layer_statistics import LayerStatistics
+from fpm_cli.engine.lifeline import Lifeline
 from fpm_cli.engine.pretraining import Pretraining
 from fpm_cli.engine.run import Run
 from fpm_cli.engine.saver import Saver
 from fpm_cli.engine.schedule import learning_rate
-from fpm_cli.engine.stop import StopWish
 from fpm_cli.engine.telemetry import Telemetry
 from fpm_cli.engine.workload import Workload
 from fpm_cli.engine.world import World, joined_world
 from fpm_cli.errors import DivergedError, StoppedError
 
 
-def train(run: Run, workload_type: type[Workload] = Pretraining, *, quiet: bool = False) -> None:
+def train(
+    run: Run, lifeline: Lifeline, workload_type: type[Workload] | None = None, *, quiet: bool = False
+) -> None:
     """Train `run` from its newest checkpoint, or from the start, to its last step; every rank calls this.
 
     Raises:
@@ -31,7 +33,7 @@ def train(run: Run, workload_type: type[Workload] = Pretraining, *, quiet: bool 
     with ExitStack() as stack:
         world = stack.enter_context(joined_world(config.engine.timeout_seconds))
         shape = batch_shape(config, world.size)
-        workload = workload_type(run)
+        workload = (workload_type or Pretraining)(run)
         engine = TrainingEngine(workload.build_model(world.device), config, world)
         layers = LayerStatistics(engine.model, world) if plan.layer_statistics else None
         saver = Saver(engine, run, config)
@@ -40,7 +42,8 @@ def train(run: Run, workload_type: type[Workload] = Pretraining, *, quiet: bool 
         first_step = resumed.step if resumed else 0
         saver.require_space(first_step)
 
-        stop = stack.enter_context(StopWish())
+        if world.any(lifeline.stop.wanted):
+            raise StoppedError(f"stopped before step {first_step + 1}; go on with {run.resume_command}")
         telemetry = Telemetry(run, config, world, first_step, quiet=quiet) if world.leads else None
         if telemetry:
             stack.callback(telemetry.close)
@@ -48,7 +51,7 @@ def train(run: Run, workload_type: type[Workload] = Pretraining, *, quiet: bool 
 
         batches = workload.batches(shape, world, first_step=first_step, last_step=plan.steps)
         for step, micro_batches in enumerate(batches, start=first_step + 1):
-            began = time.monotonic()
+            began, lifeline.step = time.monotonic(), step
             torch.manual_seed(_step_seed(plan.seed, step, world))  # dropout, as a function of the step
             lr = learning_rate(plan, step - 1)
             watched = layers if step % plan.log_every == 0 or step in (1, plan.steps) else None
@@ -71,7 +74,7 @@ def train(run: Run, workload_type: type[Workload] = Pretraining, *, quiet: bool 
                 criterion = validation.criterion
                 if telemetry:
                     telemetry.evaluation(step, validation)
-            stopping = not last and world.sum([float(stop.wanted)])[0] > 0
+            stopping = not last and world.any(lifeline.stop.wanted)
             if last or stopping or step % plan.save_every == 0:
                 if telemetry:
                     telemetry.sync()  # no step that is saved may be missing from metrics.jsonl

@@ -1,27 +1,60 @@
-"""One rank of a launch of several: `python -m fpm_cli.engine.worker MODULE:CLASS RUN`."""
+"""One rank of a launch of several: `python -m fpm_cli.engine.worker RUN`.
 
+The environment names its rank, as torchrun's and DeepSpeed's launchers do.
+"""
+
+import argparse
 import importlib
+import os
 import sys
 from pathlib import Path
 
+from fpm_cli.engine.lifeline import Lifeline, beat_seconds, die_with
 from fpm_cli.engine.run import Run
-from fpm_cli.engine.train import train
+from fpm_cli.engine.stop import StopWish
 from fpm_cli.errors import FpmError, StoppedError
+
+PRETRAINING = "fpm_cli.engine.pretraining:Pretraining"
 
 
 def main(arguments: list[str]) -> int:
     """Train as the rank that the environment names; the exit status is the error's."""
-    name, path, *flags = arguments
-    module, _, class_ = name.partition(":")
-    workload_type = getattr(importlib.import_module(module), class_)
+    parser = argparse.ArgumentParser(prog="fpm_cli.engine.worker", description=__doc__)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--workload", default=PRETRAINING, metavar="MODULE:CLASS")
+    parser.add_argument("--quiet", action="store_true")
+    parser.add_argument("--parent", type=int, help="the pid of the launcher, with which this process ends")
+    given = parser.parse_args(arguments)
+    die_with(given.parent)
+    with StopWish() as stop:
+        try:
+            run = Run.open(given.run)
+            seconds = beat_seconds(run.config().engine.timeout_seconds)
+        except FpmError as error:
+            return _status(error)
+        with Lifeline(stop, run.path / "logs", int(os.environ["RANK"]), seconds) as lifeline:
+            lifeline.status = 1  # of a traceback
+            lifeline.status = _train(run, lifeline, given.workload, quiet=given.quiet)
+            return lifeline.status
+
+
+def _train(run: Run, lifeline: Lifeline, workload: str, *, quiet: bool) -> int:
+    from fpm_cli.engine.train import train  # seconds of imports, during which it beats already
+
+    module, _, class_ = workload.partition(":")
     try:
-        train(Run.open(Path(path)), workload_type, quiet="--quiet" in flags)
-    except StoppedError as stopped:  # the launcher says so once for all ranks
-        return stopped.exit_status
+        train(run, lifeline, getattr(importlib.import_module(module), class_), quiet=quiet)
     except FpmError as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
-        return error.exit_status
+        return _status(error)
+    except KeyboardInterrupt:
+        return 130
     return 0
+
+
+def _status(error: FpmError) -> int:
+    if not isinstance(error, StoppedError):  # the launcher says that once for all ranks
+        print(f"error: {error}", file=sys.stderr, flush=True)
+    return error.exit_status
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 """Which process this is among those that train together, and what they say to each other."""
 
 import os
-import socket
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -10,6 +9,8 @@ from datetime import timedelta
 
 import torch
 import torch.distributed as dist
+
+from fpm_cli.engine.placement import free_port
 
 LONE_PROCESS = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
 
@@ -34,6 +35,10 @@ class World:
         total = torch.tensor(numbers, dtype=torch.float64, device=self.device)
         dist.all_reduce(total)
         return [float(number) for number in total.tolist()]
+
+    def any(self, wish: bool) -> bool:
+        """Whether any rank wishes it."""
+        return self.sum([float(wish)])[0] > 0
 
     def barrier(self) -> None:
         """Wait until every rank is here."""
@@ -93,10 +98,3 @@ def _leave_deepspeed() -> None:
 
     if dist.is_initialized() and dist.get_backend() == "gloo":  # NCCL would wait for a peer that died
         deepspeed.comm.destroy_process_group()
-
-
-def free_port() -> int:
-    """A TCP port of the loopback interface that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

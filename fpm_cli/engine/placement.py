@@ -1,0 +1,117 @@
+"""Where the ranks of a launch run: how many on this node, which node this is, where all of them meet."""
+
+import os
+import socket
+from dataclasses import dataclass
+
+import psutil
+
+from fpm_cli.errors import MissingError, UsageError
+
+LOOPBACK = "127.0.0.1"
+
+
+@dataclass(frozen=True)
+class Placement:
+    """`nproc` ranks on each of `nnodes` nodes, of which this is number `node_rank`.
+
+    A port of 0 is any free one, which only a single node can choose by itself. `interface` is the network
+    interface for gloo and NCCL; None is the one that leads to `master_addr`.
+    """
+
+    nproc: int = 1
+    nnodes: int = 1
+    node_rank: int = 0
+    master_addr: str = LOOPBACK
+    master_port: int = 0
+    interface: str | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.node_rank < self.nnodes:
+            raise UsageError(
+                f"--node-rank {self.node_rank}: 0 to {self.nnodes - 1}, as --nnodes is {self.nnodes}"
+            )
+        if self.nnodes > 1 and (self.master_addr == LOOPBACK or not self.master_port):
+            raise UsageError("--nnodes above 1 needs --master-addr and --master-port, the same on every node")
+
+    @property
+    def leads(self) -> bool:
+        """Whether rank 0 runs here, which makes the run folder and speaks to the user."""
+        return self.node_rank == 0
+
+    @property
+    def world_size(self) -> int:
+        """Ranks over all nodes."""
+        return self.nproc * self.nnodes
+
+    @property
+    def ranks(self) -> range:
+        """The ranks that run here."""
+        return range(self.node_rank * self.nproc, (self.node_rank + 1) * self.nproc)
+
+    def environment(self, rank: int, port: int) -> dict[str, str]:
+        """What rank `rank` needs in its environment; what the user has set there stays.
+
+        Raises:
+            UsageError: no such interface.
+            MissingError: no route to `master_addr`.
+        """
+        given = {
+            "RANK": rank,
+            "LOCAL_RANK": rank - self.ranks.start,
+            "WORLD_SIZE": self.world_size,
+            "LOCAL_WORLD_SIZE": self.nproc,
+            "MASTER_ADDR": self.master_addr,
+            "MASTER_PORT": port,
+        }
+        return {
+            **{"OMP_NUM_THREADS": str(threads_per_process(self.nproc))},
+            **os.environ,
+            **self._interfaces(),
+            **{name: str(value) for name, value in given.items()},
+        }
+
+    def _interfaces(self) -> dict[str, str]:
+        if self.interface:
+            if self.interface not in psutil.net_if_addrs():
+                known = ", ".join(psutil.net_if_addrs())
+                raise UsageError(f"--interface {self.interface}: not on this machine, which has {known}")
+            return {"GLOO_SOCKET_IFNAME": self.interface, "NCCL_SOCKET_IFNAME": self.interface}
+        # gloo listens where the host's name resolves to, which is often not where the others look for it.
+        found = interface_towards(self.master_addr)
+        return {"GLOO_SOCKET_IFNAME": os.environ.get("GLOO_SOCKET_IFNAME", found)} if found else {}
+
+
+def threads_per_process(nproc: int) -> int:
+    """The cores that this process may use, shared out; each rank would start a thread for all of them.
+
+    Two ranks of two threads on two busy cores take twenty times as long a step as two of one.
+    """
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, allowed // nproc)
+
+
+def interface_towards(address: str) -> str | None:
+    """The network interface whose address this machine would use to talk to `address`.
+
+    Raises:
+        MissingError: its name is unknown here, or no route leads there.
+    """
+    try:
+        family, kind, _, _, target = socket.getaddrinfo(address, 1, type=socket.SOCK_DGRAM)[0]
+        with socket.socket(family, kind) as probe:
+            probe.connect(target)  # UDP: nothing is sent
+            own = probe.getsockname()[0]
+    except OSError as error:
+        raise MissingError(f"{address} cannot be reached from {socket.gethostname()}: {error}") from error
+    for name, addresses in psutil.net_if_addrs().items():
+        if any(str(found.address).partition("%")[0] == own for found in addresses):
+            return str(name)
+    return None
+
+
+def free_port() -> int:
+    """A TCP port of the loopback interface that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind((LOOPBACK, 0))
+        return int(probe.getsockname()[1])

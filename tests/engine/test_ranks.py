@@ -1,0 +1,146 @@
+"""Ranks that die, hang, stop or are abandoned, with stand-ins for training that start in a moment."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from fpm_cli.engine.placement import Placement
+from fpm_cli.engine.ranks import Ranks
+from fpm_cli.errors import DivergedError, FpmError, StoppedError
+
+TIMEOUT = 2.0
+# A rank beats as a real one does, then does what the test wants.
+PRELUDE = """
+import os, signal, sys, time
+from pathlib import Path
+from fpm_cli.engine.lifeline import Lifeline, die_with
+from fpm_cli.engine.stop import StopWish
+rank, logs, parent = int(os.environ["RANK"]), Path(sys.argv[1]), int(sys.argv[2])
+die_with(parent)
+stop = StopWish().__enter__()
+lifeline = Lifeline(stop, logs, rank, 0.1).__enter__()
+lifeline.step = 7
+time.sleep(0.2)
+"""
+
+
+def ranks(logs: Path, behaviour: str) -> Ranks:
+    """Two ranks that run `behaviour` after the prelude."""
+    script = PRELUDE + textwrap.dedent(behaviour)
+    return Ranks([sys.executable, "-c", script, str(logs), str(os.getpid())], Placement(2), logs)
+
+
+def gone(started: Ranks) -> bool:
+    return all(rank.process.returncode is not None for rank in started.ranks)
+
+
+def test_ranks_that_end_well_end_the_launch(tmp_path: Path) -> None:
+    ranks(tmp_path, "").see_through(TIMEOUT)
+
+
+def test_a_killed_rank_is_named_at_once_with_its_step_and_the_end_of_its_log(tmp_path: Path) -> None:
+    started = ranks(
+        tmp_path,
+        """
+        if rank == 1:
+            print("all was well\\nuntil now", file=sys.stderr, flush=True)
+            os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(60)
+        """,
+    )
+    began = time.monotonic()
+    with pytest.raises(
+        FpmError, match=r"rank 1 was killed by SIGKILL in step 7; its log .*rank-1.log ends:"
+    ) as error:
+        started.see_through(60)
+    assert time.monotonic() - began < 2 + 2  # two of them to start
+    assert str(error.value).endswith("\n  all was well\n  until now")
+    assert gone(started)
+
+
+def test_a_death_is_told_from_the_complaint_of_the_peer_that_noticed_it(tmp_path: Path) -> None:
+    started = ranks(tmp_path, "time.sleep(0.3 * rank)\nos._exit(1) if rank == 0 else os.kill(os.getpid(), 9)")
+    with pytest.raises(FpmError, match="rank 1 was killed by SIGKILL"):
+        started.see_through(60)
+
+
+def test_a_stopped_rank_is_named_within_the_timeout_and_two_seconds(tmp_path: Path) -> None:
+    started = ranks(tmp_path, "rank == 1 and os.kill(os.getpid(), signal.SIGSTOP)\ntime.sleep(60)")
+    began = time.monotonic()
+    with pytest.raises(FpmError, match="rank 1 shows no sign of life for 2 s in step 7"):
+        started.see_through(TIMEOUT)
+    assert time.monotonic() - began < TIMEOUT + 2 + 2
+    assert gone(started)
+
+
+def test_a_stopped_rank_is_named_when_the_one_that_waits_for_it_gives_up_first(tmp_path: Path) -> None:
+    started = ranks(
+        tmp_path,
+        """
+        if rank == 1:
+            os.kill(os.getpid(), signal.SIGSTOP)
+        time.sleep(1.5)
+        sys.exit(1)
+        """,
+    )
+    with pytest.raises(FpmError, match="rank 1 hangs; rank 0 waited for it in vain"):
+        started.see_through(TIMEOUT)
+    assert gone(started)
+
+
+def test_what_a_rank_raised_is_what_the_launch_raises(tmp_path: Path) -> None:
+    with pytest.raises(DivergedError, match="rank 0 ended with status 5"):
+        ranks(tmp_path, "sys.exit(5) if rank == 0 else time.sleep(60)").see_through(60)
+
+
+def test_a_signal_reaches_every_rank_and_their_saves_make_it_resumable(tmp_path: Path) -> None:
+    started = ranks(tmp_path, "while not stop.wanted: time.sleep(0.02)\ntime.sleep(rank * 0.5)\nsys.exit(75)")
+    threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGUSR1)).start()
+    with pytest.raises(StoppedError):
+        started.see_through(60)
+    assert [rank.process.returncode for rank in started.ranks] == [75, 75]
+
+
+def test_a_signal_before_a_rank_listens_is_a_stop_too(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", "import time; time.sleep(60)"]
+    threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    with pytest.raises(StoppedError):
+        Ranks(command, Placement(2), tmp_path).see_through(60)
+
+
+def test_a_second_interrupt_does_not_wait_for_the_ranks(tmp_path: Path) -> None:
+    started = ranks(tmp_path, "time.sleep(60)")
+    for seconds in (1.0, 1.2):
+        threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGINT)).start()
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        started.see_through(60)
+    assert time.monotonic() - began < 3
+    assert gone(started)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel ends orphans on Linux only")
+@pytest.mark.parametrize("behaviour", ["time.sleep(60)", "os.kill(os.getpid(), signal.SIGSTOP)"])
+def test_a_killed_launcher_leaves_no_orphan_running_or_stopped(tmp_path: Path, behaviour: str) -> None:
+    launcher = f"""
+        import sys
+        from tests.engine.test_ranks import Path, ranks
+        ranks(Path({str(tmp_path)!r}), {behaviour!r}).see_through(60)
+    """
+    process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(launcher)])
+    while len(list(tmp_path.glob("*.beat"))) < 2:
+        time.sleep(0.05)
+    workers = psutil.Process(process.pid).children()
+    assert len(workers) == 2
+    process.kill()
+    process.wait()
+    _, alive = psutil.wait_procs(workers, timeout=5)
+    assert not alive
