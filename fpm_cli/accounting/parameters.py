@@ -19,17 +19,23 @@ Named = Iterator[tuple[str, Shape]]
 
 def count_parameters(config: RunConfig) -> int:
     """The number of trainable parameters; a tied embedding counts once."""
-    return sum(math.prod(shape) for shape in parameter_shapes(config).values())
+    return _count(config.family, config.model)
 
 
 def parameter_shapes(config: RunConfig) -> dict[str, Shape]:
     """The shape of every parameter by name, in the order in which the modules are registered."""
-    return _shapes(config.family, config.model)
+    return named_shapes(config.family, config.model)
 
 
 @cache
-def _shapes(family: Family, model: ModelConfig) -> dict[str, Shape]:
+def named_shapes(family: Family, model: ModelConfig) -> dict[str, Shape]:
+    """`parameter_shapes` of a family's model, whatever the run."""
     return dict({"gpt": _gpt, "bert": _bert, "encdec": _encdec}[family](model))
+
+
+@cache
+def _count(family: Family, model: ModelConfig) -> int:
+    return sum(math.prod(shape) for shape in named_shapes(family, model).values())
 
 
 def _gpt(model: ModelConfig) -> Named:

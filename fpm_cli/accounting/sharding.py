@@ -9,10 +9,11 @@ and two ranks at every stage.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 from fpm_cli.accounting.devices import Precision
-from fpm_cli.accounting.parameters import parameter_shapes
-from fpm_cli.config.schema import RunConfig
+from fpm_cli.accounting.parameters import named_shapes
+from fpm_cli.config.schema import Family, ModelConfig, RunConfig
 
 FLOAT32 = 4
 MOMENTS = 2
@@ -21,6 +22,8 @@ ELEMENT_BYTES: dict[Precision, int] = {"fp32": 4, "bf16": 2, "fp16": 2}
 REDUCE_BUCKET = ("reduce_bucket_size", 500_000_000)
 PERSISTENCE = ("stage3_param_persistence_threshold", 100_000)
 MAX_LIVE = ("stage3_max_live_parameters", 1_000_000_000)
+
+Groups = tuple[tuple[int, ...], ...]
 
 
 @dataclass(frozen=True)
@@ -88,17 +91,23 @@ def gathered_elements(config: RunConfig, num_ranks: int) -> int:
     return min(large, _zero_option(config, MAX_LIVE))
 
 
-def _groups(config: RunConfig) -> list[list[int]]:
+def _groups(config: RunConfig) -> Groups:
     """Sizes of the optimizer's groups in its order (`engine/optimizer.py`): by weight decay, which spares
     vectors, and by share of the learning rate, if that falls with depth.
     """
-    depth = config.model.num_layers // (2 if config.family == "encdec" else 1)
+    train = config.train
+    return _grouped(config.family, config.model, train.weight_decay, train.lr_depth_scaled)
+
+
+@cache  # a dry run asks for the same groups under some hundred settings
+def _grouped(family: Family, model: ModelConfig, weight_decay: float, lr_depth_scaled: bool) -> Groups:
+    depth = model.num_layers // (2 if family == "encdec" else 1)
     groups: dict[tuple[float, float], list[int]] = {}
-    for name, shape in parameter_shapes(config).items():
-        decay = config.train.weight_decay if len(shape) >= 2 else 0.0
-        scale = _learning_rate_share(name, depth) if config.train.lr_depth_scaled else 1.0
+    for name, shape in named_shapes(family, model).items():
+        decay = weight_decay if len(shape) >= 2 else 0.0
+        scale = _learning_rate_share(name, depth) if lr_depth_scaled else 1.0
         groups.setdefault((decay, scale), []).append(math.prod(shape))
-    return list(groups.values())
+    return tuple(map(tuple, groups.values()))
 
 
 def _learning_rate_share(name: str, depth: int) -> float:

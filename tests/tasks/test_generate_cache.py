@@ -96,6 +96,22 @@ def test_a_hundred_prompts_get_the_same_tokens_with_and_without_the_cache(
     assert len(set(expected)) > NUM_PROMPTS / 2  # it does not say the same to everything
 
 
+def test_a_trained_run_says_the_same_in_float32(
+    sample_corpora: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """As `fpm generate` computes: weights that learnt something leave no ties for rounding to break."""
+    flags = tiny("CPM-X-S", "train.steps=60", "model.num_layers=4", "train.sequence_length=64")
+    run = tmp_path / "run"
+    assert fpm(["-q", *flags, "--corpus", str(sample_corpora("CPM-X-S")), "--out", str(run)]) == 0
+    trained = load_trained(Run.open(run))
+    assert all(weight.dtype == torch.float32 for weight in trained.model.parameters())
+    asked = prompts(trained, longest=30)
+    for sampling in SAMPLINGS:
+        expected = [alone(trained, prompt, sampling) for prompt in asked]
+        assert generate(trained, asked, sampling) == expected  # one batch
+        assert [generate(trained, [prompt], sampling)[0] for prompt in asked[:20]] == expected[:20]
+
+
 def test_beyond_its_positions_a_gpt_sees_the_last_ones(trained: Callable[[str], Trained]) -> None:
     run = trained("CPM-X-S")
     window = run.config.model.max_positions
