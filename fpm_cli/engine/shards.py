@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from fpm_cli.config.schema import Frozen
-from fpm_cli.engine.storage import Disk, FileFacts, describe, replace_file, write_file
+from fpm_cli.engine.storage import Disk, FileFacts, describe, put_file, write_file
 from fpm_cli.errors import DamagedError, DivergedError
 
 WEIGHTS, OPTIMIZER = "weights", "optimizer"
@@ -69,7 +69,7 @@ def write_shard(disk: Disk, folder: Path, rank: int, shard: Shard) -> None:
         for name in (f"{kind}-{rank}.safetensors",)
     }
     document = RankFile(files=files, stretches=shard.stretches)
-    replace_file(disk, folder / rank_file(rank), document.model_dump_json().encode())
+    put_file(disk, folder / rank_file(rank), document.model_dump_json().encode())
 
 
 def rank_file(rank: int) -> str:

@@ -92,13 +92,18 @@ def write_file(disk: Disk, path: Path, chunks: Iterable[bytes | memoryview]) -> 
     return FileFacts(size, hasher.hexdigest())
 
 
-def replace_file(disk: Disk, path: Path, content: bytes) -> None:
-    """A reader, or a crash, sees the old file or the new one and nothing between."""
+def put_file(disk: Disk, path: Path, content: bytes) -> None:
+    """A reader sees the old file or the new one and nothing between; the name is not durable yet."""
     temporary = path.with_name(f".{path.name}.tmp")
     if temporary.is_symlink() or temporary.exists():  # of a crash
         disk.remove(temporary)
     write_file(disk, temporary, [content])
     disk.rename(temporary, path)
+
+
+def replace_file(disk: Disk, path: Path, content: bytes) -> None:
+    """As `put_file`, and durable: after a crash too it is the old file or the new one."""
+    put_file(disk, path, content)
     disk.sync_folder(path.parent)
 
 

@@ -4,10 +4,13 @@ A row is a file here. Its test takes a count from `counts(few, many)`: `make tes
 torture` the many, and `report("...")` adds the row's line to the summary.
 """
 
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
+IN_MEMORY = Path("/dev/shm")
 LINES = pytest.StashKey[list[str]]()
 
 
@@ -15,6 +18,16 @@ LINES = pytest.StashKey[list[str]]()
 def report(request: pytest.FixtureRequest) -> Callable[[str], None]:
     """Adds one line to the summary that ends the run."""
     return request.config.stash.setdefault(LINES, []).append
+
+
+@pytest.fixture
+def fast_folder(tmp_path: Path) -> Iterator[Path]:
+    """A folder in memory where there is such a thing: for tests that need no disk, only many files."""
+    if not IN_MEMORY.is_dir():
+        yield tmp_path
+        return
+    with tempfile.TemporaryDirectory(dir=IN_MEMORY, prefix="fpm-") as folder:
+        yield Path(folder)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

@@ -1,0 +1,132 @@
+"""Kill a process that saves, again and again: `python -m tests.torture.saving FOLDER WRITER KILLS`.
+
+Each child saves one checkpoint after another and says over a pipe which are done; it is killed at a random
+moment. Then the folder must hold a readable checkpoint, none older than the last one it was said of.
+Prints a JSON document with the number of times that it did not.
+"""
+
+import json
+import os
+import random
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from fpm_cli.engine.checkpoint import (
+    clean,
+    latest_checkpoint,
+    load_weights,
+    prune,
+    verify_checkpoint,
+)
+from fpm_cli.engine.run import Run
+from fpm_cli.engine.storage import LOCAL
+from tests.small_checkpoints import write_checkpoint
+
+ELEMENTS = 40_000
+SAVES_PER_LIFE = 1  # on average
+
+
+class Durable:
+    """What fpm does."""
+
+    def __init__(self, folder: Path):
+        self.run = Run(folder)
+        self.run.checkpoints.mkdir(parents=True, exist_ok=True)
+
+    def recover(self) -> None:
+        clean(LOCAL, self.run)
+
+    def save(self, step: int) -> None:
+        weights = {name: torch.full((ELEMENTS,), float(step)) for name in ("a", "b")}
+        write_checkpoint(self.run, step, weights, ranks=2)
+        prune(LOCAL, self.run, keep_last=2, keep_best=True)
+
+    def load(self) -> int:
+        """The step of what is there; 0 before the first."""
+        folder = latest_checkpoint(self.run)
+        if folder is None:
+            return 0
+        verify_checkpoint(folder)
+        weights, step = load_weights(self.run)
+        assert all(bool((value == step).all()) for value in weights.values())
+        return step
+
+
+class Naive:
+    """What is often done: the file written in place, and its name after it."""
+
+    def __init__(self, folder: Path):
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+
+    def recover(self) -> None:
+        pass
+
+    def save(self, step: int) -> None:
+        weights = {name: torch.full((ELEMENTS,), float(step)) for name in ("a", "b")}
+        torch.save({"step": step, **weights}, self.folder / "state.pt")
+        with (self.folder / "latest").open("w") as file:
+            file.write("state.pt")
+
+    def load(self) -> int:
+        if not (self.folder / "latest").exists():
+            return 0
+        name = (self.folder / "latest").read_text()
+        step = torch.load(self.folder / name, weights_only=True)["step"]
+        assert isinstance(step, int)
+        return step
+
+
+def live(writer: Durable | Naive, step: int, said: int) -> None:
+    """Save until killed."""
+    writer.recover()
+    while True:
+        step += 1
+        writer.save(step)
+        os.write(said, step.to_bytes(8, "little"))
+
+
+def kill_often(writer: Durable | Naive, kills: int, seconds_of_save: float) -> dict[str, int]:
+    """How often it was unreadable or had lost a step that was said to be saved."""
+    chance = random.Random(1)
+    step = unreadable = lost = saved = 0
+    for _ in range(kills):
+        heard, said = os.pipe()
+        if (child := os.fork()) == 0:
+            live(writer, step, said)
+        os.close(said)
+        time.sleep(chance.uniform(0, 2 * SAVES_PER_LIFE * seconds_of_save))
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        with os.fdopen(heard, "rb") as pipe:
+            acknowledged = pipe.read()
+        promised = int.from_bytes(acknowledged[-8:], "little") or step
+        saved += len(acknowledged) // 8
+        try:
+            found = writer.load()
+        except Exception:
+            unreadable, step = unreadable + 1, promised
+            continue
+        lost += found < promised
+        step = max(found, promised)
+    return {"kills": kills, "saves": saved, "unreadable": unreadable, "lost": lost}
+
+
+def main(folder: str, name: str, kills: str) -> None:
+    torch.set_num_threads(1)
+    make: Callable[[Path], Durable | Naive] = {"durable": Durable, "naive": Naive}[name]
+    trial = make(Path(folder) / "trial")
+    began = time.perf_counter()
+    for step in range(1, 6):
+        trial.save(step)
+    seconds = (time.perf_counter() - began) / 5
+    print(json.dumps(kill_often(make(Path(folder) / "killed"), int(kills), seconds)))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
