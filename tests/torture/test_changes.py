@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from fpm_cli.cli.app import run as fpm
+from fpm_cli.corpus.card import CARD, data_card
 from fpm_cli.corpus.manifest import read_manifest
 from tests.small_runs import metrics, tiny
 
@@ -20,8 +21,9 @@ def edit(path: Path, old: str, new: str) -> None:
 
 def renamed_source(corpus: Path) -> None:
     """Another corpus of the same tokenizer."""
-    manifest = read_manifest(corpus / "manifest.json")
-    manifest.model_copy(update={"source": "elsewhere"}).sealed().write(corpus / "manifest.json")
+    manifest = read_manifest(corpus / "manifest.json").model_copy(update={"source": "elsewhere"}).sealed()
+    manifest.write(corpus / "manifest.json")
+    (corpus / CARD).write_text(data_card(manifest), encoding="utf-8")
 
 
 def test_what_changed_since_the_run_began_is_refused_by_name(
@@ -66,10 +68,10 @@ def test_what_changed_since_the_run_began_is_refused_by_name(
         refuses(key)
         (run / "config.toml").write_bytes(config)
     refuses("tokenizer_fingerprint", "--corpus", str(sample_corpora("CPM-X-S")))
-    began_with = (corpus / "manifest.json").read_bytes()
     renamed_source(corpus)
     refuses("corpus_fingerprint")
-    (corpus / "manifest.json").write_bytes(began_with)
+    shutil.rmtree(corpus)
+    shutil.copytree(sample_corpora("BERT-C"), corpus)
 
     longer = ["--allow-config-change", "--set", "train.steps=3", "--set", "train.lr=1e-3"]
     assert fpm([*resume, *longer]) == 0
