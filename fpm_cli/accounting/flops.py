@@ -143,6 +143,19 @@ def _recomputed(config: RunConfig, forward: ForwardFlops) -> int:
     return inside if keeps_last else inside - _mlp_product_flops(config)
 
 
+def classification_flops(config: RunConfig, length: int) -> StepFlops:
+    """Forward and backward over one sequence of `length` tokens under a classification head.
+
+    BERT's pooler and head cost what its sentence-order head does; the others' heads are too small to count.
+    The decoder of `encdec` takes a single step.
+    """
+    lengths = {"sequence_length": length, "decoder_length": int(config.family == "encdec"), "global_batch": 1}
+    config = config.model_copy(update={"train": config.train.model_copy(update=lengths)})
+    step = step_flops(config, predicted_positions=0)
+    heads = 0 if config.family == "bert" else 3 * forward_flops(config).heads
+    return StepFlops(step.model - heads, step.hardware - heads, step.tokens)
+
+
 def published_step_flops(config: RunConfig) -> int:
     """Model FLOPs of a step as papers count them: Narayanan et al. 2021, section 3, no recomputation.
 

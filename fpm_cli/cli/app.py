@@ -16,6 +16,7 @@ from fpm_cli.cli import (
     doctor,
     evaluate,
     export,
+    finetune,
     generate,
     import_,
     plan,
@@ -46,6 +47,7 @@ app.command("export", epilog=export.EXAMPLES)(export.export)
 app.command("import", epilog=import_.EXAMPLES)(import_.import_)
 app.command("generate", epilog=generate.EXAMPLES)(generate.generate)
 app.command("doctor", epilog=doctor.EXAMPLES)(doctor.doctor)
+app.command("finetune", epilog=finetune.EXAMPLES)(finetune.finetune)
 app.command("plan", epilog=plan.EXAMPLES)(plan.plan_budget)
 app.command("pretrain", epilog=pretrain.EXAMPLES)(pretrain.pretrain)
 

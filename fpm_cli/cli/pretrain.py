@@ -12,7 +12,7 @@ from fpm_cli.accounting.plan import fits_here
 from fpm_cli.cli.calibrated import stored_calibration
 from fpm_cli.cli.console import JsonFlag, log, show, show_json, verbosity
 from fpm_cli.cli.dry_run import show_dry_run
-from fpm_cli.config.resolve import Resolved, flatten, reconfigure, resolve
+from fpm_cli.config.resolve import Resolved, difference, reconfigure, resolve
 from fpm_cli.config.schema import RunConfig
 from fpm_cli.engine.run import RUNS, Run, newest_run
 from fpm_cli.errors import DamagedError, MissingError, OutOfMemoryError, UsageError
@@ -171,18 +171,12 @@ def _resumed(
     elif config or assignments:
         now = reconfigure(now, config_file=config, assignments=assignments)
     if now != stored:
-        difference = _difference(stored, now)
+        changed = difference(stored, now)
         if not allow_change:
-            raise DamagedError(f"{run.path} was started with another configuration: {difference}; {GO_ON}")
+            raise DamagedError(f"{run.path} was started with another configuration: {changed}; {GO_ON}")
         with run.lock():
-            run.change_config(now, difference)
+            run.change_config(now, changed)
     return run
-
-
-def _difference(stored: RunConfig, again: RunConfig) -> str:
-    before, after = dict(flatten(stored)), dict(flatten(again))
-    keys = [key for key in before.keys() | after.keys() if before.get(key) != after.get(key)]
-    return "; ".join(f"{key} was {before.get(key)} and is now {after.get(key)}" for key in sorted(keys))
 
 
 def _train(run: Run, nproc: int | None, as_json: bool, corpus: Path | None, allow_change: bool) -> None:

@@ -59,16 +59,30 @@ def resolve(
 
 
 def reconfigure(
-    stored: RunConfig, *, config_file: Path | None = None, assignments: Sequence[str] = ()
+    stored: RunConfig,
+    *,
+    config_file: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+    assignments: Sequence[str] = (),
 ) -> RunConfig:
-    """A stored configuration with a file and `--set` over it; the environment was read when it was made.
+    """A stored configuration with a file, an environment and `--set` over it.
+
+    A run that goes on takes no `environment`: it was read when the configuration was made.
 
     Raises:
         UsageError, MissingError: as `resolve`.
     """
     layers = [("config.toml", stored.model_dump(mode="json", exclude_none=True)), *_file_layer(config_file)]
+    layers.extend(_environment_layers(environment or {}))
     layers.extend((f"--set {text}", _assignment(text)) for text in assignments)
     return validate(*_merge(layers))
+
+
+def difference(before: RunConfig, after: RunConfig) -> str:
+    """Every value in which two configurations differ, by its dotted key; empty if they are equal."""
+    old, new = dict(flatten(before)), dict(flatten(after))
+    keys = [key for key in old.keys() | new.keys() if old.get(key) != new.get(key)]
+    return "; ".join(f"{key} was {old.get(key)} and is now {new.get(key)}" for key in sorted(keys))
 
 
 def flatten(config: RunConfig) -> list[tuple[str, Any]]:

@@ -71,6 +71,9 @@ class TrainConfig(Frozen):
     lr_depth_scaled: bool = Field(
         False, description="layers learn at lr/sqrt(2L), their projections into the residual stream at lr/2L"
     )
+    layer_lr_decay: float = Field(
+        1.0, gt=0, le=1, description="each layer's share of the learning rate of the layer above it"
+    )
     schedule: Literal["cosine", "linear", "inverse-sqrt", "constant"]
     warmup_steps: int = Field(ge=0)
     weight_decay: float = Field(0.01, ge=0)
@@ -92,6 +95,14 @@ class TrainConfig(Frozen):
         if self.min_lr > self.lr:
             raise ValueError(f"min_lr {self.min_lr} is above lr {self.lr}")
         return self
+
+
+class FinetuneConfig(Frozen):
+    """What fine-tuning plans in: `train.steps` and `train.warmup_steps` follow from it and the examples."""
+
+    epochs: PositiveFloat = 3.0
+    warmup_ratio: float = Field(0.1, ge=0, lt=1, description="share of the steps")
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
 
 
 class EngineConfig(Frozen):
@@ -137,6 +148,7 @@ class RunConfig(Frozen):
     model: ModelConfig
     train: TrainConfig
     engine: EngineConfig = EngineConfig()
+    finetune: FinetuneConfig | None = None
     paper: PaperFacts | None = None
 
     @model_validator(mode="after")

@@ -49,7 +49,7 @@ class CheckpointState(Frozen):
     samples: NonNegativeInt  # sequences seen
     world_size: NonNegativeInt
     zero_stage: NonNegativeInt
-    validation_loss: float | None = None  # of this step, where it was measured
+    validation_loss: float | None = None  # of this step, where it was measured: the best has the least
     optimizer_step: float = 0.0  # the optimizer's own count, which a skipped step does not raise
     loss_scaler: dict[str, float] = Field(default_factory=dict)
     shapes: dict[str, tuple[NonNegativeInt, ...]]  # of every parameter
@@ -112,14 +112,14 @@ def save_weights(run: Run, weights: Mapping[str, Tensor], disk: Disk = LOCAL) ->
     commit(disk, run, CheckpointState(step=0, samples=0, world_size=1, zero_stage=0, shapes=shapes))
 
 
-def load_weights(run: Run) -> tuple[dict[str, Tensor], int]:
-    """The whole weights of the newest checkpoint, on the CPU, and the step they are from.
+def load_weights(run: Run, *, best: bool = False) -> tuple[dict[str, Tensor], int]:
+    """The whole weights of the newest checkpoint, or of the best, on the CPU, and the step they are from.
 
     Raises:
         MissingError: the run has no checkpoint yet.
-        DamagedError: the newest one is damaged.
+        DamagedError: that one is damaged.
     """
-    folder = latest_checkpoint(run)
+    folder = (best_checkpoint(checkpoints(run)) if best else None) or latest_checkpoint(run)
     if folder is None:
         raise MissingError(f"{run.path} has no checkpoint yet")
     state = verify_checkpoint(folder, weights_only=True)
@@ -145,6 +145,13 @@ def checkpoints(run: Run) -> list[Path]:
 def step_of(folder: Path) -> int:
     """The step that a checkpoint's name states."""
     return int(folder.name.removeprefix("step-"))
+
+
+def best_checkpoint(found: list[Path]) -> Path | None:
+    """Of these checkpoints the first of the lowest validation loss; None if none was validated."""
+    losses = {path: read_document(path / STATE, CheckpointState).validation_loss for path in found}
+    measured = [path for path in found if losses[path] is not None]
+    return min(measured, key=lambda path: losses[path] or 0.0) if measured else None
 
 
 def latest_checkpoint(run: Run) -> Path | None:
@@ -202,9 +209,8 @@ def prune(disk: Disk, run: Run, *, keep_last: int, keep_best: bool) -> None:
     found = checkpoints(run)
     kept = set(found[-keep_last:])
     if keep_best:
-        losses = {path: read_document(path / STATE, CheckpointState).validation_loss for path in found}
-        measured = [path for path, loss in losses.items() if loss is not None]
-        kept.update([min(measured, key=lambda path: losses[path] or 0.0)] if measured else [])
+        best = best_checkpoint(found)
+        kept.update([best] if best else [])
     for path in found:
         if path not in kept:
             _throw_away(disk, path)

@@ -6,6 +6,9 @@ branches of a network of L layers, which add up in one residual stream, change i
 With `train.lr_depth_scaled` the layers learn at lr/sqrt(2L) and their projections into the residual
 stream, which also start sqrt(2L) times smaller, at lr/2L, so that one rate suits every depth (Yang et
 al., "Tensor Programs VI", arXiv 2310.02244, whose branch multiplier is folded into the projections here).
+
+`train.layer_lr_decay` is for fine-tuning: the lower a layer, the more general what it knows and the less it
+should change (Sun et al., "How to Fine-Tune BERT for Text Classification?", arXiv 1905.05583, section 5.3.2).
 """
 
 import math
@@ -37,6 +40,9 @@ def parameter_groups(model: nn.Module, train: TrainConfig) -> list[dict[str, Any
     Decay spares biases and norms (the paper, section 4.1), which are the vectors.
     """
     scales = _depth_scales(model) if train.lr_depth_scaled else {}
+    if train.layer_lr_decay < 1:
+        for parameter, share in _layer_decays(model, train.layer_lr_decay).items():
+            scales[parameter] = scales.get(parameter, 1.0) * share
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for parameter in model.parameters():
         decay = train.weight_decay if parameter.dim() >= 2 else 0.0
@@ -59,4 +65,19 @@ def _depth_scales(model: nn.Module) -> dict[Tensor, float]:
                     scales[module.out.weight] = 1 / branches
                 elif isinstance(module, MLP):
                     scales[module.down.weight] = 1 / branches
+    return scales
+
+
+def _layer_decays(model: nn.Module, decay: float) -> dict[Tensor, float]:
+    """1 for the top layer of each stack, `decay` for the one below it, and so on down to the embeddings."""
+    scales: dict[Tensor, float] = {}
+    deepest = 0
+    for stack in model.modules():
+        if isinstance(stack, Stack):
+            deepest = max(deepest, len(stack.layers))
+            for below, layer in enumerate(reversed(stack.layers)):
+                scales.update(dict.fromkeys(layer.parameters(), decay**below))
+    for module in model.modules():
+        if isinstance(module, nn.Embedding):
+            scales.update(dict.fromkeys(module.parameters(), decay**deepest))
     return scales

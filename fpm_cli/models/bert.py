@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from fpm_cli.config.schema import ModelConfig
 from fpm_cli.models.blocks import Stack, Style, summed_cross_entropy
+from fpm_cli.ops.attention import Packing
 
 NUM_TOKEN_TYPES = 2
 
@@ -33,7 +34,7 @@ class MaskedLMHead(nn.Module):
 class Encoded(NamedTuple):
     """What the encoder gives: every position, and the pooled `[CLS]`."""
 
-    hidden: Tensor  # (B, S, H)
+    hidden: Tensor  # (B, S, H); packed (T, H)
     pooled: Tensor  # (B, H)
 
 
@@ -65,11 +66,21 @@ class BERT(nn.Module):
 
     def encode(self, tokens: Tensor, token_types: Tensor, attention_mask: Tensor) -> Encoded:
         """Tokens, types (B, S) int64, mask (B, S) bool (True: a real token)."""
-        positions = torch.arange(tokens.shape[1], device=tokens.device)
-        x = self.tokens(tokens) + self.positions(positions) + self.token_types(token_types)
+        x = self._embed(tokens, token_types, torch.arange(tokens.shape[1], device=tokens.device))
         keep = attention_mask[:, None, None, :]  # (B, 1, 1, S): keys that may be seen
-        hidden = self.encoder(self.dropout(self.embedding_norm(x)), keep, False)
+        hidden = self.encoder(x, keep, False)
         return Encoded(hidden, torch.tanh(self.pooler(hidden[:, 0])))
+
+    def encode_packed(self, tokens: Tensor, token_types: Tensor, packing: Packing) -> Encoded:
+        """`encode` of sequences end to end, tokens and types (T,) int64; nothing is computed for padding."""
+        hidden = self.encoder(
+            self._embed(tokens, token_types, packing.positions(tokens.device)), packing, False
+        )
+        return Encoded(hidden, torch.tanh(self.pooler(packing.first(hidden))))
+
+    def _embed(self, tokens: Tensor, token_types: Tensor, positions: Tensor) -> Tensor:
+        x = self.tokens(tokens) + self.positions(positions) + self.token_types(token_types)
+        return self.dropout(self.embedding_norm(x))  # type: ignore[no-any-return]
 
     def logits(self, tokens: Tensor, token_types: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
         """Masked-word logits (B, S, V) at every position, and sentence-order logits (B, 2)."""

@@ -1,6 +1,7 @@
 """What the three families share: attention, the two MLPs, the residual connection, a layer, a stack.
 
-Shapes: B batch, S sequence (Q queries, K keys), H hidden size, N heads, D head size.
+Shapes: B batch, S sequence (Q queries, K keys), H hidden size, N heads, D head size; T tokens of a packed
+stream, which has no batch dimension: (T, H) stands for (B, S, H) where a `Packing` stands for the bias.
 """
 
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from fpm_cli.config.schema import ModelConfig
 from fpm_cli.models.cache import Cache
-from fpm_cli.ops.attention import attention
+from fpm_cli.ops.attention import Packing, attention, packed_attention
 
 
 @dataclass(frozen=True)
@@ -50,12 +51,17 @@ class Attention(nn.Module):
     def forward(
         self,
         x: Tensor,
-        bias: Tensor | None,
+        bias: Tensor | Packing | None,
         causal: bool,
         memory: Tensor | None = None,
         cache: Cache | None = None,
     ) -> Tensor:
-        """x (B, Q, H) -> (B, Q, H); with a `cache`, x follows what was read before."""
+        """x (B, Q, H) -> (B, Q, H), or packed; with a `cache`, x follows what was read before."""
+        dropout = self.dropout if self.training else 0.0
+        if isinstance(bias, Packing):
+            parts = self.query_key_value(x).unflatten(-1, (3, self.num_heads, self.head_size))
+            mixed = packed_attention(parts, bias, scale=self.scale, causal=causal, dropout=dropout)
+            return self.out(mixed.flatten(1))  # type: ignore[no-any-return]
         if self.cross:
             assert memory is not None
             query = self._heads(self.query(x))
@@ -71,7 +77,7 @@ class Attention(nn.Module):
             scale=self.scale,
             bias=bias,
             causal=causal,
-            dropout=self.dropout if self.training else 0.0,
+            dropout=dropout,
         )
         return self.out(mixed.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
 
@@ -151,7 +157,7 @@ class Layer(nn.Module):
     def forward(
         self,
         x: Tensor,
-        bias: Tensor | None,
+        bias: Tensor | Packing | None,
         causal: bool,
         memory: Tensor | None = None,
         memory_bias: Tensor | None = None,

@@ -21,17 +21,26 @@ def build_skeleton(config: RunConfig) -> nn.Module:
     """The network on the `meta` device: shapes only, no memory."""
     with torch.device("meta"):
         model = FAMILIES[config.family](config.model)
+    set_recompute(model, config)
+    return model
+
+
+def set_recompute(model: nn.Module, config: RunConfig) -> None:
+    """Let every stack recompute what `engine.recompute` says."""
     for module in model.modules():
         if isinstance(module, Stack):
             module.recompute = config.engine.recompute == "full"
         elif isinstance(module, Layer):
             module.recompute_mlp = config.engine.recompute == "selective"
-    return model
 
 
 def build_model(config: RunConfig, device: torch.device | str = "cpu") -> nn.Module:
     """The network with initial weights, a pure function of the configuration (its seed included)."""
-    model = build_skeleton(config).to_empty(device=device)
-    generator = torch.Generator(device).manual_seed(config.train.seed)
-    initialise(model, config.model, generator)
+    return with_initial_weights(build_skeleton(config), config, device)
+
+
+def with_initial_weights(skeleton: nn.Module, config: RunConfig, device: torch.device | str) -> nn.Module:
+    """Memory for a network on the `meta` device, and in it the initial weights of the seed."""
+    model = skeleton.to_empty(device=device)
+    initialise(model, config.model, torch.Generator(device).manual_seed(config.train.seed))
     return model

@@ -73,15 +73,18 @@ class EncoderDecoder(nn.Module):
 
     def decode(self, tokens: Tensor, memory: Tensor, memory_mask: Tensor) -> Tensor:
         """Decoder tokens (B, S_d), memory (B, S_e, H) and its mask (B, S_e) -> logits (B, S_d, V)."""
-        return self.head(self._decode(tokens, memory, memory_mask, None))  # type: ignore[no-any-return]
+        return self.head(self.decode_hidden(tokens, memory, memory_mask))  # type: ignore[no-any-return]
 
     def next_logits(self, tokens: Tensor, memory: Tensor, memory_mask: Tensor, cache: Cache) -> Tensor:
         """Decoder tokens (B, S) that follow what `cache` has read -> logits after the last (B, V)."""
-        hidden = self._decode(tokens, memory, memory_mask, cache)
+        hidden = self.decode_hidden(tokens, memory, memory_mask, cache)
         cache.advance(tokens.shape[1])
         return self.head(hidden[:, -1])  # type: ignore[no-any-return]
 
-    def _decode(self, tokens: Tensor, memory: Tensor, memory_mask: Tensor, cache: Cache | None) -> Tensor:
+    def decode_hidden(
+        self, tokens: Tensor, memory: Tensor, memory_mask: Tensor, cache: Cache | None = None
+    ) -> Tensor:
+        """As `decode`, to final hidden states (B, S_d, H)."""
         count = tokens.shape[1]
         bias = self.decoder_bias(count, count + (cache.length if cache else 0))
         x = self.dropout(self.tokens(tokens))

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from fpm_cli.config.schema import ModelConfig
 from fpm_cli.models.blocks import Stack, Style, summed_cross_entropy, tanh_gelu
 from fpm_cli.models.cache import Cache
+from fpm_cli.ops.attention import Packing
 
 
 class GPT(nn.Module):
@@ -52,6 +53,11 @@ class GPT(nn.Module):
         if cache:
             cache.advance(count)
         return hidden  # type: ignore[no-any-return]
+
+    def hidden_packed(self, tokens: Tensor, packing: Packing) -> Tensor:
+        """Tokens (T,) int64 of sequences end to end -> final hidden states (T, H); no padding."""
+        x = self.tokens(tokens) + self.positions(packing.positions(tokens.device))
+        return self.decoder(self.dropout(x), packing, True)  # type: ignore[no-any-return]
 
     def logits(self, tokens: Tensor, documents: Tensor | None = None) -> Tensor:
         """Tokens (B, S) int64 -> logits of the next token (B, S, V); `documents` as for `hidden`."""

@@ -1,7 +1,42 @@
-"""Scaled dot-product attention: one function for all families, fused by torch on every device."""
+"""Scaled dot-product attention: one function for all families, fused by torch on every device; and one
+for packed streams, in which sequences of any length lie one after the other without padding.
+"""
 
+import warnings
+from dataclasses import dataclass
+from itertools import accumulate, groupby
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Packing:
+    """The lengths of the sequences in a packed stream of T tokens, in order.
+
+    On the CPU neighbours of equal length are attended to in one call: sort by length where the order is free.
+    """
+
+    lengths: tuple[int, ...]
+
+    @property
+    def ends(self) -> list[int]:
+        """Where each sequence ends in the stream."""
+        return list(accumulate(self.lengths))
+
+    def positions(self, device: torch.device) -> Tensor:
+        """Each token's position in its sequence, (T,) int64."""
+        longest = torch.arange(max(self.lengths), device=device)
+        return torch.cat([longest[:length] for length in self.lengths])
+
+    def first(self, hidden: Tensor) -> Tensor:
+        """The first token's row of each sequence: (T, H) -> (n, H)."""
+        return hidden[torch.tensor([0, *self.ends[:-1]], device=hidden.device)]
+
+    def last(self, hidden: Tensor) -> Tensor:
+        """The last token's row of each sequence: (T, H) -> (n, H)."""
+        return hidden[torch.tensor(self.ends, device=hidden.device) - 1]
 
 
 def attention(
@@ -30,3 +65,54 @@ def attention(
     return F.scaled_dot_product_attention(
         query, key, value, attn_mask=bias, dropout_p=dropout, is_causal=causal, scale=scale
     )
+
+
+def packed_attention(
+    query_key_value: Tensor, packing: Packing, *, scale: float, causal: bool = False, dropout: float = 0.0
+) -> Tensor:
+    """Attend within each sequence of a packed stream.
+
+    On a GPU one kernel takes all sequences at their own lengths (torch's jagged tensors). On the CPU torch
+    would pad those, so there each run of equal lengths is a batch of its own.
+
+    Args:
+        query_key_value: (T, 3, heads, head size).
+        packing: where the sequences lie in it.
+        scale, causal, dropout: as for `attention`.
+
+    Returns:
+        (T, heads, head size).
+    """
+    attend = jagged_attention if query_key_value.is_cuda else grouped_attention
+    return attend(query_key_value, packing, scale, causal, dropout)
+
+
+def grouped_attention(parts: Tensor, packing: Packing, scale: float, causal: bool, dropout: float) -> Tensor:
+    """`packed_attention` as one batch for each run of equal lengths."""
+    groups = [(length, len(list(run))) for length, run in groupby(packing.lengths)]
+    mixed = []
+    for part, (length, count) in zip(  # query, key and value: (count, N, length, D)
+        torch.split(parts, [a * b for a, b in groups]), groups, strict=True
+    ):
+        query, key, value = part.view(count, length, *part.shape[1:]).permute(2, 0, 3, 1, 4)
+        out = attention(query, key, value, scale=scale, causal=causal, dropout=dropout)
+        mixed.append(out.transpose(1, 2).flatten(0, 1))
+    return torch.cat(mixed)
+
+
+def jagged_attention(parts: Tensor, packing: Packing, scale: float, causal: bool, dropout: float) -> Tensor:
+    """`packed_attention` through torch's jagged tensors."""
+    offsets = torch.tensor([0, *packing.ends], device=parts.device)
+    shortest, longest = min(packing.lengths), max(packing.lengths)
+    with warnings.catch_warnings():  # torch calls the layout a prototype
+        warnings.filterwarnings("ignore", "The PyTorch API of nested tensors", UserWarning)
+        query, key, value = (
+            torch.nested.nested_tensor_from_jagged(
+                part.contiguous(), offsets, min_seqlen=shortest, max_seqlen=longest
+            ).transpose(1, 2)
+            for part in parts.unbind(1)
+        )
+        out = F.scaled_dot_product_attention(
+            query, key, value, dropout_p=dropout, is_causal=causal, scale=scale
+        )
+        return out.transpose(1, 2).values()

@@ -1,0 +1,99 @@
+"""A network of any family with a classification head instead of those it was pretrained with.
+
+| family | what is classified |
+|---|---|
+| bert   | the pooled `[CLS]`; the pretrained pooler is kept (Devlin et al. 2019, section 4.1) |
+| gpt    | the last token's hidden state (Radford et al. 2018, section 3.2) |
+| encdec | the decoder's first step, which has read `<s>` alone: there T5 would begin to write the label |
+|        | (Raffel et al. 2020, section 2.4) |
+
+Then dropout and one linear layer. BERT and GPT read packed streams, without padding; the encoder-decoder,
+whose relative bias belongs to a square of positions, reads padded batches.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fpm_cli.config.schema import RunConfig
+from fpm_cli.models.bert import BERT
+from fpm_cli.models.build import FAMILIES, set_recompute, with_initial_weights
+from fpm_cli.models.encdec import EncoderDecoder
+from fpm_cli.models.gpt import GPT
+from fpm_cli.ops.attention import Packing
+
+PRETRAINING_HEADS = ("mlm_head", "sentence_order_head", "head")
+LOSS = "classification"
+
+
+class Classifier(nn.Module):
+    """Batch -> the summed loss `classification`; `logits(batch)` (n, num_labels) for everything else.
+
+    A batch of n sequences has `labels` (n,) and, int64 all of them:
+      - gpt and bert: `tokens` (T,) end to end and `lengths` (n,); bert also `token_types` (T,)
+      - encdec: `encoder_tokens` (n, S), `encoder_mask` (n, S) bool and `decoder_tokens` (n, 1)
+    """
+
+    def __init__(self, config: RunConfig, num_labels: int, label_smoothing: float = 0.0):
+        super().__init__()
+        self.backbone = FAMILIES[config.family](config.model)
+        for name in PRETRAINING_HEADS:
+            if hasattr(self.backbone, name):
+                delattr(self.backbone, name)
+        self.dropout = nn.Dropout(config.model.dropout)
+        self.classifier = nn.Linear(config.model.hidden_size, num_labels)
+        self.label_smoothing = label_smoothing
+
+    def logits(self, batch: dict[str, Tensor]) -> Tensor:
+        """(n, num_labels)."""
+        return self.classifier(self.dropout(self._summary(batch)))  # type: ignore[no-any-return]
+
+    def _summary(self, batch: dict[str, Tensor]) -> Tensor:
+        """What stands for each sequence, (n, H)."""
+        network = self.backbone
+        if isinstance(network, EncoderDecoder):
+            mask = batch["encoder_mask"]
+            memory = network.encode(batch["encoder_tokens"], mask)
+            return network.decode_hidden(batch["decoder_tokens"], memory, mask)[:, 0]
+        packing = Packing(tuple(batch["lengths"].tolist()))
+        if isinstance(network, BERT):
+            return network.encode_packed(batch["tokens"], batch["token_types"], packing).pooled
+        assert isinstance(network, GPT)
+        return packing.last(network.hidden_packed(batch["tokens"], packing))
+
+    def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The summed cross-entropy in float32 and nats."""
+        loss = F.cross_entropy(
+            self.logits(batch).float(),
+            batch["labels"],
+            reduction="sum",
+            label_smoothing=self.label_smoothing if self.training else 0.0,
+        )
+        return {LOSS: loss}
+
+    @staticmethod
+    def num_predictions(batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """How many predictions the summed loss adds up."""
+        return {LOSS: torch.tensor(float(len(batch["labels"])), device=batch["labels"].device)}
+
+
+def build_classifier(
+    config: RunConfig, num_labels: int, label_smoothing: float = 0.0, device: torch.device | str = "cpu"
+) -> Classifier:
+    """The network with initial weights, a pure function of the configuration (its seed included)."""
+    with torch.device("meta"):
+        skeleton = Classifier(config, num_labels, label_smoothing)
+    set_recompute(skeleton, config)
+    model = with_initial_weights(skeleton, config, device)
+    assert isinstance(model, Classifier)
+    return model
+
+
+def put_under(model: Classifier, weights: dict[str, Tensor]) -> tuple[str, ...]:
+    """Load a pretrained network's weights below the head; returns the backbone's parts that had none.
+
+    Raises:
+        RuntimeError: a shape differs.
+    """
+    kept = {name: weight for name, weight in weights.items() if not name.startswith(PRETRAINING_HEADS)}
+    return tuple(model.backbone.load_state_dict(kept, strict=False).missing_keys)
