@@ -19,6 +19,7 @@ from fpm_cli.tasks.scores import scores_of
 from fpm_cli.tasks.task_run import TASK_FILE
 
 EXAMPLES = "examples"  # the folder of the encoded examples in a run
+SHOWN = ("accuracy", "f1_positive", "f1_macro")  # of each validation, and what `select_by` may name
 
 
 class Finetuning(Workload):
