@@ -129,6 +129,7 @@ def _resumed(task: str | None, out: Path | None) -> Run:
 
 def _train(run: Run, nproc: int | None) -> None:
     from fpm_cli.engine.launch import launch
+    from fpm_cli.engine.placement import Placement
     from fpm_cli.engine.world import device_count
     from fpm_cli.tasks.finetune_run import check_unchanged
     from fpm_cli.tasks.finetuning import Finetuning
@@ -140,7 +141,8 @@ def _train(run: Run, nproc: int | None) -> None:
     calibration = stored_calibration()
     run.note(cpu_peak_flops=calibration.peak_flops if calibration else None)
     log(f"training in {run.path}")
-    launch(run, nproc or run.last_world_size() or device_count(), Finetuning, quiet=verbosity.quiet)
+    placement = Placement(nproc or run.last_world_size() or device_count())
+    launch(run, placement, Finetuning, quiet=verbosity.quiet)
 
 
 def _show(run: Run, as_json: bool) -> None:

@@ -86,9 +86,7 @@ class Finetuning(Workload):
         engine.model.train()
         total, *cells = world.sum([loss, *confusion.ravel()])
         scores = scores_of(np.array(cells).reshape(labels, labels), self.task.positive_class)
-        shown = {
-            name: float(scores[name]) for name in ("accuracy", "f1_positive", "f1_macro") if name in scores
-        }
+        shown: dict[str, float] = {name: float(scores[name]) for name in SHOWN if name in scores}
         return Validation({LOSS: total / len(order)}, shown, self.task.select_by)
 
     def flops(self, step: int) -> StepFlops:
