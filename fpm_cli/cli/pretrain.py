@@ -1,6 +1,7 @@
 """`fpm pretrain`: train a preset or its laptop-sized proxy; `--dry-run` plans, `--resume` goes on."""
 
 import shlex
+import time
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated
@@ -12,6 +13,7 @@ from fpm_cli.accounting.plan import fits_here
 from fpm_cli.cli.calibrated import stored_calibration
 from fpm_cli.cli.console import JsonFlag, log, show, show_json, verbosity
 from fpm_cli.cli.dry_run import show_dry_run
+from fpm_cli.cli.durations import seconds_of
 from fpm_cli.config.resolve import Resolved, difference, reconfigure, resolve
 from fpm_cli.config.schema import RunConfig
 from fpm_cli.engine.run import RUNS, Run, newest_run
@@ -51,19 +53,25 @@ def pretrain(
     nproc: Annotated[
         int | None, typer.Option(min=1, help="Processes on this machine; by default one a GPU, or one.")
     ] = None,
+    budget: Annotated[
+        str | None,
+        typer.Option(help="Wall-clock time to train in, such as 90s, 30m or 1h30m: train.budget_seconds."),
+    ] = None,
     config: Annotated[Path | None, typer.Option(help="A TOML file over the preset.")] = None,
     assignments: Annotated[list[str] | None, typer.Option("--set", help="key=value over everything.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Train a preset from scratch, or its proxy, on all devices of this machine."""
+    began = time.time()
+    assignments = [*(assignments or []), *([f"train.budget_seconds={seconds_of(budget)}"] if budget else [])]
     if price is not None and price < 0:
         raise UsageError(f"--price {price:g}: 0 or more; did you mean {-price:g}?")
     if resume:
-        run = _resumed(out, preset, proxy, config, assignments or [], allow_config_change)
+        run = _resumed(out, preset, proxy, config, assignments, allow_config_change)
     else:
-        resolved = _resolved(preset, proxy, config, assignments or [])
+        resolved = _resolved(preset, proxy, config, assignments)
         if dry_run:
-            command = _command(preset, proxy, config, assignments or [])
+            command = _command(preset, proxy, config, assignments)
             show_dry_run(
                 resolved.config,
                 device or CPU,
@@ -77,7 +85,7 @@ def pretrain(
         run = _created(resolved, out, corpus)
     calibration = stored_calibration()
     run.note(price_per_device_hour=price, cpu_peak_flops=calibration.peak_flops if calibration else None)
-    _train(run, nproc, as_json, corpus if resume else None, allow_config_change)
+    _train(run, nproc, as_json, corpus if resume else None, allow_config_change, began)
 
 
 def _resolved(preset: str | None, proxy: bool, config: Path | None, assignments: list[str]) -> Resolved:
@@ -179,7 +187,9 @@ def _resumed(
     return run
 
 
-def _train(run: Run, nproc: int | None, as_json: bool, corpus: Path | None, allow_change: bool) -> None:
+def _train(
+    run: Run, nproc: int | None, as_json: bool, corpus: Path | None, allow_change: bool, began: float
+) -> None:
     from fpm_cli.engine.launch import launch
     from fpm_cli.engine.placement import Placement
     from fpm_cli.engine.world import device_count
@@ -192,7 +202,7 @@ def _train(run: Run, nproc: int | None, as_json: bool, corpus: Path | None, allo
         _check_corpus(run, corpus, allow_change)
         log(f"training in {run.path}")
         nproc = nproc or run.last_world_size() or device_count()
-        launch(run, Placement(nproc), quiet=verbosity.quiet)
+        launch(run, Placement(nproc), quiet=verbosity.quiet, began=began)
     last = run.last_rows()
     if as_json:
         show_json("pretrain", {"run": str(run.path), "step": last["train"]["step"], **_losses(last)})

@@ -66,6 +66,9 @@ class TrainConfig(Frozen):
     global_batch: PositiveInt = Field(description="sequences per optimizer step over all devices")
     micro_batch: PositiveInt = Field(description="sequences per device and forward pass, at most")
     steps: PositiveInt
+    budget_seconds: PositiveFloat | None = Field(
+        None, description="wall-clock time for all launches together, in which the schedule is run through"
+    )
     lr: PositiveFloat
     min_lr: float = Field(0.0, ge=0)
     lr_depth_scaled: bool = Field(

@@ -5,6 +5,7 @@ One process trains inside the caller; several are workers of their own (`ranks.p
 
 import os
 import sys
+import time
 from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
@@ -25,20 +26,25 @@ def launch(
     workload_type: "type[Workload] | None" = None,
     *,
     quiet: bool = False,
+    began: float | None = None,
 ) -> None:
-    """Train `run` with the ranks that `placement` puts on this node; None is pre-training.
+    """Train `run` with the ranks that `placement` puts on this node; without a workload it is pre-trained.
+
+    A wall-clock budget runs from `began` (time.time()); None is now.
 
     Raises:
         FpmError: what the first failing rank raised, or that it died or hangs, with its log's last lines.
         KeyboardInterrupt: a second Ctrl-C, which does not wait for a step to be saved.
     """
+    began = began or time.time()
     if placement.world_size == 1:
         with run.lock(), StopWish() as stop:
             from fpm_cli.engine.train import train
 
-            train(run, Lifeline(stop), workload_type, quiet=quiet)
+            train(run, Lifeline(stop), workload_type, quiet=quiet, began=began)
         return
-    ranks = Ranks(worker_command(run, workload_type, quiet=quiet), placement, run.path / "logs")
+    command = [*worker_command(run, workload_type, quiet=quiet), "--began", str(began)]
+    ranks = Ranks([*command, "--parent", str(os.getpid())], placement, run.path / "logs")
     with run.lock() if placement.leads else nullcontext():
         try:
             ranks.see_through(run.config().engine.timeout_seconds)
@@ -47,8 +53,8 @@ def launch(
 
 
 def worker_command(run: Run, workload_type: "type[Workload] | None", *, quiet: bool) -> list[str]:
-    """What each rank runs; it ends with this process."""
-    command = [sys.executable, "-m", "fpm_cli.engine.worker", str(run.path), "--parent", str(os.getpid())]
+    """What each rank runs."""
+    command = [sys.executable, "-m", "fpm_cli.engine.worker", str(run.path)]
     if workload_type:
         command += ["--workload", f"{workload_type.__module__}:{workload_type.__qualname__}"]
     return [*command, *(["--quiet"] if quiet else [])]

@@ -5,14 +5,14 @@ import math
 from fpm_cli.config.schema import TrainConfig
 
 
-def learning_rate(train: TrainConfig, step: int) -> float:
-    """The learning rate of optimizer step `step` (the first is 0).
+def learning_rate(train: TrainConfig, step: float) -> float:
+    """The learning rate of optimizer step `step` (the first is 0), or between two of them.
 
     Warm-up is linear from lr/warmup to lr. Then `cosine` and `linear` fall to `min_lr` at the last
     step, `inverse-sqrt` follows lr * sqrt(warmup / step) ("noam") down to `min_lr`, `constant` stays.
     """
     if step < train.warmup_steps:
-        return train.lr * (step + 1) / train.warmup_steps
+        return train.lr * min(1.0, (step + 1) / train.warmup_steps)
     if train.schedule == "constant":
         return train.lr
     if train.schedule == "inverse-sqrt":

@@ -31,6 +31,7 @@ class Telemetry:
 
         _drop_rows_after(run.metrics, first_step)
         self.config, self.first_step = config, first_step
+        self.last_step = config.train.steps
         self.peak = _peak_flops(config, world, run)
         self.spent = _Spending(run, world)
         self.console = Console(stderr=True, quiet=quiet, highlight=False)
@@ -54,7 +55,7 @@ class Telemetry:
             "hardware_flops": flops.hardware,
         }
         self._write(row)
-        keep = step % self.config.train.log_every == 0 or step in (1, self.config.train.steps)
+        keep = step % self.config.train.log_every == 0 or step in (1, self.last_step)
         if keep or self.console.is_terminal:  # on a terminal the line of the moment, else only those to keep
             self._say_step(step, result, flops, lr, seconds, end="\n" if keep else "\r")
 
@@ -104,10 +105,10 @@ class Telemetry:
         self, step: int, result: StepResult, flops: StepFlops, lr: float, seconds: float, *, end: str
     ) -> None:
         done = step - self.first_step
-        left = (self.config.train.steps - step) * self.seconds / done
+        left = (self.last_step - step) * self.seconds / done
         speed = f"{flops.tokens / seconds:,.0f} tokens/s{self._utilisation(flops, seconds)}"
         self.console.print(
-            f"step {step:>6}/{self.config.train.steps}  loss {result.loss:.4f}  lr {lr:.2e}  "
+            f"step {step:>6}/{self.last_step}  loss {result.loss:.4f}  lr {lr:.2e}  "
             f"grad {result.gradient_norm:.2f}  {speed}  "
             f"{_memory_gib():.1f} GiB  left {_clock(left)}{self.spent.said(self.seconds)}",
             markup=False,

@@ -6,13 +6,13 @@ from contextlib import ExitStack
 
 import torch
 
+from fpm_cli.engine.budget import Budget
 from fpm_cli.engine.deepspeed_engine import TrainingEngine, batch_shape
 from fpm_cli.engine.layer_statistics import LayerStatistics
 from fpm_cli.engine.lifeline import Lifeline
 from fpm_cli.engine.pretraining import Pretraining
 from fpm_cli.engine.run import Run
 from fpm_cli.engine.saver import Saver
-from fpm_cli.engine.schedule import learning_rate
 from fpm_cli.engine.telemetry import Telemetry
 from fpm_cli.engine.workload import Workload
 from fpm_cli.engine.world import World, joined_world
@@ -20,15 +20,22 @@ from fpm_cli.errors import DivergedError, StoppedError
 
 
 def train(
-    run: Run, lifeline: Lifeline, workload_type: type[Workload] | None = None, *, quiet: bool = False
+    run: Run,
+    lifeline: Lifeline,
+    workload_type: type[Workload] | None = None,
+    *,
+    quiet: bool = False,
+    began: float | None = None,
 ) -> None:
     """Train `run` from its newest checkpoint, or from the start, to its last step; every rank calls this.
+
+    A wall-clock budget runs from `began` (time.time()); None is now.
 
     Raises:
         StoppedError: a signal came; the state is saved and `--resume` goes on.
         DivergedError: the loss or the gradient is no longer finite; nothing of it is saved.
     """
-    config = run.config()
+    config, began = run.config(), began or time.time()
     plan = config.train
     with ExitStack() as stack:
         world = stack.enter_context(joined_world(config.engine.timeout_seconds))
@@ -44,6 +51,7 @@ def train(
 
         if world.any(lifeline.stop.wanted):
             raise StoppedError(f"stopped before step {first_step + 1}; go on with {run.resume_command}")
+        budget = Budget(run, config, first_step, began, leads=world.leads)
         telemetry = Telemetry(run, config, world, first_step, quiet=quiet) if world.leads else None
         if telemetry:
             stack.callback(telemetry.close)
@@ -51,15 +59,20 @@ def train(
 
         batches = workload.batches(shape, world, first_step=first_step, last_step=plan.steps)
         for step, micro_batches in enumerate(batches, start=first_step + 1):
-            began, lifeline.step = time.monotonic(), step
+            started, lifeline.step = time.monotonic(), step
             torch.manual_seed(_step_seed(plan.seed, step, world))  # dropout, as a function of the step
-            lr = learning_rate(plan, step - 1)
+            lr = budget.learning_rate(step - 1)
             watched = layers if step % plan.log_every == 0 or step in (1, plan.steps) else None
             result = engine.step(micro_batches, lr, watched)
             if not (math.isfinite(result.loss) and math.isfinite(result.gradient_norm)):
                 raise DivergedError(_diverged(run, step, result.loss, result.gradient_norm))
+            proposed = budget.propose(step) if world.leads else 0
+            wish, last_step = world.sum([float(lifeline.stop.wanted), float(proposed)])
+            last = budget.follow(step, int(last_step))
+            stopping = wish > 0 and not last
             if telemetry:
-                telemetry.step(step, result, workload.flops(step), lr, time.monotonic() - began)
+                telemetry.last_step = budget.last_step
+                telemetry.step(step, result, workload.flops(step), lr, time.monotonic() - started)
                 if step % plan.log_every == 0:  # steps that a kill loses are charged up to here
                     run.update_launch(last_step=step, seconds=telemetry.seconds, state="running")
             if watched:
@@ -67,25 +80,29 @@ def train(
                 if telemetry:
                     telemetry.layers(step, statistics)
 
-            last = step == plan.steps
-            criterion = None
+            criterion, started = None, time.monotonic()
             if last or step % plan.eval_every == 0:
                 validation = workload.validate(engine)
                 criterion = validation.criterion
                 if telemetry:
                     telemetry.evaluation(step, validation)
-            stopping = not last and world.any(lifeline.stop.wanted)
+                budget.took("evaluation", time.monotonic() - started)
+                started = time.monotonic()
             if last or stopping or step % plan.save_every == 0:
                 if telemetry:
                     telemetry.sync()  # no step that is saved may be missing from metrics.jsonl
                 saver.save(step, criterion)
                 if last or stopping:
                     saver.wait()
+                if not config.engine.async_save:
+                    budget.took("save", time.monotonic() - started)
             for saved in saver.news():
                 if telemetry:
                     state = "finished" if last else "stopped" if stopping else "running"
                     run.update_launch(last_step=step, seconds=telemetry.seconds, state=state)
                     telemetry.event("save", saved, f"saved checkpoints/step-{saved}")
+            if last:
+                break
             if stopping:
                 raise StoppedError(
                     f"stopped after step {step}, which is saved; continue with {run.resume_command}"

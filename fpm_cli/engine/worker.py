@@ -23,6 +23,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("run", type=Path)
     parser.add_argument("--workload", default=PRETRAINING, metavar="MODULE:CLASS")
     parser.add_argument("--quiet", action="store_true")
+    parser.add_argument("--began", type=float, help="time.time() when the launch began")
     parser.add_argument("--parent", type=int, help="the pid of the launcher, with which this process ends")
     given = parser.parse_args(arguments)
     die_with(given.parent)
@@ -34,16 +35,17 @@ def main(arguments: list[str]) -> int:
             return _status(error)
         with Lifeline(stop, run.path / "logs", int(os.environ["RANK"]), seconds) as lifeline:
             lifeline.status = 1  # of a traceback
-            lifeline.status = _train(run, lifeline, given.workload, quiet=given.quiet)
+            lifeline.status = _train(run, lifeline, given)
             return lifeline.status
 
 
-def _train(run: Run, lifeline: Lifeline, workload: str, *, quiet: bool) -> int:
+def _train(run: Run, lifeline: Lifeline, given: argparse.Namespace) -> int:
     from fpm_cli.engine.train import train  # seconds of imports, during which it beats already
 
-    module, _, class_ = workload.partition(":")
+    module, _, class_ = given.workload.partition(":")
+    workload_type = getattr(importlib.import_module(module), class_)
     try:
-        train(run, lifeline, getattr(importlib.import_module(module), class_), quiet=quiet)
+        train(run, lifeline, workload_type, quiet=given.quiet, began=given.began)
     except FpmError as error:
         return _status(error)
     except KeyboardInterrupt:
