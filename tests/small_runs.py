@@ -7,8 +7,8 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
+FPM = (sys.executable, "-m", "fpm_cli")
 # A proxy made smaller still: its depth and objective stay, a step takes a moment.
 TINY = ("train.sequence_length=32", "train.global_batch=4", "train.micro_batch=4", "train.eval_samples=4")
 
@@ -19,16 +19,17 @@ def tiny(name: str, *assignments: str) -> list[str]:
     return ["pretrain", "--preset", name, "--proxy", *(flag for value in values for flag in ("--set", value))]
 
 
-def start(arguments: Sequence[str], **options: Any) -> subprocess.Popen[str]:
-    """`fpm` in a process of its own."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+def start(
+    arguments: Sequence[str], *, command: Sequence[str] = FPM, **variables: str
+) -> subprocess.Popen[str]:
+    """`fpm` in a process of its own, with these environment variables too."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", **variables}
     return subprocess.Popen(
-        [sys.executable, "-m", "fpm_cli", *arguments],
+        [*command, *arguments],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
         env=environment,
-        **options,
     )
 
 

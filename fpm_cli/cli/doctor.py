@@ -4,7 +4,9 @@ import os
 import platform
 import shutil
 import subprocess
+import time
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 from rich.table import Table
@@ -17,6 +19,7 @@ PACKAGES = (
     *("torch", "deepspeed", "tokenizers", "sentencepiece", "jieba", "nltk", "datasets"),
     *("pydantic", "typer", "numpy", "safetensors", "transformers"),
 )
+COMPILE_SECONDS = 1800.0  # longer than any operator of DeepSpeed takes
 GIB = 2**30
 
 
@@ -70,7 +73,8 @@ def _compiler(name: str) -> str:
 def _checks() -> list[dict[str, Any]]:
     """Each trains, sums or asks in earnest; a failure is a finding here, not an error."""
     results = []
-    for name, check in (("GPU", _gpu), ("process group", _process_group), ("DeepSpeed step", _step)):
+    checks = {"GPU": _gpu, "process group": _process_group, "DeepSpeed step": _step, "compilation": _locks}
+    for name, check in checks.items():
         try:
             results.append({"name": name, "works": True, "detail": check()})
         except Exception as error:
@@ -92,6 +96,18 @@ def _process_group() -> str:
 
     with joined_world(60.0) as world:
         return f"{world.size} process on {world.device_name}"
+
+
+def _locks() -> str:
+    """A process killed while torch compiled an operator leaves a lock; whoever needs that waits for ever."""
+    from torch.utils.cpp_extension import get_default_build_root
+
+    root = Path(os.environ.get("TORCH_EXTENSIONS_DIR") or get_default_build_root())
+    oldest = time.time() - COMPILE_SECONDS
+    stale = [str(lock) for lock in root.glob("**/lock") if lock.stat().st_mtime < oldest]
+    if stale:
+        raise RuntimeError(f"left by a killed compilation, remove it: {', '.join(stale)}")
+    return "no lock of a killed compilation; training on the CPU compiles nothing"
 
 
 def _step() -> str:

@@ -22,13 +22,17 @@ def show_dry_run(
     *,
     price_per_device_hour: float | None = None,
     command: str | None = None,
+    script: str = "",
     as_json: bool = False,
 ) -> None:
-    """Plan by accounting alone, without torch, and print it.
+    """Plan by accounting alone, without torch, and print it; or the launch `script`, if there is one.
 
     Raises:
         UsageError: an unknown device, no devices, a negative price.
     """
+    if script and not as_json:
+        show(script)
+        return
     device = find_device(device_name)
     calibration = stored_calibration() if device.is_cpu else None
     if calibration:
@@ -51,6 +55,7 @@ def show_dry_run(
         document: dict[str, Any] = planned.document()
         document["fits_on"] = fitting
         document["why"] = why
+        document["launch"] = script or None
         document["quickest_way_to_fit"] = quickest.document() if quickest else None
         document["by_num_devices"] = [
             way.document() if way else {"num_devices": count, "fits": False}

@@ -11,9 +11,22 @@ import typer
 from fpm_cli.accounting.devices import CPU, this_machine
 from fpm_cli.accounting.plan import fits_here
 from fpm_cli.cli.calibrated import stored_calibration
-from fpm_cli.cli.console import JsonFlag, log, show, show_json, verbosity
+from fpm_cli.cli.console import JsonFlag, log, show, show_json
 from fpm_cli.cli.dry_run import show_dry_run
 from fpm_cli.cli.durations import seconds_of
+from fpm_cli.cli.launching import (
+    HostfileFlag,
+    InterfaceFlag,
+    Launcher,
+    LauncherArgFlag,
+    LauncherFlag,
+    Launching,
+    MasterAddrFlag,
+    MasterPortFlag,
+    NnodesFlag,
+    NodeRankFlag,
+    submit_job,
+)
 from fpm_cli.config.resolve import Resolved, difference, reconfigure, resolve
 from fpm_cli.config.schema import RunConfig
 from fpm_cli.engine.run import RUNS, Run, newest_run
@@ -53,6 +66,14 @@ def pretrain(
     nproc: Annotated[
         int | None, typer.Option(min=1, help="Processes on this machine; by default one a GPU, or one.")
     ] = None,
+    launcher: LauncherFlag = Launcher.local,
+    hostfile: HostfileFlag = None,
+    nnodes: NnodesFlag = 1,
+    node_rank: NodeRankFlag = 0,
+    master_addr: MasterAddrFlag = None,
+    master_port: MasterPortFlag = None,
+    interface: InterfaceFlag = None,
+    launcher_arg: LauncherArgFlag = None,
     budget: Annotated[
         str | None,
         typer.Option(help="Wall-clock time to train in, such as 90s, 30m or 1h30m: train.budget_seconds."),
@@ -61,31 +82,43 @@ def pretrain(
     assignments: Annotated[list[str] | None, typer.Option("--set", help="key=value over everything.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Train a preset from scratch, or its proxy, on all devices of this machine."""
-    began = time.time()
+    """Train a preset from scratch, or its proxy, on all devices of this machine or of several."""
+    began, node = time.time(), (nnodes, node_rank, master_addr, master_port)
+    where = Launching(launcher, nproc, hostfile, *node, interface, launcher_arg or [])
     assignments = [*(assignments or []), *([f"train.budget_seconds={seconds_of(budget)}"] if budget else [])]
     if price is not None and price < 0:
         raise UsageError(f"--price {price:g}: 0 or more; did you mean {-price:g}?")
+    if not where.leads:
+        where.follow(out, began)
+        return
+    if resume and launcher is Launcher.slurm:
+        raise UsageError("--launcher slurm goes on by itself with an --out that is there; leave out --resume")
     if resume:
         run = _resumed(out, preset, proxy, config, assignments, allow_config_change)
     else:
         resolved = _resolved(preset, proxy, config, assignments)
+        flags = _flags(preset, proxy, config, assignments)
+        script = where.script(resolved.config, flags, out or _new_path(resolved.config), corpus)
         if dry_run:
-            command = _command(preset, proxy, config, assignments)
             show_dry_run(
                 resolved.config,
                 device or CPU,
                 devices,
                 price_per_device_hour=price,
-                command=command,
+                command=shlex.join(["fpm", "pretrain", *flags]),
+                script=script,
                 as_json=as_json,
             )
             return
-        _check_fits(resolved.config, nproc)
+        if launcher is Launcher.slurm:
+            submit_job(script, as_json)
+            return
+        _check_fits(resolved.config, where)
+        where.require_hosts()
         run = _created(resolved, out, corpus)
     calibration = stored_calibration()
     run.note(price_per_device_hour=price, cpu_peak_flops=calibration.peak_flops if calibration else None)
-    _train(run, nproc, as_json, corpus if resume else None, allow_config_change, began)
+    _train(run, where, as_json, corpus if resume else None, allow_config_change, began)
 
 
 def _resolved(preset: str | None, proxy: bool, config: Path | None, assignments: list[str]) -> Resolved:
@@ -94,20 +127,21 @@ def _resolved(preset: str | None, proxy: bool, config: Path | None, assignments:
     return resolve(preset, proxy=proxy, config_file=config, assignments=assignments)
 
 
-def _command(preset: str | None, proxy: bool, config: Path | None, assignments: list[str]) -> str:
-    """What would train what `--dry-run` plans."""
-    words = ["fpm", "pretrain", "--preset", str(preset), *(["--proxy"] if proxy else [])]
-    words += ["--config", str(config)] if config else []
-    return shlex.join(words + [word for text in assignments for word in ("--set", text)])
+def _flags(preset: str | None, proxy: bool, config: Path | None, assignments: list[str]) -> list[str]:
+    """What begins the run that `--dry-run` plans."""
+    flags = ["--preset", str(preset), *(["--proxy"] if proxy else [])]
+    flags += ["--config", str(config.resolve())] if config else []
+    return flags + [word for text in assignments for word in ("--set", text)]
 
 
-def _check_fits(config: RunConfig, nproc: int | None) -> None:
+def _check_fits(config: RunConfig, where: Launching) -> None:
     """Refuse what cannot fit before anything is written."""
     import torch
 
     on_gpu = torch.cuda.is_available()
-    ranks = nproc or torch.cuda.device_count() or 1
-    free = torch.cuda.mem_get_info()[0] if on_gpu else this_machine().memory_bytes // ranks
+    here = where.nproc or torch.cuda.device_count() or 1
+    ranks = where.world_size(here)
+    free = torch.cuda.mem_get_info()[0] if on_gpu else this_machine().memory_bytes // here
     bf16 = on_gpu and torch.cuda.is_bf16_supported()
     fit = fits_here(config, free, ranks, cpu=not on_gpu, bf16=bf16)
     if not fit.fits:
@@ -128,10 +162,12 @@ def _created(resolved: Resolved, out: Path | None, corpus: Path | None) -> Run:
         )
     if corpus is not None and not (corpus / "manifest.json").is_file():
         raise MissingError(f"--corpus {corpus}: not a corpus (it has no manifest.json)")
+    return Run.create(out or _new_path(config), config, corpus)
+
+
+def _new_path(config: RunConfig) -> Path:
     name = f"{config.name}{'-proxy' if config.proxy else ''}"
-    path = out or RUNS / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
-    run = Run.create(path, config, corpus)
-    return run
+    return RUNS / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
 
 
 def _ensure_corpus(run: Run) -> None:
@@ -188,12 +224,8 @@ def _resumed(
 
 
 def _train(
-    run: Run, nproc: int | None, as_json: bool, corpus: Path | None, allow_change: bool, began: float
+    run: Run, where: Launching, as_json: bool, corpus: Path | None, allow_change: bool, began: float
 ) -> None:
-    from fpm_cli.engine.launch import launch
-    from fpm_cli.engine.placement import Placement
-    from fpm_cli.engine.world import device_count
-
     if run.manifest()["state"] == "finished":
         log(f"{run.path} is finished; nothing is left to train")
     else:
@@ -201,8 +233,7 @@ def _train(
             _ensure_corpus(run)
         _check_corpus(run, corpus, allow_change)
         log(f"training in {run.path}")
-        nproc = nproc or run.last_world_size() or device_count()
-        launch(run, Placement(nproc), quiet=verbosity.quiet, began=began)
+        where.train(run, began)
     last = run.last_rows()
     if as_json:
         show_json("pretrain", {"run": str(run.path), "step": last["train"]["step"], **_losses(last)})

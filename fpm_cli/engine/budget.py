@@ -26,7 +26,7 @@ from fpm_cli.files import replace_text
 
 COOL_DOWN = 0.2  # of the schedule
 FIRST_STEPS = 3  # of a launch, before its pace is believed; the first is slower than the rest
-MARGIN, LEAST_MARGIN_SECONDS = 0.02, 2.0  # of the budget, kept back for what follows the last save
+MARGIN, LEAST_MARGIN_SECONDS = 0.02, 4.0  # of the budget, kept back for what follows the last save
 GUESSED_SAVE_BYTES_PER_SECOND = 1e8  # until a save was measured
 
 

@@ -16,6 +16,8 @@ from fpm_cli.engine.run import Run
 from fpm_cli.engine.stop import StopWish
 from fpm_cli.errors import StoppedError
 
+WORKER = "fpm_cli.engine.worker"
+
 if TYPE_CHECKING:  # it imports torch, which the launcher of workers has no use for
     from fpm_cli.engine.workload import Workload
 
@@ -43,8 +45,10 @@ def launch(
 
             train(run, Lifeline(stop), workload_type, quiet=quiet, began=began)
         return
-    command = [*worker_command(run, workload_type, quiet=quiet), "--began", str(began)]
-    ranks = Ranks([*command, "--parent", str(os.getpid())], placement, run.path / "logs")
+    command = [sys.executable, "-m", WORKER, str(run.path), "--parent", str(os.getpid())]
+    command += ["--interface", placement.interface] if placement.interface else []
+    command += worker_flags(workload_type, quiet=quiet, began=began)
+    ranks = Ranks(command, placement, run.path / "logs")
     with run.lock() if placement.leads else nullcontext():
         try:
             ranks.see_through(run.config().engine.timeout_seconds)
@@ -52,9 +56,9 @@ def launch(
             raise StoppedError(f"{stopped}; continue with {run.resume_command}") from stopped
 
 
-def worker_command(run: Run, workload_type: "type[Workload] | None", *, quiet: bool) -> list[str]:
-    """What each rank runs."""
-    command = [sys.executable, "-m", "fpm_cli.engine.worker", str(run.path)]
+def worker_flags(workload_type: "type[Workload] | None", *, quiet: bool, began: float) -> list[str]:
+    """What a rank is told, whoever starts it."""
+    flags = ["--began", f"{began:.3f}", *(["--quiet"] if quiet else [])]
     if workload_type:
-        command += ["--workload", f"{workload_type.__module__}:{workload_type.__qualname__}"]
-    return [*command, *(["--quiet"] if quiet else [])]
+        flags += ["--workload", f"{workload_type.__module__}:{workload_type.__qualname__}"]
+    return flags

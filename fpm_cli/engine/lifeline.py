@@ -21,6 +21,7 @@ from pathlib import Path
 
 from fpm_cli.engine.stop import StopWish
 
+STOP = "stop"
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
@@ -64,7 +65,7 @@ class Lifeline:
         assert self._logs
         while True:
             self._tell(self._logs)
-            if (self._logs / "stop").exists():
+            if (self._logs / STOP).exists():
                 self.stop.wanted = True
             if self._ended.wait(self._seconds):
                 return

@@ -50,12 +50,7 @@ class Placement:
         return range(self.node_rank * self.nproc, (self.node_rank + 1) * self.nproc)
 
     def environment(self, rank: int, port: int) -> dict[str, str]:
-        """What rank `rank` needs in its environment; what the user has set there stays.
-
-        Raises:
-            UsageError: no such interface.
-            MissingError: no route to `master_addr`.
-        """
+        """What tells a process that it is rank `rank`, in torchrun's words."""
         given = {
             "RANK": rank,
             "LOCAL_RANK": rank - self.ranks.start,
@@ -64,22 +59,31 @@ class Placement:
             "MASTER_ADDR": self.master_addr,
             "MASTER_PORT": port,
         }
-        return {
-            **{"OMP_NUM_THREADS": str(threads_per_process(self.nproc))},
-            **os.environ,
-            **self._interfaces(),
-            **{name: str(value) for name, value in given.items()},
-        }
+        return {**os.environ, **{name: str(value) for name, value in given.items()}}
 
-    def _interfaces(self) -> dict[str, str]:
-        if self.interface:
-            if self.interface not in psutil.net_if_addrs():
-                known = ", ".join(psutil.net_if_addrs())
-                raise UsageError(f"--interface {self.interface}: not on this machine, which has {known}")
-            return {"GLOO_SOCKET_IFNAME": self.interface, "NCCL_SOCKET_IFNAME": self.interface}
+
+def settle_in(interface: str | None) -> None:
+    """Complete this rank's environment before torch reads it: its threads and its network interface.
+
+    Done by the rank itself, since DeepSpeed's launcher carries few variables to other hosts. What the
+    user has set stays; `interface`, if given, is stronger.
+
+    Raises:
+        UsageError: no such interface here.
+        MissingError: no route to MASTER_ADDR.
+    """
+    here = os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("LOCAL_SIZE") or "1"
+    os.environ.setdefault("OMP_NUM_THREADS", str(threads_per_process(int(here))))
+    if interface:
+        if interface not in psutil.net_if_addrs():
+            known = ", ".join(psutil.net_if_addrs())
+            raise UsageError(f"--interface {interface}: not on {socket.gethostname()}, which has {known}")
+        os.environ.update(GLOO_SOCKET_IFNAME=interface, NCCL_SOCKET_IFNAME=interface)
+    elif "GLOO_SOCKET_IFNAME" not in os.environ:
         # gloo listens where the host's name resolves to, which is often not where the others look for it.
-        found = interface_towards(self.master_addr)
-        return {"GLOO_SOCKET_IFNAME": os.environ.get("GLOO_SOCKET_IFNAME", found)} if found else {}
+        found = interface_towards(os.environ["MASTER_ADDR"])
+        if found:
+            os.environ["GLOO_SOCKET_IFNAME"] = found
 
 
 def threads_per_process(nproc: int) -> int:

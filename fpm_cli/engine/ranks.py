@@ -74,16 +74,12 @@ class Ranks:
             finally:
                 self._kill()
 
-    def log(self, number: int) -> Path:
-        """Where rank `number` writes what it has to say; rank 0 says it here."""
-        return self.logs / f"rank-{number}.log"
-
     def _start(self) -> None:
         port = self.placement.master_port or free_port()
         for number in self.placement.ranks:
             environment = self.placement.environment(number, port)
             beat_path(self.logs, number).unlink(missing_ok=True)
-            stderr: IO[bytes] | None = None if number == 0 else self.log(number).open("wb")
+            stderr: IO[bytes] | None = None if number == 0 else log_path(self.logs, number).open("wb")
             # A session of its own: Ctrl-C reaches the ranks once, from here.
             process = subprocess.Popen(
                 self.command,
@@ -128,15 +124,7 @@ class Ranks:
     def _error(self, rank: Rank, how: str) -> FpmError:
         kind = BY_STATUS.get(rank.status or 1, FpmError)
         at = f" in step {rank.sign.step}" if rank.sign and rank.sign.step else ""
-        return kind(f"rank {rank.number} {how}{at}; {self._last_words(rank.number)}")
-
-    def _last_words(self, number: int) -> str:
-        if number == 0:
-            return "its messages are above"
-        log = self.log(number)
-        lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
-        last = [line for line in lines if line.strip()][-LOG_LINES:]
-        return "\n  ".join([f"its log {log} ends:" if last else f"its log {log} is empty", *last])
+        return kind(f"rank {rank.number} {how}{at}; {last_words(self.logs, rank.number)}")
 
     def _wait(self, seconds: float) -> None:
         deadline = time.monotonic() + seconds
@@ -166,3 +154,20 @@ class Ranks:
                 rank.process.kill()
         for rank in self.ranks:
             rank.process.wait()
+
+
+def log_path(logs: Path, number: int) -> Path:
+    """Where rank `number` writes what it has to say, unless it is 0, which says it to the user."""
+    return logs / f"rank-{number}.log"
+
+
+def last_words(logs: Path, number: int) -> str:
+    """The end of a rank's log, for an error message."""
+    log = log_path(logs, number)
+    if number == 0:
+        return "its messages are above"
+    if not log.is_file():
+        return "it has no log yet"
+    lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
+    last = [line for line in lines if line.strip()][-LOG_LINES:]
+    return "\n  ".join([f"its log {log} ends:" if last else f"its log {log} is empty", *last])

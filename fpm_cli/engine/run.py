@@ -16,6 +16,7 @@ import platform
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -82,6 +83,25 @@ class Run:
         if not (path / "config.toml").is_file():
             raise MissingError(f"{path}: not a run folder (it has no config.toml)")
         return cls(path)
+
+    @classmethod
+    def await_ready(cls, path: Path, seconds: float) -> "Run":
+        """Open the run that the leading node makes, once its corpus is checked and training may begin.
+
+        Raises:
+            MissingError: that did not come within `seconds`.
+        """
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            if (path / "manifest.json").is_file() and "corpus_fingerprint" in (
+                run := cls.open(path)
+            ).manifest():
+                return run
+            time.sleep(0.2)
+        raise MissingError(
+            f"{path}: node 0 did not make this run ready within {seconds:g} s; "
+            "does it run, and do both nodes see the folder under this path?"
+        )
 
     def config(self) -> RunConfig:
         """The configuration in config.toml."""

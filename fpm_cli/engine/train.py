@@ -1,11 +1,13 @@
 """The training loop: one function that reads from top to bottom; the lifting is done by its rooms."""
 
+import hashlib
 import math
 import time
 from contextlib import ExitStack
 
 import torch
 
+from fpm_cli.config.schema import RunConfig
 from fpm_cli.engine.budget import Budget
 from fpm_cli.engine.deepspeed_engine import TrainingEngine, batch_shape
 from fpm_cli.engine.layer_statistics import LayerStatistics
@@ -16,7 +18,7 @@ from fpm_cli.engine.saver import Saver
 from fpm_cli.engine.telemetry import Telemetry
 from fpm_cli.engine.workload import Workload
 from fpm_cli.engine.world import World, joined_world
-from fpm_cli.errors import DivergedError, StoppedError
+from fpm_cli.errors import DamagedError, DivergedError, StoppedError
 
 
 def train(
@@ -39,6 +41,7 @@ def train(
     plan = config.train
     with ExitStack() as stack:
         world = stack.enter_context(joined_world(config.engine.timeout_seconds))
+        _same_everywhere(config, world)
         shape = batch_shape(config, world.size)
         workload = (workload_type or Pretraining)(run)
         engine = TrainingEngine(workload.build_model(world.device), config, world)
@@ -107,6 +110,14 @@ def train(
                 raise StoppedError(
                     f"stopped after step {step}, which is saved; continue with {run.resume_command}"
                 )
+
+
+def _same_everywhere(config: RunConfig, world: World) -> None:
+    """Refuse to train with ranks that read another config.toml than rank 0: nodes must share the folder."""
+    digest = hashlib.sha256(config.model_dump_json().encode()).digest()
+    number = float(int.from_bytes(digest[:6], "big"))  # exact in float64
+    if world.sum([number if world.leads else 0.0])[0] != number:
+        raise DamagedError(f"rank {world.rank} on this node read another config.toml than rank 0")
 
 
 def _step_seed(seed: int, step: int, world: World) -> int:

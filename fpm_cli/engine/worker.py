@@ -10,6 +10,8 @@ import sys
 from pathlib import Path
 
 from fpm_cli.engine.lifeline import Lifeline, beat_seconds, die_with
+from fpm_cli.engine.placement import settle_in
+from fpm_cli.engine.ranks import log_path
 from fpm_cli.engine.run import Run
 from fpm_cli.engine.stop import StopWish
 from fpm_cli.errors import FpmError, StoppedError
@@ -25,15 +27,21 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--quiet", action="store_true")
     parser.add_argument("--began", type=float, help="time.time() when the launch began")
     parser.add_argument("--parent", type=int, help="the pid of the launcher, with which this process ends")
+    parser.add_argument("--interface", help="the network interface of gloo and NCCL")
+    parser.add_argument("--own-log", action="store_true", help="ranks above 0 speak into logs/rank-N.log")
     given = parser.parse_args(arguments)
     die_with(given.parent)
+    rank = int(os.environ["RANK"])
     with StopWish() as stop:
         try:
             run = Run.open(given.run)
+            if given.own_log and rank > 0:
+                _speak_into(log_path(run.path / "logs", rank))
+            settle_in(given.interface)
             seconds = beat_seconds(run.config().engine.timeout_seconds)
         except FpmError as error:
             return _status(error)
-        with Lifeline(stop, run.path / "logs", int(os.environ["RANK"]), seconds) as lifeline:
+        with Lifeline(stop, run.path / "logs", rank, seconds) as lifeline:
             lifeline.status = 1  # of a traceback
             lifeline.status = _train(run, lifeline, given)
             return lifeline.status
@@ -51,6 +59,12 @@ def _train(run: Run, lifeline: Lifeline, given: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         return 130
     return 0
+
+
+def _speak_into(log: Path) -> None:
+    """Further messages, of libraries too, go to the file."""
+    with log.open("wb") as file:
+        os.dup2(file.fileno(), sys.stderr.fileno())
 
 
 def _status(error: FpmError) -> int:

@@ -145,5 +145,5 @@ def test_a_real_run_ends_in_time_finished_and_decayed(
     assert json.loads((run / "manifest.json").read_text())["state"] == "finished"
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     rates = [row["lr"] for row in rows if row["kind"] == "train"]
-    assert rates[-1] < 0.1 * max(rates)
+    assert rates[-1] < 0.15 * max(rates)  # min_lr is a tenth of the peak
     assert (run / "latest").read_text() == f"step-{len(rates)}\n"

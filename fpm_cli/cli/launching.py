@@ -1,0 +1,171 @@
+"""The flags that say where a training runs: on this machine, on several, through DeepSpeed or SLURM."""
+
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fpm_cli.cli.console import show, show_json, verbosity
+from fpm_cli.config.schema import RunConfig
+from fpm_cli.engine.hosts import leading_address, read_hostfile, require_programs, require_reachable
+from fpm_cli.engine.placement import LOOPBACK, Placement
+from fpm_cli.engine.run import Run
+from fpm_cli.engine.slurm import batch_script, submit
+from fpm_cli.errors import UsageError
+
+MASTER_PORT = 29500  # torch's and DeepSpeed's own default
+READY_SECONDS = 600.0  # node 0 may have a sample corpus to build first
+
+
+class Launcher(StrEnum):
+    """Who starts the ranks."""
+
+    local = "local"
+    deepspeed = "deepspeed"
+    slurm = "slurm"
+
+
+LauncherFlag = Annotated[
+    Launcher,
+    typer.Option(
+        help="local: fpm itself, on this node; deepspeed: on the hosts of --hostfile; slurm: a job."
+    ),
+]
+HostfileFlag = Annotated[
+    Path | None, typer.Option(help="With --launcher deepspeed: lines `host slots=N`, one for each host.")
+]
+NnodesFlag = Annotated[
+    int,
+    typer.Option(min=1, help="How many nodes; each runs fpm with the same flags and its own --node-rank."),
+]
+NodeRankFlag = Annotated[int, typer.Option(min=0, help="Which node this is; 0 makes the run folder.")]
+MasterAddrFlag = Annotated[
+    str | None, typer.Option(help="Address of node 0, as the others see it; with a hostfile, its first host.")
+]
+MasterPortFlag = Annotated[
+    int | None, typer.Option(min=1, max=65535, help=f"Port on node 0; by default {MASTER_PORT}.")
+]
+InterfaceFlag = Annotated[
+    str | None, typer.Option(help="Network interface of gloo and NCCL; by default the way to node 0.")
+]
+LauncherArgFlag = Annotated[
+    list[str] | None,
+    typer.Option("--launcher-arg", help="Passed on to deepspeed, or to sbatch, such as --time=24:00:00."),
+]
+
+
+@dataclass(frozen=True)
+class Launching:
+    """What the flags said."""
+
+    launcher: Launcher
+    nproc: int | None  # on each node
+    hostfile: Path | None
+    nnodes: int
+    node_rank: int
+    master_addr: str | None
+    master_port: int | None
+    interface: str | None
+    extra: list[str]
+
+    def __post_init__(self) -> None:
+        if (self.launcher is Launcher.deepspeed) != (self.hostfile is not None):
+            raise UsageError("--hostfile and --launcher deepspeed belong together")
+        if self.extra and self.launcher is Launcher.local:
+            raise UsageError("--launcher-arg needs --launcher deepspeed or slurm to pass it on to")
+        if self.launcher is Launcher.slurm and self.nproc is None:
+            raise UsageError("--launcher slurm needs --nproc, the processes on each node: one a GPU")
+        if self.launcher is Launcher.local:
+            self._placement(self.nproc or 1)  # refuses what does not go together
+
+    @property
+    def leads(self) -> bool:
+        """Whether this node makes the run folder and speaks to the user."""
+        return self.node_rank == 0
+
+    def world_size(self, nproc: int) -> int:
+        """Ranks over all nodes, `nproc` being this node's."""
+        return sum(self._hosts().values()) if self.hostfile else nproc * self.nnodes
+
+    def require_hosts(self) -> None:
+        """Refuse at once what DeepSpeed's launcher would stumble over half-way."""
+        if self.hostfile:
+            hosts = self._hosts()
+            require_programs(["ssh", "pdsh"], "deepspeed")
+            require_reachable(hosts)
+
+    def script(self, config: RunConfig, flags: Sequence[str], out: Path, corpus: Path | None) -> str:
+        """What starts the run elsewhere: a batch script, DeepSpeed's command, or for `local` nothing."""
+        if self.launcher is Launcher.local:
+            return ""
+        if self.launcher is Launcher.deepspeed:
+            making = shlex.join(["fpm", "pretrain", *flags, "--out", str(out)])
+            command = shlex.join(self._deepspeed_command(out, []))
+            return f"# in a run folder, which `{making}` with this launcher makes:\n{command}"
+        assert self.nproc
+        return batch_script(
+            fpm=[sys.executable, "-m", "fpm_cli"],
+            begin=[*flags, *(["--corpus", str(corpus.resolve())] if corpus else [])],
+            out=out.resolve(),
+            nnodes=self.nnodes,
+            nproc=self.nproc,
+            interface=self.interface,
+            options=[*([] if config.proxy else [f"--gpus-per-node={self.nproc}"]), *self.extra],
+        )
+
+    def train(self, run: Run, began: float) -> None:
+        """Start the ranks of a run that is made and see them through to their end."""
+        if self.launcher is Launcher.deepspeed:
+            from fpm_cli.engine.deepspeed_launch import see_through
+            from fpm_cli.engine.launch import worker_flags
+
+            self.require_hosts()
+            command = self._deepspeed_command(
+                run.path, worker_flags(None, quiet=verbosity.quiet, began=began)
+            )
+            see_through(run, command, self.world_size(0), run.config().engine.timeout_seconds)
+        else:
+            from fpm_cli.engine.launch import launch
+            from fpm_cli.engine.world import device_count
+
+            nproc = self.nproc or (run.last_world_size() or 0) // self.nnodes or device_count()
+            launch(run, self._placement(nproc), quiet=verbosity.quiet, began=began)
+
+    def follow(self, out: Path | None, began: float) -> None:
+        """Start this node's ranks in the run folder that node 0 makes or goes on with."""
+        if out is None:
+            raise UsageError("--node-rank above 0 needs --out, the run folder that node 0 makes")
+        self.train(Run.await_ready(out, READY_SECONDS), began)
+
+    def _placement(self, nproc: int) -> Placement:
+        port = self.master_port or (MASTER_PORT if self.nnodes > 1 else 0)
+        address = self.master_addr or LOOPBACK
+        return Placement(nproc, self.nnodes, self.node_rank, address, port, self.interface)
+
+    def _hosts(self) -> dict[str, int]:
+        assert self.hostfile
+        return read_hostfile(self.hostfile)
+
+    def _deepspeed_command(self, run: Path, flags: Sequence[str]) -> list[str]:
+        from fpm_cli.engine.deepspeed_launch import deepspeed_command
+
+        assert self.hostfile
+        address = self.master_addr or leading_address(self._hosts())
+        interface = ["--interface", self.interface] if self.interface else []
+        worker = ["fpm_cli.engine.worker", str(run.resolve()), "--own-log", *interface, *flags]
+        port = self.master_port or MASTER_PORT
+        return deepspeed_command(self.hostfile.resolve(), address, port, worker, self.extra)
+
+
+def submit_job(script: str, as_json: bool) -> None:
+    """Hand a script to SLURM and say which job it is."""
+    answer = submit(script)
+    if as_json:
+        show_json("pretrain", {"submitted": answer, "script": script})
+    else:
+        show(answer)

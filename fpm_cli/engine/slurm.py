@@ -1,0 +1,79 @@
+"""A batch script for SLURM: one fpm on each node, which starts and watches the ranks there.
+
+Two minutes before the time is over, and before a preemption, SLURM sends SIGUSR1 to every process; they
+save and end with status 75, and the job is queued again, to go on where it stopped.
+"""
+
+import shlex
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+from fpm_cli.engine.hosts import require_programs
+from fpm_cli.errors import FpmError, StoppedError
+
+NOTICE_SECONDS = 120
+SCRIPT = """\
+#!/bin/bash
+#SBATCH --job-name={name}
+#SBATCH --nodes={nnodes}
+#SBATCH --ntasks-per-node=1
+#SBATCH --output={name}-%j.log
+#SBATCH --open-mode=append
+#SBATCH --signal=USR1@{notice}
+#SBATCH --requeue
+{more}cd {folder} || exit 1
+MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+MASTER_PORT=$((20000 + SLURM_JOB_ID % 20000))
+if [ -f {out}/config.toml ]; then run=(--resume); else run=({begin}); fi
+# One task a node; $SLURM_NODEID is known only inside it.
+srun --ntasks-per-node=1 --kill-on-bad-exit=1 bash -c 'exec "$@" --node-rank "$SLURM_NODEID"' fpm \\
+    {fpm} pretrain "${{run[@]}}" --out {out} --nproc {nproc} --nnodes {nnodes}{interface} \\
+    --master-addr "$MASTER_ADDR" --master-port "$MASTER_PORT"
+status=$?
+if [ $status -eq {stopped} ]; then scontrol requeue "$SLURM_JOB_ID"; fi
+exit $status
+"""
+
+
+def batch_script(
+    *,
+    fpm: Sequence[str],
+    begin: Sequence[str],
+    out: Path,
+    nnodes: int,
+    nproc: int,
+    interface: str | None,
+    options: Sequence[str],
+) -> str:
+    """The script, whole. `begin` are the flags of a new run, `options` further ones of sbatch.
+
+    Every node must see the working folder, `out` and fpm under the same paths.
+    """
+    return SCRIPT.format(
+        name=shlex.quote(f"fpm-{out.name}"),
+        nnodes=nnodes,
+        nproc=nproc,
+        notice=NOTICE_SECONDS,
+        more="".join(f"#SBATCH {option}\n" for option in options),
+        folder=shlex.quote(str(Path.cwd())),
+        out=shlex.quote(str(out)),
+        begin=shlex.join(begin),
+        fpm=shlex.join(fpm),
+        interface=f" --interface {shlex.quote(interface)}" if interface else "",
+        stopped=StoppedError.exit_status,
+    )
+
+
+def submit(script: str) -> str:
+    """Hand the script to sbatch; its answer, which names the job.
+
+    Raises:
+        MissingError: there is no SLURM here.
+        FpmError: sbatch refused it, in its own words.
+    """
+    require_programs(["sbatch", "srun", "scontrol"], "slurm")
+    done = subprocess.run(["sbatch"], input=script, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise FpmError(f"sbatch refused the job: {done.stderr.strip()}")
+    return done.stdout.strip()
