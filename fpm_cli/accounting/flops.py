@@ -146,13 +146,14 @@ def _recomputed(config: RunConfig, forward: ForwardFlops) -> int:
 def classification_flops(config: RunConfig, length: int) -> StepFlops:
     """Forward and backward over one sequence of `length` tokens under a classification head.
 
-    BERT's pooler and head cost what its sentence-order head does; the others' heads are too small to count.
+    BERT's pooler and head cost what its sentence-order head does; the other heads are too small to count.
     The decoder of `encdec` takes a single step.
     """
     lengths = {"sequence_length": length, "decoder_length": int(config.family == "encdec"), "global_batch": 1}
     config = config.model_copy(update={"train": config.train.model_copy(update=lengths)})
     step = step_flops(config, predicted_positions=0)
-    heads = 0 if config.family == "bert" else 3 * forward_flops(config).heads
+    has_pooler = config.family == "bert" and not (config.finetune and config.finetune.pooling == "mean")
+    heads = 0 if has_pooler else 3 * forward_flops(config, predicted_positions=0).heads
     return StepFlops(step.model - heads, step.hardware - heads, step.tokens)
 
 

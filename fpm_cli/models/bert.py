@@ -73,10 +73,13 @@ class BERT(nn.Module):
 
     def encode_packed(self, tokens: Tensor, token_types: Tensor, packing: Packing) -> Encoded:
         """`encode` of sequences end to end, tokens and types (T,) int64; nothing is computed for padding."""
-        hidden = self.encoder(
-            self._embed(tokens, token_types, packing.positions(tokens.device)), packing, False
-        )
+        hidden = self.hidden_packed(tokens, token_types, packing)
         return Encoded(hidden, torch.tanh(self.pooler(packing.first(hidden))))
+
+    def hidden_packed(self, tokens: Tensor, token_types: Tensor, packing: Packing) -> Tensor:
+        """`encode_packed` without the pooled `[CLS]`: (T, H)."""
+        x = self._embed(tokens, token_types, packing.positions(tokens.device))
+        return self.encoder(x, packing, False)  # type: ignore[no-any-return]
 
     def _embed(self, tokens: Tensor, token_types: Tensor, positions: Tensor) -> Tensor:
         x = self.tokens(tokens) + self.positions(positions) + self.token_types(token_types)

@@ -2,7 +2,8 @@
 
 | family | what is classified |
 |---|---|
-| bert   | the pooled `[CLS]`; the pretrained pooler is kept (Devlin et al. 2019, section 4.1) |
+| bert   | the pooled `[CLS]`; the pretrained pooler is kept (Devlin et al. 2019, section 4.1); or, with |
+|        | `finetune.pooling = "mean"`, the mean of all positions (Reimers and Gurevych, arXiv 1908.10084) |
 | gpt    | the last token's hidden state (Radford et al. 2018, section 3.2) |
 | encdec | the decoder's first step, which has read `<s>` alone: there T5 would begin to write the label |
 |        | (Raffel et al. 2020, section 2.4) |
@@ -40,6 +41,9 @@ class Classifier(nn.Module):
         for name in PRETRAINING_HEADS:
             if hasattr(self.backbone, name):
                 delattr(self.backbone, name)
+        self.takes_mean = config.finetune is not None and config.finetune.pooling == "mean"
+        if self.takes_mean:
+            delattr(self.backbone, "pooler")
         self.dropout = nn.Dropout(config.model.dropout)
         self.classifier = nn.Linear(config.model.hidden_size, num_labels)
         self.label_smoothing = label_smoothing
@@ -57,6 +61,8 @@ class Classifier(nn.Module):
             return network.decode_hidden(batch["decoder_tokens"], memory, mask)[:, 0]
         packing = Packing(tuple(batch["lengths"].tolist()))
         if isinstance(network, BERT):
+            if self.takes_mean:
+                return packing.mean(network.hidden_packed(batch["tokens"], batch["token_types"], packing))
             return network.encode_packed(batch["tokens"], batch["token_types"], packing).pooled
         assert isinstance(network, GPT)
         return packing.last(network.hidden_packed(batch["tokens"], packing))

@@ -38,6 +38,13 @@ class Packing:
         """The last token's row of each sequence: (T, H) -> (n, H)."""
         return hidden[torch.tensor(self.ends, device=hidden.device) - 1]
 
+    def mean(self, hidden: Tensor) -> Tensor:
+        """The mean row of each sequence: (T, H) -> (n, H)."""
+        lengths = torch.tensor(self.lengths, device=hidden.device)
+        owner = torch.repeat_interleave(torch.arange(len(lengths), device=hidden.device), lengths)  # (T,)
+        sums = hidden.new_zeros(len(lengths), hidden.shape[1]).index_add(0, owner, hidden)
+        return sums / lengths[:, None]
+
 
 def attention(
     query: Tensor,
