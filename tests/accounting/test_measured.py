@@ -2,6 +2,7 @@
 
 import os
 import random
+import sys
 import time
 from statistics import median
 from types import SimpleNamespace
@@ -35,7 +36,19 @@ RUNS = [
 
 def peak_bytes_of_pretraining(preset, assignments, out, *options):
     """The resident peak of one `fpm pretrain` process."""
-    command = ["fpm", "-q", "pretrain", "--preset", preset, "--proxy", "--out", str(out), *options]
+    command = [
+        sys.executable,
+        "-m",
+        "fpm_cli",
+        "-q",
+        "pretrain",
+        "--preset",
+        preset,
+        "--proxy",
+        "--out",
+        str(out),
+        *options,
+    ]
     command += [word for text in assignments for word in ("--set", text)]
     null = [(os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0)]
     process = os.posix_spawnp(command[0], command, {**os.environ, "OMP_NUM_THREADS": "1"}, file_actions=null)
