@@ -1,8 +1,10 @@
 """Text from a trained run: the next token again and again, greedy or sampled, for many prompts at once.
 
 What was read is kept (`fpm_cli.models.cache`), so that a new token costs one position. A row of a
-batch gets exactly the tokens that its prompt alone would get: it has a random generator of its own,
-and never sees another row's tokens or its own padding.
+batch gets the tokens that its prompt alone would get: it has a random generator of its own, and never
+sees another row's tokens or its own padding. The logits are equal up to rounding, which depends on the
+shapes that are multiplied: in float32 two tokens that are as likely as each other to six digits may
+change places.
 """
 
 from collections.abc import Callable, Sequence

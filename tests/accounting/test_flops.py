@@ -1,6 +1,7 @@
 import random
 
 import pytest
+import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -13,6 +14,7 @@ from fpm_cli.accounting.flops import (
 from fpm_cli.config.resolve import resolve
 from fpm_cli.engine.measure import synthetic_batch
 from fpm_cli.models.build import build_model
+from fpm_cli.ops.attention import Packing
 
 PRESET = {"gpt": "CPM-X-S", "bert": "BERT-C", "encdec": "CPM-2-X-S"}
 
@@ -86,7 +88,12 @@ def random_config(family, rng, recompute):
 
 
 def batch_of(config, *, padded):
+    """A batch of each family: padded at the end, or GPT's with two documents kept apart in each sample."""
     batch = synthetic_batch(config, config.train.global_batch)
+    if padded and config.family == "gpt":
+        batch["documents"] = (
+            (torch.arange(config.train.sequence_length) > 7).long().expand_as(batch["tokens"])
+        )
     for name in ("attention_mask", "encoder_mask"):
         if padded and name in batch:
             batch[name][:, -config.train.sequence_length // 4 :] = False
@@ -105,7 +112,30 @@ def counted_flops(config, batch):
 @pytest.mark.parametrize("family", ["gpt", "bert", "encdec"])
 def test_the_structure_gives_what_torch_counts(family, recompute):
     rng = random.Random(f"{family} {recompute}")
-    for index in range(20):
+    for index in range(30):
         config = random_config(family, rng, recompute)
         counted = counted_flops(config, batch_of(config, padded=index % 2 == 1))
         assert step_flops(config).hardware == pytest.approx(counted, rel=5e-3), config.model
+
+
+@pytest.mark.parametrize("family", ["gpt", "bert"])
+def test_a_packed_stream_costs_each_sequence_at_its_own_length(family):
+    rng = random.Random(f"{family} packed")
+    for _ in range(30):
+        config = random_config(family, rng, "none")
+        lengths = sorted(rng.randrange(2, 64) for _ in range(rng.randrange(1, 6)))
+        model, packing, tokens = build_model(config), Packing(tuple(lengths)), torch.ones(sum(lengths)).long()
+        with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+            if family == "gpt":
+                found, pooler = model.hidden_packed(tokens, packing), 0
+            else:
+                encoded = model.encode_packed(tokens, torch.zeros_like(tokens), packing)
+                found = encoded.hidden.sum() + encoded.pooled.sum()
+                pooler = 2 * len(lengths) * config.model.hidden_size**2
+            found.sum().backward()
+        expected = 3 * (sum(forward_flops(of_length(config, n)).layers for n in lengths) + pooler)
+        assert expected == pytest.approx(counter.get_total_flops(), rel=5e-3), config.model
+
+
+def of_length(config, length):
+    return config.model_copy(update={"train": config.train.model_copy(update={"sequence_length": length})})
