@@ -2,15 +2,34 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.table import Table
+from typer.core import TyperGroup
 
 from fpm_cli.cli.console import JsonFlag, log, show, show_json
+from fpm_cli.cli.evaluate_task import evaluate_task, examples_of
 from fpm_cli.engine.run import Run, newest_run
+from fpm_cli.tasks.definition import task_names
 
-app = typer.Typer(help="Score a run: lm (language modelling).", no_args_is_help=True)
+
+class TasksAndFiles(TyperGroup):
+    """Commands of the tasks that fpm knows; a TOML file in a command's place is a task of the user's own."""
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The command of that name; that of any task for a TOML file, whose path it finds in `info_name`."""
+        known = super().get_command(ctx, cmd_name)
+        return self.commands[task_names()[0]] if known is None and cmd_name.endswith(".toml") else known
+
+
+app = typer.Typer(
+    cls=TasksAndFiles,
+    help="Score a run: qqp, tnews or TASK.toml (classification), lm (language modelling).",
+    no_args_is_help=True,
+)
+for name in task_names():
+    app.command(name, epilog=examples_of(name))(evaluate_task)
 
 
 @app.command(

@@ -306,3 +306,30 @@ def test_real_titles_are_the_same_in_both_of_their_files(shared_data: Path) -> N
         for name in ("dev.json", "dev.tsv")
     )
     assert [(e.text_a, e.label) for e in as_json] == [(e.text_a, e.label) for e in as_table]
+
+
+PAIRS = {"text_a": "text_a", "text_b": "text_b"}
+AFQMC_LIKE = Layout(format="tsv", quoting=False, columns=("text_a", "text_b", "label"), **PAIRS)
+MRPC_LIKE = Layout(
+    format="tsv", quoting=False, text_a=("#1 String",), text_b=("#2 String",), label=("Quality",)
+)
+
+
+@pytest.mark.parametrize(
+    ("layout", "file", "rows"),
+    [
+        (AFQMC_LIKE, "zh_pairs_bertorch/AFQMC/train.txt", 34_334),
+        (AFQMC_LIKE, "zh_pairs_bertorch/AFQMC/test.txt", 3_861),  # without labels
+        (AFQMC_LIKE, "zh_pairs_bertorch/LCQMC/dev.txt", 8_802),
+        (AFQMC_LIKE, "zh_pairs_bertorch/LCQMC/test.txt", 12_500),
+        (MRPC_LIKE, "glue_small/glue_data/MRPC/train.tsv", 3_667),  # 3,668 lines, a byte order mark
+    ],
+)
+def test_real_files_of_tasks_of_ones_own_are_read_whole(
+    shared_data: Path, layout: Layout, file: str, rows: int
+) -> None:
+    task = TaskDefinition(name="own", language="zh", labels=("0", "1"), layouts=(layout,))
+    read = read_examples(task, shared_data / file, labels="optional")
+    assert (read.rows, len(read.rejected)) == (rows, 0)
+    assert read.has_labels == (file != "zh_pairs_bertorch/AFQMC/test.txt")
+    assert all(example.text_b for example in read.examples)

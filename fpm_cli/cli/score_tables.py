@@ -1,0 +1,83 @@
+"""Tables of classification scores: a run beside what it may be compared with, and its confusion matrix."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from fpm_cli.tasks.report import TaskReport
+    from fpm_cli.tasks.scores import Scores
+
+HEADS = {
+    "accuracy": "accuracy",
+    "f1_positive": "F1 of {positive}\n(GLUE's)",
+    "precision_macro": "macro\nprecision",
+    "recall_macro": "macro\nrecall",
+    "f1_macro": "macro F1\n(Table 3's)",
+}
+
+
+def scores_table(report: "TaskReport") -> Table:
+    """The run, the same without what it saw in training, other systems on the same examples, the paper."""
+    task, scores = report.task, report.scores
+    assert scores is not None
+    title = f"{task.name}: per cent, with 95 % bootstrap intervals; macro: mean over classes"
+    table = Table("system", "split", title=title, show_lines=True)
+    table.add_column("examples", justify="right")
+    shown = [name for name in HEADS if name in scores.ci95]
+    positive = "" if task.positive_class is None else task.labels[task.positive_class]
+    for name in shown:
+        head = HEADS[name].format(positive=positive)
+        table.add_column(head if task.name == "qqp" else head.partition("\n(")[0], justify="right")
+
+    def add(system: str, its: "Scores") -> None:
+        cells = (_cell(its.values()[name], its.ci95[name]) for name in shown)
+        table.add_row(system, report.split, f"{its.num_examples:,}", *cells)
+
+    add(str(report.run.path), scores)
+    if report.unseen and report.unseen.scores and report.unseen.num_seen:
+        add("  on texts that are not in its training files", report.unseen.scores)
+    for other in report.compared:
+        add(other.system, other.scores)
+    for row in report.paper:
+        cells = [_cell(getattr(row, name)) for name in shown]
+        table.add_row(f"{row.system} ({row.source})", row.split, f"{row.num_examples:,}", *cells, style="dim")
+    return table
+
+
+def _cell(value: float | None, interval: tuple[float, float] | None = None) -> str:
+    if value is None:
+        return "-"
+    bounds = f"\n{100 * interval[0]:.2f} to {100 * interval[1]:.2f}" if interval else ""
+    return f"{100 * value:.2f}{bounds}"
+
+
+def differences_table(report: "TaskReport") -> Table:
+    """How much the run is above each other system on the same examples, by a paired bootstrap."""
+    table = Table(
+        "above",
+        "score",
+        title=f"{report.run.path}, paired with others on the same examples: percentage points",
+    )
+    for name in ("difference", "95 % interval", "p"):
+        table.add_column(name, justify="right")
+    for other in report.compared:
+        for name, each in other.differences.items():
+            low, high = (f"{100 * bound:+.2f}" for bound in each.ci95)
+            table.add_row(
+                *(other.system, name.replace("_", " ")),
+                *(f"{100 * each.difference:+.2f}", f"{low} to {high}", f"{each.p_value:.4f}"),
+            )
+    return table
+
+
+def confusion_table(scores: "Scores", labels: tuple[str, ...], names: Mapping[str, str]) -> Table:
+    """True labels down, predicted ones across; `names` says what a label means."""
+    meaning = {label: name for name, label in reversed(list(names.items())) if not name[0].isdigit()}
+    table = Table("true \\ predicted", title="confusion matrix", padding=(0, 0))
+    for label in labels:
+        table.add_column(label, justify="right")
+    for label, counts in zip(labels, scores.confusion, strict=True):
+        table.add_row(f"{label} {meaning.get(label, '')}".strip(), *map(str, counts))
+    return table
