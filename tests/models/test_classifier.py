@@ -60,10 +60,10 @@ def test_packed_bert_is_padded_bert(norm: str, attend: str, monkeypatch: pytest.
     batch, real = inputs(), mask()
     packing = Packing(LENGTHS)
     ours = model.encode_packed(batch["tokens"], batch["token_types"], packing)
-    (ours.hidden.square().mean() + ours.pooled.sum()).backward()
+    (ours.hidden.square().mean() + ours.pooled.mean()).backward()
     packed_gradients = gradients(model)
     theirs = model.encode(padded(batch["tokens"]), padded(batch["token_types"]), real)
-    (theirs.hidden[real].square().mean() + theirs.pooled.sum()).backward()
+    (theirs.hidden[real].square().mean() + theirs.pooled.mean()).backward()
     close(ours.hidden, theirs.hidden[real])
     close(ours.pooled, theirs.pooled)
     reference = gradients(model)
@@ -91,11 +91,14 @@ def classifier(config: RunConfig) -> Classifier:
     return model
 
 
+def as_theirs(config: RunConfig, ours: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The backbone's tensors under transformers' names; heads for pretraining are gone."""
+    return to_theirs((p for p in COUNTERPARTS[config.family](config.model).pairs if p.ours in ours), ours)
+
+
 def into(theirs: nn.Module, ours: Classifier, config: RunConfig, head: str) -> None:
     """Copy our weights, head included, into a model of transformers."""
-    names = COUNTERPARTS[config.family](config.model).pairs
-    weights = {name: p.detach() for name, p in ours.backbone.named_parameters()}
-    state = to_theirs(names, weights)
+    state = as_theirs(config, {name: p.detach() for name, p in ours.backbone.named_parameters()})
     missing = theirs.load_state_dict(state, strict=False).missing_keys
     assert all(name.startswith(head) or name.endswith("position_ids") for name in missing)
     layer = getattr(theirs, head)
@@ -132,7 +135,7 @@ def test_bert_classifies_as_transformers_does(norm: str, architecture: str) -> N
     close(loss, expected.loss)
     loss.backward()
     expected.loss.backward()
-    found = to_theirs(COUNTERPARTS["bert"](config.model).pairs, gradients(ours.backbone))
+    found = as_theirs(config, gradients(ours.backbone))
     reference = {name: p.grad for name, p in theirs.named_parameters() if p.grad is not None}
     assert {name for name in reference if not name.startswith("classifier")} == found.keys()
     for name, gradient in found.items():
@@ -164,8 +167,7 @@ def test_the_encoder_decoder_classifies_t5s_first_step() -> None:
     sizes = {"d_model": 48, "d_kv": 16, "d_ff": 112, "num_layers": 2, "num_heads": 3}
     t5 = T5Config(vocab_size=97, feed_forward_proj="gated-gelu", **sizes)
     theirs = T5Model(t5).eval()
-    names = COUNTERPARTS["encdec"](config.model).pairs
-    weights = to_theirs(names, {name: p.detach() for name, p in ours.backbone.named_parameters()})
+    weights = as_theirs(config, {name: p.detach() for name, p in ours.backbone.named_parameters()})
     assert not [n for n in theirs.load_state_dict(weights, strict=False).missing_keys if "embed" not in n]
     tokens, start = padded(inputs()["tokens"]), torch.full((len(LENGTHS), 1), 4)
     batch = {"encoder_tokens": tokens, "encoder_mask": mask(), "decoder_tokens": start, "labels": LABELS}
