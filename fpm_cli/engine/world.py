@@ -11,6 +11,7 @@ import torch
 import torch.distributed as dist
 
 from fpm_cli.engine.placement import free_port
+from fpm_cli.errors import MissingError
 
 LONE_PROCESS = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
 
@@ -62,6 +63,9 @@ def joined_world(timeout_seconds: float) -> Iterator[World]:
 
     DeepSpeed reads the environment too, so a lone process describes itself there for as long as it
     is in this world, and not longer: the processes that it starts later are not its ranks.
+
+    Raises:
+        MissingError: not all ranks came within the timeout.
     """
     on_gpu = torch.cuda.is_available()
     ours = {} if "RANK" in os.environ else {**LONE_PROCESS, "MASTER_PORT": str(free_port())}
@@ -89,7 +93,15 @@ def _init_deepspeed(backend: str, timeout: timedelta) -> None:
     # An all-reduce for inference that DeepSpeed compiles at first use, for half a minute; a process
     # killed meanwhile would leave a lock on which every later one waits. Training never calls it.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-    deepspeed.init_distributed(dist_backend=backend, timeout=timeout, verbose=False)
+    try:
+        deepspeed.init_distributed(dist_backend=backend, timeout=timeout, verbose=False)
+    except RuntimeError as error:  # what torch's rendezvous raises, whether it waited or was refused
+        where = "{MASTER_ADDR}:{MASTER_PORT}".format_map(os.environ)
+        raise MissingError(
+            f"the {os.environ['WORLD_SIZE']} ranks did not all meet at {where} within "
+            f"{timeout.total_seconds():g} s; is every node started, and is that address node 0's? "
+            f"({str(error).splitlines()[0]})"
+        ) from error
 
 
 def _leave_deepspeed() -> None:

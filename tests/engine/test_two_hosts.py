@@ -68,6 +68,15 @@ def test_fpm_started_on_each_host_learns_what_two_local_ranks_learn(
     assert_same_losses(run, one_host)
 
 
+def test_a_node_that_does_not_come_is_missed_within_the_timeout(
+    tmp_path: Path, sample_corpora: Callable[[str], Path]
+) -> None:
+    where = ["--nproc", "1", "--nnodes", "2", "--master-addr", "localhost", "--out", str(tmp_path / "run")]
+    status, said = finish(start([*flags(sample_corpora, "engine.timeout_seconds=10"), *where]))
+    assert status == 3
+    assert "the 2 ranks did not all meet at localhost:29500 within 10 s" in said
+
+
 def test_deepspeeds_launcher_learns_what_two_local_ranks_learn_and_stops_on_a_signal(
     hosts: TwoHosts, one_host: Path, tmp_path: Path, sample_corpora: Callable[[str], Path]
 ) -> None:
