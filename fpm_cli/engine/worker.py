@@ -42,9 +42,13 @@ def main(arguments: list[str]) -> int:
         except FpmError as error:
             return _status(error)
         with Lifeline(stop, run.path / "logs", rank, seconds) as lifeline:
-            lifeline.status = 1  # of a traceback
-            lifeline.status = _train(run, lifeline, given)
-            return lifeline.status
+            try:
+                status = _train(run, lifeline, given)
+            except BaseException:
+                lifeline.status = 1  # that of a traceback
+                raise
+            lifeline.status = status
+            return status
 
 
 def _train(run: Run, lifeline: Lifeline, given: argparse.Namespace) -> int:

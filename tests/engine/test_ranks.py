@@ -26,8 +26,9 @@ from fpm_cli.engine.stop import StopWish
 rank, logs, parent = int(os.environ["RANK"]), Path(sys.argv[1]), int(sys.argv[2])
 die_with(parent)
 stop = StopWish().__enter__()
-lifeline = Lifeline(stop, logs, rank, 0.1).__enter__()
+lifeline = Lifeline(stop, logs, rank, 0.1)
 lifeline.step = 7
+lifeline.__enter__()
 time.sleep(0.2)
 
 
