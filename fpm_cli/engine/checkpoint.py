@@ -69,9 +69,7 @@ def temporary_folder(run: Run, step: int) -> Path:
 def begin(disk: Disk, run: Run, step: int) -> None:
     """A new, empty temporary folder for the checkpoint of `step`."""
     temporary = temporary_folder(run, step)
-    if temporary.is_symlink():
-        disk.remove(temporary)
-    elif temporary.exists():
+    if temporary.is_symlink() or temporary.exists():
         remove_tree(disk, temporary)
     disk.make_folder(temporary)
 
@@ -173,8 +171,15 @@ def latest_checkpoint(run: Run) -> Path | None:
     return found[-1]
 
 
-def verify_checkpoint(folder: Path, *, weights_only: bool = False) -> CheckpointState:
+def verify_checkpoint(
+    folder: Path, *, weights_only: bool = False, share: tuple[int, int] = (0, 1)
+) -> CheckpointState:
     """Compare every file (or all but the optimizer's) with the manifest; then read the state.
+
+    Args:
+        folder: a complete checkpoint.
+        weights_only: the optimizer's files will not be read.
+        share: (rank, ranks): each rank compares its share of the tensor files, and must hear of the others'.
 
     Raises:
         DamagedError: names the first file that is missing, foreign or different.
@@ -184,11 +189,13 @@ def verify_checkpoint(folder: Path, *, weights_only: bool = False) -> Checkpoint
     if present != set(files):
         name = sorted(present ^ set(files))[0]
         raise DamagedError(f"{folder / name}: {'missing' if name in files else 'not in the manifest'}")
-    for name, expected in files.items():
+    rank, ranks = share
+    for number, (name, expected) in enumerate(files.items()):
         path = folder / name
         if not _FILE.fullmatch(name) or path.is_symlink() or not path.is_file():
             raise DamagedError(f"{path}: no part of a checkpoint")
-        if weights_only and name.startswith(OPTIMIZER):
+        unused = weights_only and name.startswith(OPTIMIZER)
+        if unused or (path.suffix != ".json" and number % ranks != rank):
             continue
         if path.stat().st_size != expected.bytes or describe(path) != expected:
             raise DamagedError(
@@ -201,7 +208,7 @@ def verify_checkpoint(folder: Path, *, weights_only: bool = False) -> Checkpoint
 def clean(disk: Disk, run: Run) -> None:
     """Remove what a crash left half-written."""
     for path in sorted(run.checkpoints.glob(".step-*")):
-        disk.remove(path) if path.is_symlink() else remove_tree(disk, path)
+        remove_tree(disk, path)
 
 
 def prune(disk: Disk, run: Run, *, keep_last: int, keep_best: bool) -> None:
@@ -221,4 +228,4 @@ def _throw_away(disk: Disk, folder: Path) -> None:
     hidden = folder.with_name(f".{folder.name}.old")
     disk.rename(folder, hidden)
     disk.sync_folder(folder.parent)
-    disk.remove(hidden) if hidden.is_symlink() else remove_tree(disk, hidden)
+    remove_tree(disk, hidden)

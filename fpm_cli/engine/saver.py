@@ -53,7 +53,8 @@ class Saver:
         folder = checkpoint.latest_checkpoint(self.run)
         if folder is None:
             return None
-        state = checkpoint.verify_checkpoint(folder)
+        state = checkpoint.verify_checkpoint(folder, share=(self.world.rank, self.world.size))
+        self.world.barrier()  # the other ranks' shares have matched too
         shapes = leaves.shapes_of(self.engine.model)
         if state.shapes != shapes:
             name = next(n for n in {**state.shapes, **shapes} if state.shapes.get(n) != shapes.get(n))

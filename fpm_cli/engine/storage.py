@@ -117,11 +117,11 @@ def describe(path: Path) -> FileFacts:
     return FileFacts(size, hasher.hexdigest())
 
 
-def remove_tree(disk: Disk, folder: Path) -> None:
-    """Remove a folder and all in it; links are removed, never followed."""
-    for path in sorted(folder.iterdir()):
-        if path.is_dir() and not path.is_symlink():
-            remove_tree(disk, path)
-        else:
-            disk.remove(path)
-    disk.remove_folder(folder)
+def remove_tree(disk: Disk, path: Path) -> None:
+    """Remove a file, or a folder and all in it; a link is removed, never followed."""
+    if path.is_symlink() or not path.is_dir():
+        disk.remove(path)
+        return
+    for below in sorted(path.iterdir()):
+        remove_tree(disk, below)
+    disk.remove_folder(path)

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from fpm_cli.cli.app import run as fpm
-from fpm_cli.engine.checkpoint import latest_checkpoint, load_weights, prune, verify_checkpoint
+from fpm_cli.engine.checkpoint import clean, latest_checkpoint, load_weights, prune, verify_checkpoint
 from fpm_cli.engine.run import Run
 from fpm_cli.engine.storage import LOCAL
-from fpm_cli.errors import DamagedError, MissingError
+from fpm_cli.errors import DamagedError, DivergedError, MissingError
 from tests.small_checkpoints import write_checkpoint
 from tests.small_runs import tiny
 
@@ -95,3 +95,21 @@ def test_the_newest_and_the_best_are_kept(tmp_path: Path, last: int, best: bool,
         write_checkpoint(run, step, {"w": torch.ones(3)}, validation_loss=loss)
     prune(LOCAL, run, keep_last=last, keep_best=best)
     assert sorted(path.name for path in run.checkpoints.iterdir()) == [f"step-{step}" for step in kept]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_a_state_that_is_not_finite_is_never_saved(tmp_path: Path, value: float) -> None:
+    run = Run(tmp_path)
+    run.checkpoints.mkdir()
+    write_checkpoint(run, 1, {"w": torch.ones(3)})
+    with pytest.raises(DivergedError, match="not finite"):
+        write_checkpoint(run, 2, {"w": torch.tensor([1.0, value, 1.0])})
+    clean(LOCAL, run)
+    assert [path.name for path in run.checkpoints.iterdir()] == ["step-1"]
+
+
+def test_large_numbers_whose_sum_overflows_are_saved(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    run.checkpoints.mkdir()
+    write_checkpoint(run, 1, {"w": torch.full((40,), 3e37)})
+    assert load_weights(run)[0]["w"].equal(torch.full((40,), 3e37))

@@ -1,5 +1,8 @@
 """Rows: SIGKILL while checkpoints are saved, and while the real `fpm pretrain` runs.
 
+In memory, since what a killed process wrote is kept by the kernel on any file system; `test_crashes.py`
+is for what a disk may lose.
+
 `FPM_KILLS=10000 make torture` kills the saving process ten thousand times.
 """
 
@@ -26,10 +29,10 @@ def outcome(module: str, *arguments: str) -> Any:
 
 @counts(20, MANY)
 def test_a_kill_during_a_save_loses_nothing_that_was_acknowledged(
-    count: int, tmp_path: Path, report: Callable[[str], None]
+    count: int, fast_folder: Path, report: Callable[[str], None]
 ) -> None:
-    ours = outcome("saving", str(tmp_path), "durable", str(count))
-    naive = outcome("saving", str(tmp_path / "naive"), "naive", str(count))
+    ours = outcome("saving", str(fast_folder), "durable", str(count))
+    naive = outcome("saving", str(fast_folder / "naive"), "naive", str(count))
     report(
         f"SIGKILL during saves: {count:,} kills in {ours['saves']:,} saves: {ours['unreadable']} unreadable, "
         f"{ours['lost']} with an acknowledged step lost (so below {3 / count:.2%} a kill, at 95 %); "
@@ -42,9 +45,9 @@ def test_a_kill_during_a_save_loses_nothing_that_was_acknowledged(
 
 @counts(1, 100)
 def test_a_killed_run_ends_as_the_uninterrupted_one_bit_for_bit(
-    count: int, tmp_path: Path, sample_corpora: Callable[[str], Path], report: Callable[[str], None]
+    count: int, fast_folder: Path, sample_corpora: Callable[[str], Path], report: Callable[[str], None]
 ) -> None:
-    found = outcome("killed_runs", str(tmp_path), str(sample_corpora("BERT-C")), str(count))
+    found = outcome("killed_runs", str(fast_folder), str(sample_corpora("BERT-C")), str(count))
     report(
         f"SIGKILL of fpm pretrain: {found['kills']} kills of {found['runs']} runs of {found['steps']} steps, "
         f"{found['resumed']} resumed from a save; {found['identical']} ended bit-identical to the "

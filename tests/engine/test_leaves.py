@@ -1,0 +1,47 @@
+"""The fp16 loss scalers, which no CPU runs: what is read from one is what another goes on with."""
+
+from types import SimpleNamespace
+
+import torch
+from deepspeed.runtime.fp16.loss_scaler import DynamicLossScaler, LossScaleConfig, LossScaleProfile
+
+from fpm_cli.engine.leaves import loss_scaler_of, set_loss_scaler
+from fpm_cli.engine.world import joined_world
+
+
+def dynamic() -> DynamicLossScaler:
+    """Of ZeRO 1 to 3."""
+    return DynamicLossScaler(2.0**16, 4, 1.0, delayed_shift=2, consecutive_hysteresis=False)
+
+
+def test_a_loss_scaler_goes_on_from_its_numbers() -> None:
+    through, parted = dynamic(), dynamic()
+    with joined_world(60):  # they ask who leads
+        compare(through, parted)
+
+
+def compare(through: DynamicLossScaler, parted: DynamicLossScaler) -> None:
+    overflows = [False, True, True, False, False, False, False, False, True, False, False]
+    for overflow in overflows[:5]:
+        through.update_scale(overflow)
+    numbers = loss_scaler_of(SimpleNamespace(loss_scaler=through))
+    assert numbers["cur_scale"] != parted.cur_scale
+    set_loss_scaler(SimpleNamespace(loss_scaler=parted), numbers)
+    for overflow in overflows[5:]:
+        through.update_scale(overflow)
+        parted.update_scale(overflow)
+    assert vars(parted) == vars(through)
+
+
+def test_zero_0_takes_over_the_scale_of_the_other_stages() -> None:
+    scaler = dynamic()
+    scaler.cur_scale, scaler.cur_iter, scaler.last_overflow_iter = 512.0, 40, 37
+    config = LossScaleConfig(torch.float16, True, 0.0, None, profile=LossScaleProfile.UNFUSED)
+    set_loss_scaler(
+        SimpleNamespace(loss_scale_config=config), loss_scaler_of(SimpleNamespace(loss_scaler=scaler))
+    )
+    assert (config.cur_scale, config.cur_iter, config.last_overflow_iter) == (512.0, 40, 37)
+
+
+def test_other_precisions_have_none() -> None:
+    assert loss_scaler_of(SimpleNamespace()) == {}
