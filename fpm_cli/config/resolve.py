@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from fpm_cli.config.deepspeed import read_deepspeed_json
 from fpm_cli.config.presets import Tree, preset_layers, read_toml
 from fpm_cli.config.proxy import proxy_layer
 from fpm_cli.config.schema import RunConfig
@@ -133,7 +134,7 @@ def _merge(layers: Sequence[tuple[str, Tree]]) -> tuple[Tree, dict[str, str]]:
     tree: Tree = {}
     origins: dict[str, str] = {}
     for origin, layer in layers:
-        _overlay(tree, layer, origin, origins, "")
+        _overlay(tree, _with_deepspeed_read(layer), origin, origins, "")
     return tree, origins
 
 
@@ -154,9 +155,23 @@ def _file_layer(config_file: Path | None) -> list[tuple[str, Tree]]:
     if config_file is None:
         return []
     try:
-        return [(str(config_file), read_toml(config_file))]
+        layer = read_toml(config_file)
     except FileNotFoundError as error:
         raise MissingError(f"--config {config_file}: no such file") from error
+    if "deepspeed" in layer:  # DeepSpeed's options may have a table of their own
+        engine = layer.setdefault("engine", {})
+        if "deepspeed" in engine:
+            raise UsageError(f"{config_file}: deepspeed and engine.deepspeed are the same table; keep one")
+        engine["deepspeed"] = layer.pop("deepspeed")
+    return [(str(config_file), layer)]
+
+
+def _with_deepspeed_read(layer: Tree) -> Tree:
+    """A layer in which `engine.deepspeed` is a table; a text there names a JSON file."""
+    engine = layer.get("engine")
+    if not isinstance(engine, dict) or not isinstance(engine.get("deepspeed"), str):
+        return layer
+    return {**layer, "engine": {**engine, "deepspeed": read_deepspeed_json(Path(engine["deepspeed"]))}}
 
 
 def _environment_layers(environment: Mapping[str, str]) -> list[tuple[str, Tree]]:

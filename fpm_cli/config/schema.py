@@ -9,6 +9,8 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
 
+from fpm_cli.config.deepspeed import check_options
+
 Family = Literal["gpt", "bert", "encdec"]
 Language = Literal["en", "zh"]
 TokenizerKind = Literal["gpt-en", "gpt-zh", "t5-zh", "t5-en", "bert-en", "bert-zh"]
@@ -93,6 +95,16 @@ class TrainConfig(Frozen):
         False, description="log each layer's gradient norm and activation RMS every log_every steps"
     )
 
+    spike_sigmas: float = Field(
+        6.0,
+        ge=0,
+        description="skip a step whose loss or gradient norm is this far above the last ones; 0: never",
+    )
+    spike_window: int = Field(128, ge=8, description="steps that a spike is judged against")
+    spike_patience: PositiveInt = Field(
+        3, description="skips in a row after which training goes back to a checkpoint, past their batches"
+    )
+
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.min_lr > self.lr:
@@ -128,7 +140,16 @@ class EngineConfig(Frozen):
     )
     keep_last: PositiveInt = Field(3, description="checkpoints to keep, the newest ones")
     keep_best: bool = Field(True, description="keep the one of the lowest validation loss too")
+    min_loss_scale: PositiveInt = Field(1, description="fp16: a run that needs a smaller one has diverged")
     deepspeed: dict[str, Any] = Field(default_factory=dict, description="passed through, merged last")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.offload != "none" and not self.zero_stage:
+            raise ValueError(f"offload {self.offload!r}: DeepSpeed offloads under zero_stage 1, 2 or 3")
+        if self.offload == "parameters" and self.zero_stage != 3:
+            raise ValueError(f"offload 'parameters': needs zero_stage 3, not {self.zero_stage}")
+        return self
 
 
 class PaperFacts(Frozen):
@@ -156,6 +177,29 @@ class RunConfig(Frozen):
     engine: EngineConfig = EngineConfig()
     finetune: FinetuneConfig | None = None
     paper: PaperFacts | None = None
+
+    @model_validator(mode="after")
+    def _check_deepspeed(self) -> Self:
+        train, engine = self.train, self.engine
+        offloads = {"none": "none", "optimizer": "cpu", "parameters": "cpu"}
+        decided: dict[str, tuple[str, Any]] = {
+            "train_batch_size": ("train.global_batch", train.global_batch),
+            "train_micro_batch_size_per_gpu": ("train.micro_batch", train.micro_batch),
+            "gradient_clipping": ("train.clip_norm", train.clip_norm),
+            "zero_optimization.stage": ("engine.zero_stage", engine.zero_stage),
+            "zero_optimization.offload_optimizer.device": ("engine.offload", offloads[engine.offload]),
+            "zero_optimization.offload_param.device": (
+                "engine.offload",
+                "cpu" if engine.offload == "parameters" else "none",
+            ),
+            "bf16.enabled": ("engine.precision", engine.precision == "bf16"),
+            "fp16.enabled": ("engine.precision", engine.precision == "fp16"),
+            "fp16.min_loss_scale": ("engine.min_loss_scale", engine.min_loss_scale),
+            "zero_allow_untested_optimizer": ("fpm's own optimizer", True),
+            "zero_force_ds_cpu_optimizer": ("fpm's own optimizer", False),
+        }
+        check_options(engine.deepspeed, decided)
+        return self
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -105,6 +105,11 @@ class Budget:
                 replace_text(self._path, text + "\n")
         return step >= min(last_step, self.last_step)
 
+    def go_back(self, step: int) -> None:
+        """Training stands at `step` again; the pace is measured from here."""
+        self._step = step
+        self._mark = (step, time.monotonic(), math.inf)
+
     def _reserve(self, pace: float) -> float:
         """Seconds for the last evaluation and save, and for the process to end."""
         assert self.limit

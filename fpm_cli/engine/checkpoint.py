@@ -33,6 +33,7 @@ from fpm_cli.engine.shards import (
     shard_facts,
     write_shard,
 )
+from fpm_cli.engine.spikes import SpikeState
 from fpm_cli.engine.storage import LOCAL, Disk, FileFacts, describe, remove_tree, replace_file, write_file
 from fpm_cli.errors import DamagedError, MissingError
 
@@ -52,6 +53,7 @@ class CheckpointState(Frozen):
     validation_loss: float | None = None  # of this step, where it was measured: the best has the least
     optimizer_step: float = 0.0  # the optimizer's own count, which a skipped step does not raise
     loss_scaler: dict[str, float] = Field(default_factory=dict)
+    spikes: SpikeState = SpikeState()
     shapes: dict[str, tuple[NonNegativeInt, ...]]  # of every parameter
 
 

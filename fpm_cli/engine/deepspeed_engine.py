@@ -1,21 +1,25 @@
 """DeepSpeed behind a narrow door: its configuration, its engine, one optimizer step."""
 
 import logging
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor, nn
 
+from fpm_cli.config.deepspeed import explain_rejected, without_auto
 from fpm_cli.config.schema import RunConfig
 from fpm_cli.engine.layer_statistics import LayerStatistics
 from fpm_cli.engine.optimizer import LR_SCALE, make_optimizer
 from fpm_cli.engine.world import World
-from fpm_cli.errors import UsageError
+from fpm_cli.errors import DivergedError, UsageError
 
 Batch = dict[str, Tensor]
+Judge = Callable[[float, float], str | None]  # loss, gradient norm -> why not to take the step
 
 
 @dataclass(frozen=True)
@@ -24,6 +28,9 @@ class StepResult:
 
     losses: Mapping[str, float]  # nats per prediction, each term on its own
     gradient_norm: float  # before clipping
+    skipped: str | None = None  # why no weight was changed
+    loss_scale: float | None = None  # fp16 only: what gradients were multiplied by in this step
+    overflowed: bool = False  # fp16 only: skipped to find a loss scale, which is no spike
 
     @property
     def loss(self) -> float:
@@ -77,11 +84,14 @@ def deepspeed_config(config: RunConfig, world: World) -> dict[str, Any]:
         "gradient_clipping": config.train.clip_norm,
         "zero_optimization": zero,
         "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,  # its own CPU Adam is compiled at first use; torch's is there
         "bf16": {"enabled": precision == "bf16"},
-        "fp16": {"enabled": precision == "fp16"},
+        "fp16": {"enabled": precision == "fp16", "min_loss_scale": config.engine.min_loss_scale},
         "steps_per_print": 2**31,
     }
-    return _merged(ours, config.engine.deepspeed)
+    options = without_auto(config.engine.deepspeed)
+    options.pop("train_micro_batch_size_per_gpu", None)  # the most; this many ranks may need a smaller one
+    return _merged(ours, options)
 
 
 def _merged(below: dict[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
@@ -98,52 +108,117 @@ class TrainingEngine:
 
     def __init__(self, model: nn.Module, config: RunConfig, world: World):
         import deepspeed
+        from deepspeed.accelerator import get_accelerator
         from deepspeed.utils import logger
 
         logger.setLevel(logging.ERROR)
         self.model, self.world = model, world
-        self.ours_clips = config.engine.zero_stage == 0 and resolve_precision(config) == "fp32"
-        self.deepspeed, self.optimizer, _, _ = deepspeed.initialize(
-            model=model,
-            optimizer=make_optimizer(model, config.train),
-            config=deepspeed_config(config, world),
-            dist_init_required=False,
-        )
+        precision = resolve_precision(config)
+        if precision == "fp16" and not get_accelerator().is_fp16_supported():
+            raise UsageError("engine.precision fp16: this processor does not compute in it; use fp32 or bf16")
+        self.ours_clips = config.engine.zero_stage == 0 and precision == "fp32"
+        self.scales_loss, self.min_loss_scale = precision == "fp16", config.engine.min_loss_scale
+        self._inner = make_optimizer(model, config.train)
+        try:
+            self.deepspeed, self.optimizer, _, _ = deepspeed.initialize(
+                model=model,
+                optimizer=self._inner,
+                config=deepspeed_config(config, world),
+                dist_init_required=False,
+            )
+        except ValidationError as error:
+            raise UsageError(explain_rejected(error)) from error
 
     def step(
-        self, micro_batches: Sequence[Batch], lr: float, layers: LayerStatistics | None = None
+        self,
+        micro_batches: Sequence[Batch],
+        lr: float,
+        layers: LayerStatistics | None = None,
+        judge: Judge | None = None,
     ) -> StepResult:
         """Forward and backward over this rank's micro-batches, then one optimizer step.
 
         Each summed loss is divided by its predictions over the whole global batch, so the gradient
-        is that of the global mean however the batch is split. `layers` watches, if given.
+        is that of the global mean however the batch is split. `layers` watches, if given. Where `judge`
+        has a reason against the loss and the gradient norm, no weight and no moment is changed.
+
+        Raises:
+            DivergedError: fp16 gradients overflow at `engine.min_loss_scale`.
         """
         with layers.watching() if layers else nullcontext():
-            return self._step(micro_batches, lr, layers)
+            return self._step(micro_batches, lr, layers, judge)
 
-    def _step(self, micro_batches: Sequence[Batch], lr: float, layers: LayerStatistics | None) -> StepResult:
+    def _step(
+        self,
+        micro_batches: Sequence[Batch],
+        lr: float,
+        layers: LayerStatistics | None,
+        judge: Judge | None,
+    ) -> StepResult:
         counts = self._global_counts(micro_batches)
         # DeepSpeed averages over ranks and micro-batches; this undoes it.
         scale = self.world.size * len(micro_batches)
         sums = dict.fromkeys(counts, 0.0)
         for group in self.optimizer.param_groups:
             group["lr"] = lr * group[LR_SCALE]
-        for batch in micro_batches:
+        for number, batch in enumerate(micro_batches, start=1):
             terms = self.deepspeed(batch)
             loss = sum(term / counts[name] for name, term in terms.items())
             self.deepspeed.backward(loss * scale)
             for name, term in terms.items():
                 sums[name] += float(term.detach())
-            last = batch is micro_batches[-1]
-            norm = self._fp32_gradient_norm() if last and self.ours_clips else None
-            if last and layers:
-                layers.read_gradients(float(getattr(self.deepspeed.optimizer, "loss_scale", 1.0)))
-            self.deepspeed.step()
-        if norm is None:
-            norm = float(self.deepspeed.get_global_grad_norm())
+            if number < len(micro_batches):
+                self.deepspeed.step()
         totals = self.world.sum(list(sums.values()))
-        return StepResult(
-            {name: total / counts[name] for name, total in zip(sums, totals, strict=True)}, norm
+        losses = {name: total / counts[name] for name, total in zip(sums, totals, strict=True)}
+        if layers:
+            layers.read_gradients(self._loss_scale() or 1.0)
+        return self._update(losses, judge)
+
+    def _update(self, losses: Mapping[str, float], judge: Judge | None) -> StepResult:
+        """The last `step` of DeepSpeed's, which reduces, clips and updates, with the judge at the gate."""
+        loss, scale = sum(losses.values()), self._loss_scale()
+        own_norm = self._fp32_gradient_norm() if self.ours_clips else None
+        verdicts: list[str | None] = []  # the inner optimizer steps each group; they share one verdict
+
+        def gate() -> bool:
+            if not verdicts:
+                norm = self._reduced_norm() if own_norm is None else own_norm
+                verdicts.append(judge(loss, norm) if judge else None)
+            return verdicts[0] is None
+
+        self._inner.gate = gate
+        try:
+            self.deepspeed.step()
+        except Exception as error:  # DeepSpeed's loss scaler raises a bare one
+            if "loss scale already at minimum" in str(error):
+                raise DivergedError(self._at_the_floor()) from error
+            raise
+        norm = self._reduced_norm() if own_norm is None else own_norm
+        if verdicts:
+            return StepResult(losses, norm, verdicts[0], scale)
+        if self.scales_loss and math.isfinite(loss):
+            if scale is not None and scale <= self.min_loss_scale:
+                raise DivergedError(self._at_the_floor())
+            return StepResult(losses, math.inf, f"gradients overflow at loss scale {scale:g}", scale, True)
+        why = judge(loss, math.inf) if judge else None
+        return StepResult(losses, math.inf, why or "gradient norm is not finite", scale)
+
+    def _loss_scale(self) -> float | None:
+        optimizer = self.deepspeed.optimizer
+        if not self.scales_loss:
+            return None
+        unfused = getattr(optimizer, "loss_scale_config", None)  # ZeRO 0
+        return float(unfused.cur_scale if unfused else optimizer.loss_scale)
+
+    def _reduced_norm(self) -> float:
+        """Of the averaged gradients, which every optimizer of DeepSpeed's leaves here before it updates."""
+        return float(self.deepspeed.optimizer._global_grad_norm)
+
+    def _at_the_floor(self) -> str:
+        return (
+            f"training diverged: fp16 gradients overflow at the smallest loss scale ({self.min_loss_scale}); "
+            "the last checkpoint is kept. Try engine.precision=bf16, or a lower train.lr"
         )
 
     def _global_counts(self, micro_batches: Sequence[Batch]) -> dict[str, float]:

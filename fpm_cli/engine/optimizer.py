@@ -12,6 +12,7 @@ should change (Sun et al., "How to Fine-Tune BERT for Text Classification?", arX
 """
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -23,9 +24,22 @@ from fpm_cli.models.blocks import MLP, Attention, Stack
 LR_SCALE = "lr_scale"  # a group's share of the scheduled learning rate
 
 
-def make_optimizer(model: nn.Module, train: TrainConfig) -> torch.optim.AdamW:
+class GatedAdamW(torch.optim.AdamW):
+    """AdamW that asks before it changes a weight.
+
+    DeepSpeed calls `step` when the gradients are reduced and their norm is known, once a group or shard.
+    """
+
+    gate: Callable[[], bool] | None = None
+
+    def step(self, closure: Any = None) -> Any:
+        """As AdamW's, or nothing at all."""
+        return super().step(closure) if self.gate is None or self.gate() else None
+
+
+def make_optimizer(model: nn.Module, train: TrainConfig) -> GatedAdamW:
     """AdamW over `parameter_groups`; its fused form, which is the quickest on every device."""
-    return torch.optim.AdamW(
+    return GatedAdamW(
         parameter_groups(model, train),
         lr=train.lr,
         betas=(train.beta1, train.beta2),

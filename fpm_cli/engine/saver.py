@@ -22,6 +22,7 @@ from fpm_cli.engine.checkpoint import CheckpointState
 from fpm_cli.engine.deepspeed_engine import TrainingEngine
 from fpm_cli.engine.run import Run
 from fpm_cli.engine.shards import OPTIMIZER, WEIGHTS, Shard, read_stretches, shard_facts, write_shard
+from fpm_cli.engine.spikes import SpikeState
 from fpm_cli.engine.storage import LOCAL, Disk
 from fpm_cli.errors import DamagedError, FpmError
 
@@ -110,7 +111,7 @@ class Saver:
     def _is_ours(self, number: int, leaf: leaves.Leaf) -> bool:
         return not leaf.replicated or number % self.world.size == self.world.rank
 
-    def save(self, step: int, validation_loss: float | None = None) -> None:
+    def save(self, step: int, validation_loss: float | None = None, spikes: SpikeState | None = None) -> None:
         """Save the state after `step` optimizer steps; a crash at any moment leaves the one before.
 
         Returns as soon as training can go on. `news` and `wait` say when it is durable.
@@ -128,6 +129,7 @@ class Saver:
             validation_loss=validation_loss,
             optimizer_step=leaves.optimizer_step(self._leaves, self._optimizer),
             loss_scaler=leaves.loss_scaler_of(self._optimizer),
+            spikes=spikes or SpikeState(),
             shapes=leaves.shapes_of(self.engine.model),
         )
         shard = leaves.shard_of(self._leaves, self._optimizer, self.world.rank, self.world.size)

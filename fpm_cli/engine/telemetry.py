@@ -4,6 +4,7 @@ Every number goes to metrics.jsonl; the screen shows each `log_every`-th step.
 """
 
 import json
+import math
 import os
 import time
 from collections.abc import Mapping
@@ -27,17 +28,21 @@ class Telemetry:
     """The leading rank's record of a launch; `step` and `evaluation` are called as they happen."""
 
     def __init__(self, run: Run, config: RunConfig, world: World, first_step: int, *, quiet: bool):
-        from torch.utils.tensorboard import SummaryWriter
-
-        _drop_rows_after(run.metrics, first_step)
-        self.config, self.first_step = config, first_step
+        self.run, self.config, self.first_step = run, config, first_step
         self.last_step = config.train.steps
         self.peak = _peak_flops(config, world, run)
         self.spent = _Spending(run, world)
         self.console = Console(stderr=True, quiet=quiet, highlight=False)
-        self.metrics: TextIO = run.metrics.open("a", encoding="utf-8")
-        self.tensorboard = SummaryWriter(str(run.path / "tensorboard"), purge_step=first_step)
+        self._open(first_step)
         self.began = time.monotonic()
+
+    def _open(self, step: int) -> None:
+        """Both records, as they were at `step`."""
+        from torch.utils.tensorboard import SummaryWriter
+
+        _drop_rows_after(self.run.metrics, step)
+        self.metrics: TextIO = self.run.metrics.open("a", encoding="utf-8")
+        self.tensorboard = SummaryWriter(str(self.run.path / "tensorboard"), purge_step=step)
 
     def step(self, step: int, result: StepResult, flops: StepFlops, lr: float, seconds: float) -> None:
         """Optimizer step `step` (counted from 1) computed `flops` in `seconds`."""
@@ -48,6 +53,8 @@ class Telemetry:
             **(result.losses if len(result.losses) > 1 else {}),
             "lr": lr,
             "grad_norm": result.gradient_norm,
+            **({} if result.loss_scale is None else {"loss_scale": result.loss_scale}),
+            **({} if result.skipped is None else {"skipped": result.skipped}),
             "seconds": seconds,
             "tokens": flops.tokens,
             "tokens_per_second": flops.tokens / seconds,
@@ -55,6 +62,8 @@ class Telemetry:
             "hardware_flops": flops.hardware,
         }
         self._write(row)
+        if result.skipped:
+            self.event("skip", step, f"skipped: {result.skipped}")
         keep = step % self.config.train.log_every == 0 or step in (1, self.last_step)
         if keep or self.console.is_terminal:  # on a terminal the line of the moment, else only those to keep
             self._say_step(step, result, flops, lr, seconds, end="\n" if keep else "\r")
@@ -80,6 +89,13 @@ class Telemetry:
         self._write({"kind": kind, "step": step, "message": message})
         self.console.print(f"step {step:>6}  {message}", markup=False, soft_wrap=True)
 
+    def go_back(self, step: int, message: str) -> None:
+        """Training stands at `step` again: the steps after it will be recorded as they are trained anew."""
+        self.metrics.close()
+        self.tensorboard.close()
+        self._open(step)
+        self.event("rewind", step, message)
+
     def sync(self) -> None:
         """Make the rows so far durable."""
         os.fsync(self.metrics.fileno())
@@ -95,7 +111,9 @@ class Telemetry:
         self.tensorboard.close()
 
     def _write(self, row: dict[str, Any]) -> None:
-        self.metrics.write(json.dumps(row) + "\n")
+        # JSON has no word for what is not finite.
+        row = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
+        self.metrics.write(json.dumps(row, allow_nan=False) + "\n")
         self.metrics.flush()
         for name, value in row.items():
             if isinstance(value, float):

@@ -1,24 +1,25 @@
 """The training loop: one function that reads from top to bottom; the lifting is done by its rooms."""
 
 import hashlib
-import math
 import time
+from collections.abc import Iterator
 from contextlib import ExitStack
 
 import torch
 
 from fpm_cli.config.schema import RunConfig
 from fpm_cli.engine.budget import Budget
-from fpm_cli.engine.deepspeed_engine import TrainingEngine, batch_shape
+from fpm_cli.engine.deepspeed_engine import Batch, BatchShape, TrainingEngine, batch_shape
 from fpm_cli.engine.layer_statistics import LayerStatistics
 from fpm_cli.engine.lifeline import Lifeline
 from fpm_cli.engine.pretraining import Pretraining
 from fpm_cli.engine.run import Run
 from fpm_cli.engine.saver import Saver
+from fpm_cli.engine.spikes import SpikeGuard, SpikeState
 from fpm_cli.engine.telemetry import Telemetry
 from fpm_cli.engine.workload import Workload
 from fpm_cli.engine.world import World, joined_world
-from fpm_cli.errors import DamagedError, DivergedError, StoppedError
+from fpm_cli.errors import DamagedError, StoppedError
 
 
 def train(
@@ -35,7 +36,7 @@ def train(
 
     Raises:
         StoppedError: a signal came; the state is saved and `--resume` goes on.
-        DivergedError: the loss or the gradient is no longer finite; nothing of it is saved.
+        DivergedError: loss or gradient are not finite, or spike, and do not stop; none of it is saved.
     """
     config, began = run.config(), began or time.time()
     plan = config.train
@@ -60,24 +61,32 @@ def train(
             stack.callback(telemetry.close)
             run.begin_launch(devices=world.size, device_name=world.device_name, first_step=first_step)
 
-        batches = workload.batches(shape, world, first_step=first_step, last_step=plan.steps)
-        for step, micro_batches in enumerate(batches, start=first_step + 1):
+        guard = SpikeGuard(plan, resumed.spikes if resumed else SpikeState())
+        for step, micro_batches in _steps(workload, shape, world, guard, first_step, plan.steps):
             started, lifeline.step = time.monotonic(), step
             torch.manual_seed(_step_seed(plan.seed, step, world))  # dropout, as a function of the step
             lr = budget.learning_rate(step - 1)
             watched = layers if step % plan.log_every == 0 or step in (1, plan.steps) else None
-            result = engine.step(micro_batches, lr, watched)
-            if not (math.isfinite(result.loss) and math.isfinite(result.gradient_norm)):
-                raise DivergedError(_diverged(run, step, result.loss, result.gradient_norm))
+            result = engine.step(micro_batches, lr, watched, guard.judge)
+            go_back = guard.settle(step, result)
             proposed = budget.propose(step) if world.leads else 0
             wish, last_step = world.sum([float(lifeline.stop.wanted), float(proposed)])
             last = budget.follow(step, int(last_step))
             stopping = wish > 0 and not last
             if telemetry:
                 telemetry.last_step = budget.last_step
-                telemetry.step(step, result, workload.flops(step), lr, time.monotonic() - started)
+                flops = workload.flops(step + guard.passed_over)
+                telemetry.step(step, result, flops, lr, time.monotonic() - started)
                 if step % plan.log_every == 0:  # steps that a kill loses are charged up to here
                     run.update_launch(last_step=step, seconds=telemetry.seconds, state="running")
+            if go_back and not (last or stopping):
+                found = saver.load()
+                at, before = (found.step, found.spikes) if found else (None, SpikeState())
+                message = guard.go_back(step, at, before)
+                budget.go_back(guard.rewinds[-1])
+                if telemetry:
+                    telemetry.go_back(guard.rewinds[-1], message)
+                continue
             if watched:
                 statistics = watched.result()
                 if telemetry:
@@ -91,10 +100,10 @@ def train(
                     telemetry.evaluation(step, validation)
                 budget.took("evaluation", time.monotonic() - started)
                 started = time.monotonic()
-            if last or stopping or step % plan.save_every == 0:
+            if last or stopping or (step % plan.save_every == 0 and guard.calm):
                 if telemetry:
                     telemetry.sync()  # no step that is saved may be missing from metrics.jsonl
-                saver.save(step, criterion)
+                saver.save(step, criterion, guard.snapshot())
                 if last or stopping:
                     saver.wait()
                 if not config.engine.async_save:
@@ -120,13 +129,21 @@ def _same_everywhere(config: RunConfig, world: World) -> None:
         raise DamagedError(f"rank {world.rank} on this node read another config.toml than rank 0")
 
 
+def _steps(
+    workload: Workload, shape: BatchShape, world: World, guard: SpikeGuard, first_step: int, last_step: int
+) -> Iterator[tuple[int, list[Batch]]]:
+    """Each step's number and micro-batches; after a rewind again from there, past the spike's batches."""
+    step = first_step
+    while step < last_step:
+        past = guard.passed_over
+        for batches in workload.batches(shape, world, first_step=step + past, last_step=last_step + past):
+            step += 1
+            yield step, batches
+            if guard.passed_over != past:
+                step = guard.rewinds[-1]
+                break
+
+
 def _step_seed(seed: int, step: int, world: World) -> int:
     """A seed of its own for each step and rank."""
     return (seed * 1_000_003 + step) * 4096 + world.rank
-
-
-def _diverged(run: Run, step: int, loss: float, norm: float) -> str:
-    return (
-        f"training diverged at step {step}: loss {loss}, gradient norm {norm}; the last checkpoint is kept.\n"
-        f"Try a lower train.lr or a longer train.warmup_steps in a new run, or {run.resume_command}"
-    )
