@@ -255,7 +255,7 @@ LINES = st.lists(
 @pytest.mark.parametrize("name", ["qqp", "tnews"])
 @pytest.mark.parametrize("labels", ["required", "optional"])
 @pytest.mark.parametrize("suffix", ["tsv", "json"])
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(lines=LINES)
 def test_any_bytes_are_read_or_refused(
     tmp_path: Path, name: str, labels: str, suffix: str, lines: list[bytes]
