@@ -5,9 +5,9 @@
 DIR is a BERT in transformers' format (MiniLM-L6 is a quick one), FILE a training file of QQP. One process,
 one thread: first the losses of all three ways on the same examples with dropout 0, which must agree to 1e-5;
 then optimizer steps over the same batches in the same order: fpm's packed ones through its DeepSpeed engine,
-and Trainer's, padded to 128 tokens and to the longest of the batch. Rounds alternate, and each way's best
-round counts, so that other work on the machine disturbs little. The arithmetic limit is the ratio of the
-positions computed; optimizer and data cost all of them the same.
+and Trainer's, padded to 128 tokens and to the longest of the batch. Seconds are the process's CPU time, which
+other work on the machine disturbs little; rounds alternate, and each way's best round counts. The arithmetic
+limit is the ratio of the positions computed; optimizer and data cost all of them the same.
 """
 
 import sys
@@ -103,9 +103,9 @@ def time_ours(run: Run, options: argparse.Namespace) -> float:
         shape = batch_shape(config, 1)
         for number, batch in enumerate(workload.batches(shape, world, first_step=0, last_step=last)):
             if number == WARM_UP:
-                began = time.perf_counter()
+                began = time.process_time()
             engine.step(batch, lr=config.train.lr)
-        return time.perf_counter() - began
+        return time.process_time() - began
 
 
 def time_theirs(run: Run, options: argparse.Namespace, length: int | None) -> float:
@@ -159,7 +159,7 @@ class StepClock:
 
         class Callback(transformers.TrainerCallback):  # type: ignore[misc]
             def on_step_end(self, *_: Any, **__: Any) -> None:
-                ends.append(time.perf_counter())
+                ends.append(time.process_time())
 
         return Callback()
 
