@@ -6,7 +6,8 @@ metrics.jsonl   a line per optimizer step and per evaluation, without gaps or do
 corpus/         the sample corpus, where fpm built it itself
 tokenizer/      in an imported run, which has no corpus
 checkpoints/    step-N/ folders; `latest` beside it names the newest
-logs/           one file a rank
+logs/           one file a rank, and its last sign of life
+budget.json     under a wall-clock budget: what was decided about the last step
 tensorboard/
 """
 
