@@ -22,9 +22,11 @@ Report = Callable[[str], None]
 Corpora = Callable[[str], Path]
 
 
-def two_ranks(run: Path, corpus: Path) -> tuple[subprocess.Popen[str], list[psutil.Process]]:
+def two_ranks(
+    run: Path, corpus: Path, timeout: float = 60.0
+) -> tuple[subprocess.Popen[str], list[psutil.Process]]:
     """A run of two ranks that has trained a step or two, and its workers by rank."""
-    settings = ("train.steps=100000", "train.log_every=1", f"engine.timeout_seconds={TIMEOUT}")
+    settings = ("train.steps=100000", "train.log_every=1", f"engine.timeout_seconds={timeout}")
     process = start([*tiny("BERT-C", *settings), "--corpus", str(corpus), "--nproc", "2", "--out", str(run)])
     wait_for_step(run, 2)
     pids = [json.loads((run / "logs" / f"rank-{rank}.beat").read_text())["pid"] for rank in range(2)]
@@ -71,7 +73,7 @@ def test_a_stopped_rank_is_reported_within_the_timeout_and_two_seconds(
     slowest = 0.0
     for number in range(count):
         rank = (number + 1) % 2
-        process, workers = two_ranks(tmp_path / f"run-{number}", sample_corpora("BERT-C"))
+        process, workers = two_ranks(tmp_path / f"run-{number}", sample_corpora("BERT-C"), TIMEOUT)
         seconds, said = end_one(process, workers, rank, signal.SIGSTOP)
         assert f"rank {rank} shows no sign of life" in said or f"rank {rank} hangs" in said, said
         assert seconds < TIMEOUT + 2
