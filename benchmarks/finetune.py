@@ -2,8 +2,9 @@
 
     python benchmarks/finetune.py --weights DIR --train FILE... --out finetune.json
 
-DIR is a BERT in transformers' format (MiniLM-L6 is a quick one), FILE a training file of QQP. One process,
-one thread: first the losses of all three ways on the same examples with dropout 0, which must agree to 1e-5;
+DIR is a BERT in transformers' format (MiniLM-L6 is a quick one), FILE a training file of QQP; Trainer needs
+accelerate. One process, one thread: first the losses of all three ways on the same examples with dropout 0,
+which must agree to 1e-5;
 then optimizer steps over the same batches in the same order: fpm's packed ones through its DeepSpeed engine,
 and Trainer's, padded to 128 tokens and to the longest of the batch. Seconds are the process's CPU time, which
 other work on the machine disturbs little; rounds alternate, and each way's best round counts. The arithmetic
