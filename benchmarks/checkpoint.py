@@ -6,6 +6,10 @@ blocking save is, over writing the same bytes with one fsync, and over torch.sav
 one fsync. What a trial wrote is removed outside the timed part.
 """
 
+import sys
+
+sys.path.pop(0)  # this folder: a file in it would hide the standard library's `tokenize`
+
 import argparse
 import os
 import shutil

@@ -107,6 +107,8 @@ def main(folder: str, corpus: str, kills: str) -> None:
         found["runs"] += 1
         found["identical"] += checkpoint_bytes(run) == reference
         found["metrics"] += metrics(run, "train") == losses
+        print(json.dumps(found), file=sys.stderr, flush=True)
+        shutil.rmtree(run)
     print(json.dumps(found))
 
 
