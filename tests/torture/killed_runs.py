@@ -19,6 +19,7 @@ import torch.utils.tensorboard  # noqa: F401
 
 import fpm_cli.engine.train  # noqa: F401
 from fpm_cli.cli.app import run as fpm
+from fpm_cli.engine.checkpoint import step_of
 from tests.small_runs import metrics, tiny
 
 STEPS = 24
@@ -43,7 +44,7 @@ def checkpoint_bytes(run: Path) -> dict[str, bytes]:
 
 
 def train_through_kills(
-    run: Path, begin: list[str], seconds_of_life: float, kills: int, chance: random.Random
+    run: Path, begin: list[str], seconds_to_start: float, kills: int, chance: random.Random
 ) -> tuple[int, int]:
     """Go on with a run until it is finished: how often it was killed, and how often it was resumed."""
     killed = resumed = 0
@@ -54,9 +55,11 @@ def train_through_kills(
         resumed += any((run / "checkpoints").glob("step-*"))
         child = forked(["-q", "pretrain", "--resume", "--out", str(run)] if there else [*begin, str(run)])
         if killed < kills:
-            if soon := killed % 2 == 0:  # every other one soon after its first save, the rest at any moment
-                wait_for_a_save(child, run)
-            wait(child, lambda: False, chance.uniform(0, 0.1 if soon else 0.7) * seconds_of_life)
+            if killed % 5 == 4:  # some while they start, the rest some steps later
+                wait(child, lambda: False, chance.uniform(0, seconds_to_start))
+            else:
+                wait_for_step(child, run, newest(run) + chance.randrange(1, 8))
+                wait(child, lambda: False, chance.uniform(0, 0.05))
         else:
             os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
         os.kill(child, signal.SIGKILL)
@@ -69,13 +72,17 @@ def train_through_kills(
             sys.exit(f"a resumed run ended with status {os.WEXITSTATUS(status)}")
 
 
-def wait_for_a_save(child: int, run: Path) -> None:
-    before = newest(run)
-    wait(child, lambda: newest(run) != before, 60.0)
+def wait_for_step(child: int, run: Path, step: int) -> None:
+    """Until the child has taken a step; never is fine too, when it ends before."""
+    row = f'"step": {step},'.encode()
+    wait(
+        child, lambda: (run / "metrics.jsonl").exists() and row in (run / "metrics.jsonl").read_bytes(), 120.0
+    )
 
 
-def newest(run: Path) -> set[str]:
-    return {path.name for path in (run / "checkpoints").glob("step-*")}
+def newest(run: Path) -> int:
+    """The step that the child will go on from."""
+    return max((step_of(path) for path in (run / "checkpoints").glob("step-*")), default=0)
 
 
 def wait(child: int, until: Callable[[], bool], seconds: float) -> None:
@@ -95,7 +102,7 @@ def main(folder: str, corpus: str, kills: str) -> None:
     _, status = os.waitpid(forked([*begin, str(through)]), 0)
     if status:
         sys.exit("the uninterrupted run failed")
-    seconds = time.monotonic() - began
+    seconds = (time.monotonic() - began) / 3
     reference, losses = checkpoint_bytes(through), metrics(through, "train")
     chance = random.Random(2)
     found = {"kills": 0, "runs": 0, "steps": STEPS, "resumed": 0, "identical": 0, "metrics": 0}

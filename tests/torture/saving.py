@@ -28,7 +28,6 @@ from fpm_cli.engine.storage import LOCAL
 from tests.small_checkpoints import write_checkpoint
 
 ELEMENTS = 40_000
-SAVES_PER_LIFE = 1  # on average
 
 
 class Durable:
@@ -83,8 +82,9 @@ class Naive:
 
 
 def live(writer: Durable | Naive, step: int, said: int) -> None:
-    """Save until killed."""
+    """Save until killed; the first word is that it has begun."""
     writer.recover()
+    os.write(said, step.to_bytes(8, "little"))
     while True:
         step += 1
         writer.save(step)
@@ -100,13 +100,15 @@ def kill_often(writer: Durable | Naive, kills: int, seconds_of_save: float) -> d
         if (child := os.fork()) == 0:
             live(writer, step, said)
         os.close(said)
-        time.sleep(chance.uniform(0, 2 * SAVES_PER_LIFE * seconds_of_save))
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
         with os.fdopen(heard, "rb") as pipe:
+            began = pipe.read(8)
+            time.sleep(chance.uniform(0, 2 * seconds_of_save))
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
             acknowledged = pipe.read()
-        promised = int.from_bytes(acknowledged[-8:], "little") or step
+        promised = int.from_bytes((began + acknowledged)[-8:], "little")
         saved += len(acknowledged) // 8
+        seconds_of_save *= 0.98 if acknowledged else 1.02  # so that it is killed in the midst, however busy
         try:
             found = writer.load()
         except Exception:
