@@ -40,9 +40,10 @@ def end_one(
     workers[rank].send_signal(number)
     began = time.monotonic()
     assert process.stderr
-    said = next((line for line in process.stderr if line.startswith("error: rank")), "")
-    seconds = time.monotonic() - began
-    process.stderr.read()
+    with process.stderr:
+        said = next((line for line in process.stderr if line.startswith("error: rank")), "")
+        seconds = time.monotonic() - began
+        process.stderr.read()
     assert process.wait(10) == 1
     _, alive = psutil.wait_procs(workers, timeout=0)
     assert not alive, "orphans"
