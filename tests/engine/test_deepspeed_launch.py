@@ -18,7 +18,7 @@ from fpm_cli.engine.run import Run
 from fpm_cli.errors import FpmError, MissingError, StoppedError, UsageError
 from tests.engine.test_ranks import PRELUDE
 
-TIMEOUT = 2.0
+TIMEOUT = 5.0  # Python starts twice within it, on a busy machine too
 # Starts two ranks and ends with the worse status; ends them when it is told to, as DeepSpeed's does.
 STARTER = """
 import os, signal, subprocess, sys
@@ -55,9 +55,9 @@ def test_ranks_that_end_well_end_the_launch(run: Run) -> None:
 
 def test_a_stopped_rank_is_named_and_none_is_left(run: Run) -> None:
     began = time.monotonic()
-    with pytest.raises(FpmError, match=r"rank 1 on .* in step 7 shows no sign of life for 2 s"):
+    with pytest.raises(FpmError, match=r"rank 1 on .* in step 7 shows no sign of life for 5 s"):
         launch(run, "if rank == 1:\n    os.kill(os.getpid(), signal.SIGSTOP)\ntime.sleep(60)")
-    assert time.monotonic() - began < TIMEOUT + 10
+    assert time.monotonic() - began < TIMEOUT + 30
     pids = [json.loads((run.path / "logs" / f"rank-{rank}.beat").read_text())["pid"] for rank in range(2)]
     assert not any(psutil.pid_exists(pid) and psutil.Process(pid).status() != "zombie" for pid in pids)
 

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.torture.scale import BUSY_SECONDS, SLACK_SECONDS
+
 IN_MEMORY = Path("/dev/shm")
 LINES = pytest.StashKey[list[str]]()
 
@@ -18,6 +20,12 @@ LINES = pytest.StashKey[list[str]]()
 def report(request: pytest.FixtureRequest) -> Callable[[str], None]:
     """Adds one line to the summary that ends the run."""
     return request.config.stash.setdefault(LINES, []).append
+
+
+@pytest.fixture
+def slack(request: pytest.FixtureRequest) -> float:
+    """By how many seconds a bound on time may be exceeded."""
+    return SLACK_SECONDS if request.node.get_closest_marker("torture") else BUSY_SECONDS
 
 
 @pytest.fixture

@@ -106,9 +106,11 @@ def main(folder: str, corpus: str, kills: str) -> None:
     reference, losses = checkpoint_bytes(through), metrics(through, "train")
     chance = random.Random(2)
     found = {"kills": 0, "runs": 0, "steps": STEPS, "resumed": 0, "identical": 0, "metrics": 0}
-    while found["kills"] < int(kills):
+    while found["kills"] < int(kills) or not found["resumed"]:  # busy, a run may be killed before it saves
         run = Path(folder) / f"killed-{found['runs']}"
-        killed, resumed = train_through_kills(run, begin, seconds, int(kills) - found["kills"], chance)
+        killed, resumed = train_through_kills(
+            run, begin, seconds, max(1, int(kills) - found["kills"]), chance
+        )
         found["kills"] += killed
         found["resumed"] += resumed
         found["runs"] += 1

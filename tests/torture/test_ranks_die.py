@@ -44,7 +44,7 @@ def end_one(
         said = next((line for line in process.stderr if line.startswith("error: rank")), "")
         seconds = time.monotonic() - began
         process.stderr.read()
-    assert process.wait(10) == 1
+    assert process.wait(60) == 1
     _, alive = psutil.wait_procs(workers, timeout=0)
     assert not alive, "orphans"
     return seconds, said
@@ -52,7 +52,7 @@ def end_one(
 
 @counts(1, 20)
 def test_a_killed_rank_is_reported_within_two_seconds(
-    count: int, tmp_path: Path, sample_corpora: Corpora, report: Report
+    count: int, tmp_path: Path, sample_corpora: Corpora, report: Report, slack: float
 ) -> None:
     slowest = 0.0
     for number in range(count):
@@ -60,16 +60,19 @@ def test_a_killed_rank_is_reported_within_two_seconds(
         process, workers = two_ranks(run, sample_corpora("BERT-C"))
         seconds, said = end_one(process, workers, rank, signal.SIGKILL)
         assert f"rank {rank} was killed by SIGKILL" in said
-        assert seconds < 2
+        assert seconds < 2 + slack
         slowest = max(slowest, seconds)
         (launch,) = json.loads((run / "manifest.json").read_text())["launches"]
         assert launch["last_step"] >= 2 and launch["seconds"] > 0  # lost steps are charged all the same
-    report(f"rank killed: {count} of {count} named within 2 s (slowest {slowest:.2f} s), status 1, 0 orphans")
+    report(
+        f"rank killed: {count} of {count} named within {2 + slack:g} s (slowest {slowest:.2f} s), "
+        "status 1, 0 orphans"
+    )
 
 
 @counts(1, 10)
 def test_a_stopped_rank_is_reported_within_the_timeout_and_two_seconds(
-    count: int, tmp_path: Path, sample_corpora: Corpora, report: Report
+    count: int, tmp_path: Path, sample_corpora: Corpora, report: Report, slack: float
 ) -> None:
     slowest = 0.0
     for number in range(count):
@@ -77,21 +80,23 @@ def test_a_stopped_rank_is_reported_within_the_timeout_and_two_seconds(
         process, workers = two_ranks(tmp_path / f"run-{number}", sample_corpora("BERT-C"), TIMEOUT)
         seconds, said = end_one(process, workers, rank, signal.SIGSTOP)
         assert f"rank {rank} shows no sign of life" in said or f"rank {rank} hangs" in said, said
-        assert seconds < TIMEOUT + 2
+        assert seconds < TIMEOUT + 2 + slack
         slowest = max(slowest, seconds)
     report(
-        f"rank stopped: {count} of {count} named within {TIMEOUT:g} + 2 s (slowest {slowest:.2f} s), "
-        "status 1, 0 orphans"
+        f"rank stopped: {count} of {count} named within {TIMEOUT:g} + {2 + slack:g} s "
+        f"(slowest {slowest:.2f} s), status 1, 0 orphans"
     )
 
 
 @pytest.mark.torture
-def test_a_killed_launcher_leaves_no_orphan(tmp_path: Path, sample_corpora: Corpora, report: Report) -> None:
+def test_a_killed_launcher_leaves_no_orphan(
+    tmp_path: Path, sample_corpora: Corpora, report: Report, slack: float
+) -> None:
     for number in range(10):  # the default tests do this with stand-ins: tests/engine/test_ranks.py
         process, workers = two_ranks(tmp_path / f"run-{number}", sample_corpora("BERT-C"))
         process.kill()
         finish(process)
-        _, alive = psutil.wait_procs(workers, timeout=2)
+        _, alive = psutil.wait_procs(workers, timeout=2 + slack)
         assert not alive
     report("launcher killed: 10 of 10 left no orphan")
 

@@ -25,14 +25,47 @@ CASES = [
 ]
 
 
-def send(process: subprocess.Popen[str], run: Path, number: signal.Signals, receiver: str) -> None:
-    if receiver in (ONE_RANK, EVERYONE):
-        ranks = (1,) if receiver == ONE_RANK else (0, 1)
-        for rank in ranks:
-            pid = json.loads((run / "logs" / f"rank-{rank}.beat").read_text())["pid"]
-            psutil.Process(pid).send_signal(number)
+def workers(process: subprocess.Popen[str], run: Path, nproc: int) -> list[psutil.Process]:
+    """The processes that train, by rank; a lone one is its launcher."""
+    if nproc == 1:
+        return [psutil.Process(process.pid)]
+    beats = [run / "logs" / f"rank-{rank}.beat" for rank in range(nproc)]
+    return [psutil.Process(json.loads(beat.read_text())["pid"]) for beat in beats]
+
+
+def send(
+    process: subprocess.Popen[str], ranks: list[psutil.Process], number: signal.Signals, receiver: str
+) -> None:
+    """Signal while the ranks are stopped, and let them go on once it has come to them."""
+    receivers = {ONE_RANK: ranks[-1:], LAUNCHER: [], EVERYONE: ranks}[receiver]
+    for rank in receivers:
+        rank.send_signal(number)
     if receiver != ONE_RANK:
         process.send_signal(number)
+    wait(lambda: all(pending(rank.pid, number) for rank in receivers or ranks))
+    for rank in ranks:
+        rank.resume()
+
+
+def stop(ranks: list[psutil.Process]) -> None:
+    """Every thread stands still when this returns."""
+    for rank in ranks:
+        rank.suspend()
+    threads = [task / "stat" for rank in ranks for task in Path(f"/proc/{rank.pid}/task").iterdir()]
+    wait(lambda: all(thread.read_text().rpartition(")")[2].split()[0] == "T" for thread in threads))
+
+
+def pending(pid: int, number: signal.Signals) -> bool:
+    status = Path(f"/proc/{pid}/status").read_text()  # proc(5)
+    (mask,) = (line.split()[1] for line in status.splitlines() if line.startswith("ShdPnd:"))
+    return bool(int(mask, 16) >> (number - 1) & 1)
+
+
+def wait(until: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not until():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 @counts(2, 24)
@@ -49,8 +82,10 @@ def test_a_signal_saves_the_step_and_resume_goes_on_from_it(
         resumes += before > 0
         process = start([*flags, "--nproc", str(nproc), "--out", str(run)])
         wait_for_step(run, before + 3)
+        ranks = workers(process, run, nproc)
+        stop(ranks)  # so that none is taken between counting the steps and the signal
         trained, began = max(metrics(run, "train")), time.monotonic()
-        send(process, run, number, receiver)
+        send(process, ranks, number, receiver)
         status, said = finish(process)
         slowest = max(slowest, time.monotonic() - began)
         assert status == 75, said
