@@ -64,6 +64,15 @@ def torch_save(shard: Shard, path: Path) -> None:
         os.fsync(file.fileno())
 
 
+def clear(folder: Path, run: Run) -> None:
+    """Remove what was written, so that everyone writes new files on a disk that is at rest."""
+    for path in [*folder.glob("raw-*"), *folder.glob("torch-*")]:
+        path.unlink()
+    for path in run.checkpoints.iterdir():
+        shutil.rmtree(path)
+    os.sync()
+
+
 def measure(folder: Path, repeats: int) -> None:
     """Print the medians and the three ratios."""
     config = resolve("BERT-E-S", proxy=True, environment={}, assignments=SIZES).config
@@ -89,24 +98,28 @@ def measure(folder: Path, repeats: int) -> None:
             for target, source in zip(copies, tensors, strict=True):
                 target.copy_(source)
 
+        def write_blocking(trial: int) -> None:
+            blocking.save(2 * trial + 1)
+            blocking.news()
+
+        ways: list[tuple[str, Callable[[int], object]]] = [
+            ("blocking", write_blocking),
+            ("raw", lambda trial: raw_write(tensors, folder / f"raw-{trial}")),
+            ("torch.save", lambda trial: torch_save(shard, folder / f"torch-{trial}")),
+        ]
         times: dict[str, list[float]] = {}
-        for trial in range(1, repeats + 2):
+        for trial in range(repeats + 1):
             found = {
                 "copy": seconds_of(copy),
                 "asynchronous": seconds_of(lambda: behind.save(2 * trial)),  # noqa: B023
             }
             behind.wait()
             behind.news()
-            found["blocking"] = seconds_of(lambda: blocking.save(2 * trial + 1))  # noqa: B023
-            blocking.news()
-            found["raw"] = seconds_of(lambda: raw_write(tensors, folder / "raw"))
-            found["torch.save"] = seconds_of(lambda: torch_save(shard, folder / "torch"))
-            for path in (folder / "raw", folder / "torch"):
-                path.unlink()
-            for path in run.checkpoints.iterdir():
-                shutil.rmtree(path)
-            os.sync()
-            if trial > 1:  # the first one allocates
+            clear(folder, run)
+            for name, write in ways[trial % 3 :] + ways[: trial % 3]:  # whichever goes first
+                found[name] = seconds_of(lambda: write(trial))  # noqa: B023
+                clear(folder, run)
+            if trial:  # the first one allocates
                 for name, seconds in found.items():
                     times.setdefault(name, []).append(seconds)
         behind.close()
