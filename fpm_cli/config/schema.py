@@ -149,6 +149,11 @@ class EngineConfig(Frozen):
             raise ValueError(f"offload {self.offload!r}: DeepSpeed offloads under zero_stage 1, 2 or 3")
         if self.offload == "parameters" and self.zero_stage != 3:
             raise ValueError(f"offload 'parameters': needs zero_stage 3, not {self.zero_stage}")
+        if self.precision == "fp16" and not self.zero_stage:  # 0.19: `engine.backward` scales for ZeRO alone
+            raise ValueError(
+                "precision fp16 under zero_stage 0: DeepSpeed unscales gradients there that it never scaled, "
+                "and too little is learnt; take engine.zero_stage=1, or engine.precision=bf16"
+            )
         return self
 
 

@@ -119,6 +119,9 @@ class TrainingEngine:
         self.ours_clips = config.engine.zero_stage == 0 and precision == "fp32"
         self.scales_loss, self.min_loss_scale = precision == "fp16", config.engine.min_loss_scale
         self._inner = make_optimizer(model, config.train)
+        # DeepSpeed steps once with zero gradients to make the moments. Under ZeRO 0 in bf16 that step would
+        # count: the first ones to follow would be up to a quarter too small.
+        self._inner.gate = lambda: False
         try:
             self.deepspeed, self.optimizer, _, _ = deepspeed.initialize(
                 model=model,
@@ -205,11 +208,7 @@ class TrainingEngine:
         return StepResult(losses, math.inf, why or "gradient norm is not finite", scale)
 
     def _loss_scale(self) -> float | None:
-        optimizer = self.deepspeed.optimizer
-        if not self.scales_loss:
-            return None
-        unfused = getattr(optimizer, "loss_scale_config", None)  # ZeRO 0
-        return float(unfused.cur_scale if unfused else optimizer.loss_scale)
+        return float(self.deepspeed.optimizer.loss_scale) if self.scales_loss else None
 
     def _reduced_norm(self) -> float:
         """Of the averaged gradients, which every optimizer of DeepSpeed's leaves here before it updates."""

@@ -47,7 +47,7 @@ def leaves_of(model: nn.Module, optimizer: Any, rank: int) -> list[Leaf]:
         if hasattr(optimizer, partitions):
             pairs = zip(getattr(optimizer, partitions), getattr(optimizer, groups), strict=True)
             return [_partition(number, flat, group, names) for number, (flat, group) in enumerate(pairs)]
-    if hasattr(optimizer, "fp32_groups"):  # ZeRO 0 in half precision
+    if hasattr(optimizer, "fp32_groups"):  # ZeRO 0 in bf16
         both = zip(optimizer.fp16_groups, optimizer.fp32_groups, strict=True)
         pairs_ = [pair for group in both for pair in zip(*group, strict=True)]
     else:  # ZeRO 0 in fp32: torch's own optimizer
@@ -156,7 +156,7 @@ def loss_scaler_of(optimizer: Any) -> dict[str, float]:
 
 
 def set_loss_scaler(optimizer: Any, numbers: dict[str, float]) -> None:
-    """Put back what `loss_scaler_of` read; ZeRO 0 and the other stages share the numbers that matter."""
+    """Put back what `loss_scaler_of` read."""
     if scaler := _scaler(optimizer):
         for name, value in numbers.items():
             if isinstance(now := getattr(scaler, name, None), int | float):
@@ -164,7 +164,7 @@ def set_loss_scaler(optimizer: Any, numbers: dict[str, float]) -> None:
 
 
 def _scaler(optimizer: Any) -> Any:
-    return getattr(optimizer, "loss_scaler", None) or getattr(optimizer, "loss_scale_config", None)
+    return getattr(optimizer, "loss_scaler", None)
 
 
 @torch.no_grad()

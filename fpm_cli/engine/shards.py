@@ -107,7 +107,8 @@ def safetensors_chunks(tensors: Mapping[str, Tensor]) -> Iterator[bytes | memory
     text += b" " * (-len(text) % 8)
     yield len(text).to_bytes(8, "little") + text
     for name, tensor in tensors.items():
-        for piece in tensor.detach().reshape(-1).cpu().split(CHUNK_BYTES // tensor.element_size()):
+        flat = tensor.detach().reshape(-1).cpu()
+        for piece in torch.split(flat, CHUNK_BYTES // flat.element_size()):
             if not _finite(piece):
                 raise DivergedError(f"the state is not finite ({name}), so it is not saved")
             if piece.numel():

@@ -92,8 +92,9 @@ def _with_recipe(source: RunConfig, recipe: RecipeOverrides) -> RunConfig:
         label_smoothing=0.0 if smoothing is None else smoothing,
     )
     dropout = {} if recipe.dropout is None else {"dropout": recipe.dropout}
-    # Activations of short sequences are small, and there is nothing to shard that fits anyway.
-    engine = {"recompute": "none", "zero_stage": 0, "keep_last": 1, "keep_best": True}
+    # Activations of short sequences are small, and there is nothing to shard that fits anyway; fp16 needs ZeRO.
+    stage = int(source.engine.precision == "fp16")
+    engine = {"recompute": "none", "zero_stage": stage, "keep_last": 1, "keep_best": True}
     return source.model_copy(
         update={
             "model": model.model_copy(update=dropout),

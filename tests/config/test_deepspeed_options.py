@@ -95,8 +95,9 @@ def test_a_missing_file_is_missing_and_two_tables_are_one_too_many(tmp_path: Pat
     [
         (("engine.zero_stage=0", "engine.offload=optimizer"), "zero_stage 1, 2 or 3"),
         (("engine.zero_stage=2", "engine.offload=parameters"), "zero_stage 3"),
+        (("engine.zero_stage=0", "engine.precision=fp16"), r"engine\.zero_stage=1"),
     ],
 )
-def test_an_offload_that_deepspeed_has_not_is_refused(values: tuple[str, str], message: str) -> None:
+def test_what_deepspeed_lacks_under_a_stage_is_refused(values: tuple[str, str], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         config_of(*values)

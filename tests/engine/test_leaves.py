@@ -2,15 +2,14 @@
 
 from types import SimpleNamespace
 
-import torch
-from deepspeed.runtime.fp16.loss_scaler import DynamicLossScaler, LossScaleConfig, LossScaleProfile
+from deepspeed.runtime.fp16.loss_scaler import DynamicLossScaler
 
 from fpm_cli.engine.leaves import loss_scaler_of, set_loss_scaler
 from fpm_cli.engine.world import joined_world
 
 
 def dynamic() -> DynamicLossScaler:
-    """Of ZeRO 1 to 3."""
+    """As DeepSpeed makes it."""
     return DynamicLossScaler(2.0**16, 4, 1.0, delayed_shift=2, consecutive_hysteresis=False)
 
 
@@ -31,16 +30,6 @@ def compare(through: DynamicLossScaler, parted: DynamicLossScaler) -> None:
         through.update_scale(overflow)
         parted.update_scale(overflow)
     assert vars(parted) == vars(through)
-
-
-def test_zero_0_takes_over_the_scale_of_the_other_stages() -> None:
-    scaler = dynamic()
-    scaler.cur_scale, scaler.cur_iter, scaler.last_overflow_iter = 512.0, 40, 37
-    config = LossScaleConfig(torch.float16, True, 0.0, None, profile=LossScaleProfile.UNFUSED)
-    set_loss_scaler(
-        SimpleNamespace(loss_scale_config=config), loss_scaler_of(SimpleNamespace(loss_scaler=scaler))
-    )
-    assert (config.cur_scale, config.cur_iter, config.last_overflow_iter) == (512.0, 40, 37)
 
 
 def test_other_precisions_have_none() -> None:
