@@ -92,7 +92,7 @@ def _with_recipe(source: RunConfig, recipe: RecipeOverrides) -> RunConfig:
         label_smoothing=0.0 if smoothing is None else smoothing,
     )
     dropout = {} if recipe.dropout is None else {"dropout": recipe.dropout}
-    # Activations of short sequences are small, and there is nothing to shard that fits anyway; fp16 needs ZeRO.
+    # Activations of short sequences are small, and nothing needs to be sharded to fit; fp16 needs ZeRO.
     stage = int(source.engine.precision == "fp16")
     engine = {"recompute": "none", "zero_stage": stage, "keep_last": 1, "keep_best": True}
     return source.model_copy(
