@@ -43,6 +43,12 @@ def show(table: Table | str) -> None:
         console.print(table)
 
 
+def in_words(values: Mapping[str, float | None]) -> str:
+    """Measured values in a line; metrics.jsonl has null, which is None here, for what was not finite."""
+    said = {name: "not finite" if value is None else f"{value:.4f}" for name, value in values.items()}
+    return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in said.items())
+
+
 def show_json(verb: str, document: Mapping[str, Any]) -> None:
     """Print the one JSON document of a verb: `schema` is `fpm.<verb>/1`, then the document's keys.
 

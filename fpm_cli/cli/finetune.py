@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fpm_cli.cli.calibrated import stored_calibration
-from fpm_cli.cli.console import JsonFlag, log, show, show_json, verbosity
+from fpm_cli.cli.console import JsonFlag, in_words, log, show, show_json, verbosity
 from fpm_cli.config.resolve import difference
 from fpm_cli.engine.run import RUNS, Run, newest_run
 from fpm_cli.errors import DamagedError, UsageError
@@ -167,6 +167,5 @@ def _show(run: Run, as_json: bool) -> None:
             },
         )
     else:
-        found = ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in validation.items())
         chosen = f"; the best is step {step_of(best)}" if best else ""
-        show(f"{run.path}: step {rows['train']['step']}, validation {found}{chosen}")
+        show(f"{run.path}: step {rows['train']['step']}, validation {in_words(validation)}{chosen}")

@@ -11,7 +11,7 @@ import typer
 from fpm_cli.accounting.devices import CPU, this_machine
 from fpm_cli.accounting.plan import fits_here
 from fpm_cli.cli.calibrated import stored_calibration
-from fpm_cli.cli.console import JsonFlag, log, show, show_json
+from fpm_cli.cli.console import JsonFlag, in_words, log, show, show_json
 from fpm_cli.cli.dry_run import show_dry_run
 from fpm_cli.cli.durations import seconds_of
 from fpm_cli.cli.launching import (
@@ -238,9 +238,8 @@ def _train(
     if as_json:
         show_json("pretrain", {"run": str(run.path), "step": last["train"]["step"], **_losses(last)})
     else:
-        losses = ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in _losses(last).items())
-        show(f"{run.path}: step {last['train']['step']}, {losses}")
+        show(f"{run.path}: step {last['train']['step']}, {in_words(_losses(last))}")
 
 
-def _losses(rows: dict[str, dict[str, float]]) -> dict[str, float]:
+def _losses(rows: dict[str, dict[str, float | None]]) -> dict[str, float | None]:
     return {f"{kind}_loss": row["loss"] for kind, row in rows.items() if kind in ("train", "validation")}

@@ -1,6 +1,7 @@
 """Spikes in real runs: skipped, gone back from and passed by, told, and the same after a resume."""
 
 import json
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -112,6 +113,27 @@ def test_two_ranks_skip_the_same_steps(tmp_path: Path, sample_corpora: Callable[
     assert status == 0, said
     assert rows(run, "skip")
     assert "skipped: " in said
+
+
+def test_a_last_step_that_is_not_finite_is_told_in_the_closing_line(
+    tmp_path: Path,
+    sample_corpora: Callable[[str], Path],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    clean = Pretraining.batches
+
+    def batches(self: Pretraining, *arguments: Any, **steps: int) -> Iterator[Any]:
+        for step, micro in enumerate(clean(self, *arguments, **steps), start=1):
+            yield [{**b, "loss_mask": b["loss_mask"] * (math.nan if step == 3 else 1)} for b in micro]
+
+    monkeypatch.setattr(Pretraining, "batches", batches)
+    run, corpus = tmp_path / "run", sample_corpora("CPM-X-S")
+    assert trained(run, corpus, "train.steps=3") == 0, capsys.readouterr().err
+    assert rows(run, "train")[-1]["loss"] is None
+    assert "step 3, train loss not finite, validation loss" in capsys.readouterr().out
+    assert fpm(["-q", "pretrain", "--resume", "--out", str(run), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["train_loss"] is None
 
 
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])
