@@ -6,7 +6,8 @@ DIR is a BERT in transformers' format (MiniLM-L6 is a quick one), FILE a trainin
 accelerate. One process, one thread: first the losses of all three ways on the same examples with dropout 0,
 which must agree to 1e-5;
 then optimizer steps over the same batches in the same order: fpm's packed ones through its DeepSpeed engine,
-and Trainer's, padded to 128 tokens and to the longest of the batch. Seconds are the process's CPU time, which
+and Trainer's, padded to 128 tokens and to the longest of the batch, each timing in a process of its own,
+which for fpm is set up as a rank of `fpm finetune` is. Seconds are the process's CPU time, which
 other work on the machine disturbs little; rounds alternate, and each way's best round counts. The arithmetic
 limit is the ratio of the positions computed; optimizer and data cost all of them the same.
 """
@@ -19,6 +20,9 @@ import argparse
 import json
 import tempfile
 import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +30,7 @@ import torch
 
 from fpm_cli.engine.checkpoint import load_weights
 from fpm_cli.engine.deepspeed_engine import TrainingEngine, batch_shape
+from fpm_cli.engine.placement import keep_freed_memory
 from fpm_cli.engine.run import Run
 from fpm_cli.engine.world import joined_world
 from fpm_cli.models.classifier import LOSS, Classifier
@@ -86,15 +91,24 @@ def time_ways(run: Run, options: argparse.Namespace) -> dict[str, list[float]]:
     """Seconds of each way's timed steps, by round."""
     seconds: dict[str, list[float]] = {"fpm": [], **{way: [] for way in WAYS}}
     for _ in range(options.rounds):
-        seconds["fpm"].append(time_ours(run, options))
+        seconds["fpm"].append(alone(time_ours, run.path, options))
         for way, length in WAYS.items():
-            seconds[way].append(time_theirs(run, options, length))
+            seconds[way].append(alone(time_theirs, run.path, options, length))
             print({name: [round(one, 2) for one in each] for name, each in seconds.items()}, flush=True)
     return seconds
 
 
-def time_ours(run: Run, options: argparse.Namespace) -> float:
+def alone(work: Callable[..., float], *arguments: Any) -> float:
+    """What `work` returns in a new process."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
+        return process.submit(work, *arguments).result()
+
+
+def time_ours(folder: Path, options: argparse.Namespace) -> float:
     """The steps of the training loop: batches made, forward, backward, optimizer."""
+    torch.set_num_threads(1)
+    keep_freed_memory()
+    run = Run.open(folder)
     config, workload = run.config(), Finetuning(run)
     with joined_world(60.0) as world:
         engine = TrainingEngine(our_model(run, workload), config, world)
@@ -109,10 +123,12 @@ def time_ours(run: Run, options: argparse.Namespace) -> float:
         return time.process_time() - began
 
 
-def time_theirs(run: Run, options: argparse.Namespace, length: int | None) -> float:
+def time_theirs(folder: Path, options: argparse.Namespace, length: int | None) -> float:
     """The same steps of transformers' Trainer."""
     import transformers
 
+    torch.set_num_threads(1)
+    run = Run.open(folder)
     workload, clock = Finetuning(run), StepClock()
     size = run.config().train.global_batch
     rows = [int(row) for step in range(WARM_UP + options.steps) for row in workload.rows(step)]

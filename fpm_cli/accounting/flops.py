@@ -152,7 +152,7 @@ def classification_flops(config: RunConfig, length: int) -> StepFlops:
     lengths = {"sequence_length": length, "decoder_length": int(config.family == "encdec"), "global_batch": 1}
     config = config.model_copy(update={"train": config.train.model_copy(update=lengths)})
     step = step_flops(config, predicted_positions=0)
-    has_pooler = config.family == "bert" and not (config.finetune and config.finetune.pooling == "mean")
+    has_pooler = config.family == "bert" and not (config.finetune and config.finetune.pooling != "default")
     heads = 0 if has_pooler else 3 * forward_flops(config, predicted_positions=0).heads
     return StepFlops(step.model - heads, step.hardware - heads, step.tokens)
 

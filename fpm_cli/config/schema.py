@@ -118,8 +118,9 @@ class FinetuneConfig(Frozen):
     epochs: PositiveFloat = 3.0
     warmup_ratio: float = Field(0.1, ge=0, lt=1, description="share of the steps")
     label_smoothing: float = Field(0.0, ge=0, lt=1)
-    pooling: Literal["default", "mean"] = Field(
-        "default", description="bert: classify the pooled [CLS], or the mean of all positions"
+    pooling: Literal["default", "mean", "compare"] = Field(
+        "default",
+        description="bert: classify the pooled [CLS], the mean of all tokens, or a pair's means compared",
     )
 
 
@@ -211,8 +212,9 @@ class RunConfig(Frozen):
         for key in ("document_mask", "mask_eod_loss"):
             if self.family != "gpt" and getattr(self.train, key):
                 raise ValueError(f"train.{key}: only the gpt family joins documents into one stream")
-        if self.family != "bert" and self.finetune and self.finetune.pooling == "mean":
-            raise ValueError(f"finetune.pooling 'mean': only bert has it, and this is {self.family}")
+        if self.family != "bert" and self.finetune and self.finetune.pooling != "default":
+            pooling = self.finetune.pooling
+            raise ValueError(f"finetune.pooling {pooling!r}: only bert has it, and this is {self.family}")
         if self.family == "encdec":
             if self.model.num_layers % 2:
                 raise ValueError(f"model.num_layers {self.model.num_layers}: two stacks need an even number")

@@ -3,7 +3,9 @@
 | family | what is classified |
 |---|---|
 | bert   | the pooled `[CLS]`; the pretrained pooler is kept (Devlin et al. 2019, section 4.1); or, with |
-|        | `finetune.pooling = "mean"`, the mean of all positions (Reimers and Gurevych, arXiv 1908.10084) |
+|        | `finetune.pooling = "mean"`, the mean of all positions (Reimers and Gurevych, arXiv 1908.10084), |
+|        | or, with `"compare"`, the means u and v of a pair's texts, scaled to unit mean square, as |
+|        | u, v, abs(u - v) and u * v (Conneau et al., arXiv 1705.02364, section 3.1) |
 | gpt    | the last token's hidden state (Radford et al. 2018, section 3.2) |
 | encdec | the decoder's first step, which has read `<s>` alone: there T5 would begin to write the label |
 |        | (Raffel et al. 2020, section 2.4) |
@@ -31,7 +33,8 @@ class Classifier(nn.Module):
     """Batch -> the summed loss `classification`; `logits(batch)` (n, num_labels) for everything else.
 
     A batch of n sequences has `labels` (n,) and, int64 all of them:
-      - gpt and bert: `tokens` (T,) end to end and `lengths` (n,); bert also `token_types` (T,)
+      - gpt and bert: `tokens` (T,) end to end and `lengths` (n,); bert also `token_types` (T,) and
+        `first_lengths` (n,), how many of a sequence's tokens come before its second text
       - encdec: `encoder_tokens` (n, S), `encoder_mask` (n, S) bool and `decoder_tokens` (n, 1)
     """
 
@@ -41,11 +44,12 @@ class Classifier(nn.Module):
         for name in PRETRAINING_HEADS:
             if hasattr(self.backbone, name):
                 delattr(self.backbone, name)
-        self.takes_mean = config.finetune is not None and config.finetune.pooling == "mean"
-        if self.takes_mean:
+        self.pooling = config.finetune.pooling if config.finetune else "default"
+        if self.pooling != "default":
             delattr(self.backbone, "pooler")
         self.dropout = nn.Dropout(config.model.dropout)
-        self.classifier = nn.Linear(config.model.hidden_size, num_labels)
+        width = config.model.hidden_size * (4 if self.pooling == "compare" else 1)
+        self.classifier = nn.Linear(width, num_labels)
         self.label_smoothing = label_smoothing
 
     def logits(self, batch: dict[str, Tensor]) -> Tensor:
@@ -53,7 +57,7 @@ class Classifier(nn.Module):
         return self.classifier(self.dropout(self._summary(batch)))  # type: ignore[no-any-return]
 
     def _summary(self, batch: dict[str, Tensor]) -> Tensor:
-        """What stands for each sequence, (n, H)."""
+        """What stands for each sequence, (n, H), or (n, 4H) where texts are compared."""
         network = self.backbone
         if isinstance(network, EncoderDecoder):
             mask = batch["encoder_mask"]
@@ -61,9 +65,12 @@ class Classifier(nn.Module):
             return network.decode_hidden(batch["decoder_tokens"], memory, mask)[:, 0]
         packing = Packing(tuple(batch["lengths"].tolist()))
         if isinstance(network, BERT):
-            if self.takes_mean:
-                return packing.mean(network.hidden_packed(batch["tokens"], batch["token_types"], packing))
-            return network.encode_packed(batch["tokens"], batch["token_types"], packing).pooled
+            if self.pooling == "default":
+                return network.encode_packed(batch["tokens"], batch["token_types"], packing).pooled
+            hidden = network.hidden_packed(batch["tokens"], batch["token_types"], packing)
+            if self.pooling == "mean":
+                return packing.mean(hidden)
+            return compared(hidden, batch["first_lengths"], batch["lengths"])
         assert isinstance(network, GPT)
         return packing.last(network.hidden_packed(batch["tokens"], packing))
 
@@ -81,6 +88,14 @@ class Classifier(nn.Module):
     def num_predictions(batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """How many predictions the summed loss adds up."""
         return {LOSS: torch.tensor(float(len(batch["labels"])), device=batch["labels"].device)}
+
+
+def compared(hidden: Tensor, first_lengths: Tensor, lengths: Tensor) -> Tensor:
+    """The means u and v of each pair's texts, beside abs(u - v) and u * v: (T, H) -> (n, 4H)."""
+    texts = torch.stack([first_lengths, lengths - first_lengths], dim=1)  # (n, 2)
+    means = Packing(tuple(texts.flatten().tolist())).mean(hidden)  # (2n, H)
+    first, second = F.rms_norm(means, means.shape[1:]).view(len(lengths), 2, -1).unbind(1)
+    return torch.cat([first, second, (first - second).abs(), first * second], dim=1)
 
 
 def build_classifier(

@@ -60,11 +60,11 @@ class EncodedExamples:
         else:
             arrays |= {"tokens": tokens, "lengths": lengths}
             if self.family == "bert":
-                arrays["token_types"] = (within >= np.repeat(self.first_lengths[rows], lengths)).astype(
-                    np.int64
-                )
+                first = self.first_lengths[rows]
+                token_types = (within >= np.repeat(first, lengths)).astype(np.int64)
+                arrays |= {"token_types": token_types, "first_lengths": first}
         tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
-        return {name: tensor if name == "lengths" else tensor.to(device) for name, tensor in tensors.items()}
+        return {name: each if name.endswith("lengths") else each.to(device) for name, each in tensors.items()}
 
 
 def load_encoded(path: Path) -> EncodedExamples:

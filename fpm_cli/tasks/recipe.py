@@ -54,6 +54,8 @@ def finetune_config(
     tuning, batch = planned.finetune, planned.train.global_batch
     if tuning is None:
         raise UsageError("finetune: the table is missing")
+    if tuning.pooling == "compare" and not task.is_pair:
+        raise UsageError(f"finetune.pooling 'compare': {task.name} has one text, not a pair; take 'mean'")
     steps = max(1, math.ceil(tuning.epochs * num_examples / batch))
     epoch = max(1, math.ceil(num_examples / batch))
     pace = {

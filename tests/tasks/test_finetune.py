@@ -156,6 +156,7 @@ def test_weights_in_transformers_format_are_imported_on_the_fly(place: Path, tmp
         (["--set", "tokenizer=bert-zh"], 6, "tokenizer was bert-en and is now bert-zh"),
         (["--set", "model.vocab_size=7"], 6, "model.vocab_size was"),
         (["--set", "finetune.epoch=3"], 2, "did you mean 'finetune.epochs'?"),
+        (["--set", "finetune.pooling=compare"], 2, "praise has one text, not a pair"),
         (["--validation", "1.5"], 2, "a share between 0 and 1"),
         (["--from", "nowhere"], 3, "neither a run folder nor one in transformers' format"),
         (["--train", "nowhere.csv"], 3, "no such file"),
