@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 DEV_INSTALLED := $(VENV)/.installed-dev
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test test-long torture lint clean
+.PHONY: demo test test-long torture torture-depth lint clean
 
 demo: $(INSTALLED)  ## Train a 128-layer CPM-X-L proxy on real Chinese text, score it, let it speak, account for it.
 	@FPM=$(BIN)/fpm sh demo.sh
@@ -18,8 +18,12 @@ test: $(DEV_INSTALLED)  ## The default tests.
 test-long: $(DEV_INSTALLED)  ## The checks that take minutes: many layers, several seeds.
 	$(BIN)/python -m pytest -m long
 
+# A row on each core; FPM_KILLS=10000, FPM_FUZZ=1000000 and FPM_SLACK=3 (seconds, on a busy machine) change rows.
 torture: $(DEV_INSTALLED)  ## Kills, crashes, full disks, flipped bits, hostile files: about 30 minutes.
-	$(BIN)/python -m pytest -m torture
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m torture --numprocesses 2 --dist load --maxschedchunk 1
+
+torture-depth: $(DEV_INSTALLED)  ## The deepest proxies learn, over three seeds, a bad setting does not: 20 minutes.
+	$(BIN)/python -m pytest -m long tests/engine/test_learning.py
 
 lint: $(DEV_INSTALLED)  ## Linter, formatter, type check.
 	$(BIN)/ruff check

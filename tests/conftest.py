@@ -8,6 +8,29 @@ import pytest
 from fpm_cli.config.resolve import resolve
 from fpm_cli.corpus.samples import build_sample_corpus
 
+ROW = "row"  # the user property of a test that is a line of the summary
+
+
+@pytest.fixture
+def report(record_property: Callable[[str, object], None]) -> Callable[[str], None]:
+    """Adds one line to the summary that ends the run: how often something was done, with what result."""
+    return lambda line: record_property(ROW, line)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    reports = [report for reports in terminalreporter.stats.values() for report in reports]
+    calls = [report for report in reports if isinstance(report, pytest.TestReport) and report.when == "call"]
+    lines = [
+        f"{'' if call.passed else 'FAILED: '}{line}"
+        for call in sorted(calls, key=lambda call: call.nodeid)
+        for name, line in call.user_properties
+        if name == ROW
+    ]
+    if lines:
+        terminalreporter.section("rows")
+        for line in lines:
+            terminalreporter.write_line(line)
+
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:

@@ -1,6 +1,7 @@
 """Proxies really learn at full depth, over three seeds, and a known-bad setting fails the same check.
 
-The evidence behind the settings in `fpm_cli/config/proxy.py`. Some twenty minutes on two cores.
+The evidence behind the settings in `fpm_cli/config/proxy.py`: `make torture-depth`, or with the other long
+tests `make test-long`. Some twenty minutes on two cores.
 """
 
 from collections.abc import Callable
@@ -17,25 +18,35 @@ SECONDS = 1800.0
 pytestmark = pytest.mark.long
 
 
-def nats_below_unigram(name: str, corpus: Path, run: Path, *assignments: str) -> float:
+Report = Callable[[str], None]
+
+
+def nats_below_unigram(name: str, corpus: Path, run: Path, report: Report, *assignments: str) -> float:
     """Train a preset's proxy as `fpm pretrain --proxy` does; how far its loss is below the unigram level."""
     flags = [flag for value in assignments for flag in ("--set", value)]
     named = ["pretrain", "--preset", name, "--proxy", "--nproc", "2"]
     status, said = finish(start([*named, "--corpus", str(corpus), "--out", str(run), *flags]), SECONDS)
     assert status == 0, said
     score = score_language_model(load_trained(Run.open(run)))
-    print(f"{name} {' '.join(assignments)}: loss {score.loss:.4f}, unigram {score.unigram_entropy:.4f}")
-    return score.unigram_entropy - score.loss
+    nats = score.unigram_entropy - score.loss
+    report(
+        f"depth: {name} proxy, {' '.join(assignments)}: loss {score.loss:.3f}, {nats:+.3f} nats below the "
+        f"unigram level of {score.unigram_entropy:.3f}"
+    )
+    return nats
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
 @pytest.mark.parametrize(("name", "nats"), [("CPM-X-L", 0.5), ("CPM-2-X-M", 0.5), ("BERT-E-E", 0.3)])
 def test_deep_proxies_learn(
-    name: str, nats: float, seed: int, tmp_path: Path, sample_corpora: Callable[[str], Path]
+    name: str, nats: float, seed: int, tmp_path: Path, sample_corpora: Callable[[str], Path], report: Report
 ) -> None:
-    assert nats_below_unigram(name, sample_corpora(name), tmp_path / "run", f"train.seed={seed}") > nats
+    corpus, run = sample_corpora(name), tmp_path / "run"
+    assert nats_below_unigram(name, corpus, run, report, f"train.seed={seed}") > nats
 
 
-def test_post_norm_without_warm_up_does_not(tmp_path: Path, sample_corpora: Callable[[str], Path]) -> None:
+def test_post_norm_without_warm_up_does_not(
+    tmp_path: Path, sample_corpora: Callable[[str], Path], report: Report
+) -> None:
     bad = ("model.norm_placement=post", "train.warmup_steps=0", "train.seed=1")
-    assert nats_below_unigram("CPM-X-L", sample_corpora("CPM-X-L"), tmp_path / "run", *bad) < 0.5
+    assert nats_below_unigram("CPM-X-L", sample_corpora("CPM-X-L"), tmp_path / "run", report, *bad) < 0.5

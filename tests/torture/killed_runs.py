@@ -1,7 +1,8 @@
 """Kill the real `fpm pretrain` often: `python -m tests.torture.killed_runs FOLDER CORPUS KILLS`.
 
-A warm process imports everything once and forks; each child runs the command line as a user would, goes on
-with the run, and is killed at a random moment of its life. Prints a JSON document.
+A warm process imports everything once and forks, what torch and DeepSpeed else import late too; each child
+runs the command line as a user would, goes on with the run, and is killed at a random moment of its life.
+Prints a JSON document.
 """
 
 import json
@@ -14,7 +15,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import deepspeed  # noqa: F401
+import deepspeed.runtime.zero.muon.muon_optimizer  # noqa: F401
+import torch._dynamo
+import torch._inductor.compile_fx
 import torch.utils.tensorboard  # noqa: F401
 
 import fpm_cli.engine.train  # noqa: F401
