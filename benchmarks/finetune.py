@@ -137,9 +137,9 @@ def time_theirs(folder: Path, options: argparse.Namespace, length: int | None) -
         def _get_train_sampler(self, *_: Any, **__: Any) -> torch.utils.data.Sampler[int]:
             return torch.utils.data.SequentialSampler(rows)
 
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as scratch:
         arguments = transformers.TrainingArguments(
-            output_dir=folder,
+            output_dir=scratch,
             per_device_train_batch_size=size,
             max_steps=WARM_UP + options.steps,
             learning_rate=run.config().train.lr,

@@ -90,16 +90,16 @@ def make_run(folder: Path, family: str, options: argparse.Namespace) -> Trained:
     save_weights(run, {name: p.detach() for name, p in build_model(config).named_parameters()})
     trained = load_trained(run)
     special = list(trained.tokenizer.special.ids())
-    output = trained.model.tokens if family == "gpt" else trained.model.head
+    output = trained.model.get_submodule("tokens" if family == "gpt" else "head")
     with torch.no_grad():
-        output.weight[special] = 0  # never the likeliest, so that no text ends early
+        output.get_parameter("weight")[special] = 0  # never the likeliest, so that no text ends early
     return trained
 
 
 def seconds_per_token(trained: Trained, options: argparse.Namespace, cached: bool) -> list[float]:
     """Of each token in turn; the first is left out, since the prompt is read for it."""
     moments: list[float] = []
-    hook = trained.model.decoder.register_forward_hook(lambda *_: moments.append(time.process_time()))
+    hook = trained.model.get_submodule("decoder").register_forward_hook(lambda *_: moments.append(time.process_time()))
     sampling = Sampling(max_tokens=options.length + 1, temperature=0)
     generate(trained, ["却说曹操"] * options.batch, sampling, cached=cached)
     hook.remove()

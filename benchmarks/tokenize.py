@@ -82,6 +82,7 @@ def gpt_en(options: argparse.Namespace) -> list[Row]:
     ours = load_published("gpt-en", folder)
     ranks = {token: rank for rank, token in enumerate(_gpt2_tokens(folder)) if rank != ours.special.eod}
     pattern = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"
+    assert ours.special.eod is not None
     peer = tiktoken.Encoding(
         "gpt2", pat_str=pattern, mergeable_ranks=ranks, special_tokens={"<|endoftext|>": ours.special.eod}
     )

@@ -122,6 +122,9 @@ class FinetuneConfig(Frozen):
         "default",
         description="bert: classify the pooled [CLS], the mean of all tokens, or a pair's means compared",
     )
+    both_orders: bool = Field(
+        False, description="of pairs: train on A B and B A in turns, and score by the mean of both"
+    )
 
 
 class EngineConfig(Frozen):

@@ -65,7 +65,7 @@ class Placement:
 
 
 def settle_in(interface: str | None) -> None:
-    """Complete this rank's environment before torch reads it: threads, memory and network interface.
+    """Complete this rank's environment before torch reads it: its threads and its network interface.
 
     Done by the rank itself, since DeepSpeed's launcher carries few variables to other hosts. What the
     user has set stays; `interface`, if given, is stronger.
@@ -76,7 +76,6 @@ def settle_in(interface: str | None) -> None:
     """
     here = os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("LOCAL_SIZE") or "1"
     os.environ.setdefault("OMP_NUM_THREADS", str(threads_per_process(int(here))))
-    keep_freed_memory()
     if interface:
         if interface not in psutil.net_if_addrs():
             known = ", ".join(psutil.net_if_addrs())

@@ -1,6 +1,6 @@
 """Reads a task's examples: every row becomes an example or a rejection that says where and why."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,6 +22,11 @@ class Example:
     label: int | None
     file: str
     line: int
+
+    def swapped(self) -> "Example":
+        """The pair in the other order."""
+        assert self.text_b is not None
+        return replace(self, text_a=self.text_b, text_b=self.text_a)
 
 
 @dataclass(frozen=True, slots=True)

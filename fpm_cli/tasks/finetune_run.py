@@ -19,7 +19,7 @@ from fpm_cli.tasks.encoded import EncodedExamples, encode_examples
 from fpm_cli.tasks.examples import Example, read_examples
 from fpm_cli.tasks.finetuning import EXAMPLES
 from fpm_cli.tasks.import_run import import_run
-from fpm_cli.tasks.recipe import finetune_config
+from fpm_cli.tasks.recipe import both_orders, finetune_config
 from fpm_cli.tasks.task_run import record_task
 from fpm_cli.tasks.trained import Trained, load_trained
 from fpm_cli.tokenization.base import load_tokenizer
@@ -68,7 +68,9 @@ def create_run(request: Request, out: Path, log: Callable[[str], None] = lambda 
                 f"the network {config.model.vocab_size:,}"
             )
         log(f"encoding {len(train):,} examples, and {len(held_back):,} to validate on")
-        encoded = [encode_examples(part, tokenizer, config.family, length) for part in (train, held_back)]
+        swapped = [pair.swapped() for pair in train] if both_orders(config) else []
+        parts = ([*train, *swapped], held_back)
+        encoded = [encode_examples(part, tokenizer, config.family, length) for part in parts]
         run = Run.create(folder, config, None)
         tokenizer.save(run.tokenizer_path)
         facts = _save_examples(run, encoded)

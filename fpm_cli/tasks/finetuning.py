@@ -15,6 +15,7 @@ from fpm_cli.models.classifier import LOSS, Classifier, build_classifier
 from fpm_cli.objectives.order import shuffled
 from fpm_cli.tasks.definition import read_task
 from fpm_cli.tasks.encoded import EncodedExamples, Ids, load_encoded
+from fpm_cli.tasks.recipe import both_orders
 from fpm_cli.tasks.scores import scores_of
 from fpm_cli.tasks.task_run import TASK_FILE
 
@@ -39,10 +40,18 @@ class Finetuning(Workload):
         return build_classifier(self.config, len(self.task.labels), smoothing, device)
 
     def rows(self, step: int) -> Ids:
-        """The examples of step `step` (the first is 0): a new order each epoch, no example left out."""
-        size, count = self.config.train.global_batch, len(self.examples)
-        places = (divmod(index, count) for index in range(step * size, (step + 1) * size))
-        return np.array([shuffled(place, count, self.config.train.seed, epoch) for epoch, place in places])
+        """The examples of step `step` (the first is 0): a new order each epoch, no example left out.
+
+        With `finetune.both_orders` the second half of the examples are the pairs of the first, swapped; half
+        of the pairs are swapped in even epochs, the others in odd ones.
+        """
+        size, orders = self.config.train.global_batch, 2 if both_orders(self.config) else 1
+        count = len(self.examples) // orders
+        rows = []
+        for epoch, place in (divmod(index, count) for index in range(step * size, (step + 1) * size)):
+            row = shuffled(place, count, self.config.train.seed, epoch)
+            rows.append(row + (row + epoch) % orders * count)
+        return np.array(rows)
 
     def batches(
         self, shape: BatchShape, world: World, *, first_step: int, last_step: int

@@ -13,6 +13,7 @@ from fpm_cli.models.classifier import Classifier
 from fpm_cli.tasks.definition import TaskDefinition
 from fpm_cli.tasks.encoded import Ids, encode_examples
 from fpm_cli.tasks.examples import Example
+from fpm_cli.tasks.recipe import both_orders
 from fpm_cli.tokenization.base import load_tokenizer
 
 TOKENS_A_PASS = 4096
@@ -21,7 +22,8 @@ TOKENS_A_PASS = 4096
 def predict(run: Run, task: TaskDefinition, examples: Sequence[Example]) -> npt.NDArray[np.float32]:
     """The probability of each class for each example, (n, num_labels).
 
-    The checkpoint is the one that validated best, or the newest where none was validated.
+    The checkpoint is the one that validated best, or the newest where none was validated. With
+    `finetune.both_orders` it is the mean over both orders of each pair.
 
     Raises:
         MissingError: there is no checkpoint, or no tokenizer.
@@ -38,13 +40,21 @@ def predict(run: Run, task: TaskDefinition, examples: Sequence[Example]) -> npt.
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = model.float().to(device).eval()
     tokenizer = load_tokenizer(run.tokenizer_path)
-    encoded = encode_examples(examples, tokenizer, config.family, config.train.sequence_length)
-    probabilities = np.empty((len(examples), len(task.labels)), dtype=np.float32)
-    with torch.inference_mode():
-        for rows in _passes(encoded.lengths):
-            logits = model.logits(encoded.batch(rows, device)).float()
-            probabilities[rows] = logits.softmax(dim=1).cpu().numpy()
-    return probabilities
+
+    def probabilities(of: Sequence[Example]) -> npt.NDArray[np.float32]:
+        encoded = encode_examples(of, tokenizer, config.family, config.train.sequence_length)
+        found = np.empty((len(of), len(task.labels)), dtype=np.float32)
+        with torch.inference_mode():
+            for rows in _passes(encoded.lengths):
+                logits = model.logits(encoded.batch(rows, device)).float()
+                found[rows] = logits.softmax(dim=1).cpu().numpy()
+        return found
+
+    found = probabilities(examples)
+    if both_orders(config):
+        found += probabilities([example.swapped() for example in examples])
+        found /= 2
+    return found
 
 
 def _passes(lengths: Ids) -> Iterator[Ids]:

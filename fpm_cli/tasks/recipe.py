@@ -54,8 +54,9 @@ def finetune_config(
     tuning, batch = planned.finetune, planned.train.global_batch
     if tuning is None:
         raise UsageError("finetune: the table is missing")
-    if tuning.pooling == "compare" and not task.is_pair:
-        raise UsageError(f"finetune.pooling 'compare': {task.name} has one text, not a pair; take 'mean'")
+    if not task.is_pair and (tuning.pooling == "compare" or tuning.both_orders):
+        key = "both_orders" if tuning.both_orders else "pooling 'compare'"
+        raise UsageError(f"finetune.{key}: {task.name} has one text, not a pair")
     steps = max(1, math.ceil(tuning.epochs * num_examples / batch))
     epoch = max(1, math.ceil(num_examples / batch))
     pace = {
@@ -67,6 +68,11 @@ def finetune_config(
     config = over(base.model_copy(update={"train": base.train.model_copy(update=pace)}))
     _refuse_another_model(source, config)
     return config
+
+
+def both_orders(config: RunConfig) -> bool:
+    """Whether each pair is read as A B and as B A."""
+    return config.finetune is not None and config.finetune.both_orders
 
 
 def _with_recipe(source: RunConfig, recipe: RecipeOverrides) -> RunConfig:
