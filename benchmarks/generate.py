@@ -99,7 +99,8 @@ def make_run(folder: Path, family: str, options: argparse.Namespace) -> Trained:
 def seconds_per_token(trained: Trained, options: argparse.Namespace, cached: bool) -> list[float]:
     """Of each token in turn; the first is left out, since the prompt is read for it."""
     moments: list[float] = []
-    hook = trained.model.get_submodule("decoder").register_forward_hook(lambda *_: moments.append(time.process_time()))
+    decoder = trained.model.get_submodule("decoder")
+    hook = decoder.register_forward_hook(lambda *_: moments.append(time.process_time()))
     sampling = Sampling(max_tokens=options.length + 1, temperature=0)
     generate(trained, ["却说曹操"] * options.batch, sampling, cached=cached)
     hook.remove()
