@@ -3,6 +3,8 @@
 import ctypes
 import os
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import psutil
@@ -128,8 +130,15 @@ def interface_towards(address: str) -> str | None:
     return None
 
 
-def free_port() -> int:
-    """A TCP port of the loopback interface that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind((LOOPBACK, 0))
-        return int(probe.getsockname()[1])
+@contextmanager
+def reserved_port() -> Iterator[int]:
+    """A TCP port of this machine that the kernel gives to nobody else meanwhile.
+
+    It is bound and not listened on: whoever asks for it by number, with SO_REUSEADDR as torch's store does,
+    may listen there seconds later; sockets that take any free port get another one (Linux,
+    net/ipv4/inet_connection_sock.c).
+    """
+    with socket.socket() as held:
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        held.bind((LOOPBACK, 0))
+        yield int(held.getsockname()[1])

@@ -15,7 +15,7 @@ from types import FrameType
 from typing import IO
 
 from fpm_cli.engine.lifeline import Sign, beat_path, read_sign
-from fpm_cli.engine.placement import Placement, free_port
+from fpm_cli.engine.placement import Placement, reserved_port
 from fpm_cli.engine.stop import SIGNALS
 from fpm_cli.errors import DamagedError, DivergedError, FpmError, MissingError, StoppedError, UsageError
 
@@ -57,9 +57,9 @@ class Ranks:
             FpmError: what the first failing rank raised, or that it died or hangs.
             KeyboardInterrupt: a second Ctrl-C.
         """
-        with self._passing_signals():
+        with self._passing_signals(), reserved_port() as port:
             try:
-                self._start()
+                self._start(self.placement.master_port or port)
                 while (failed := self._failed()) is None:
                     if all(rank.status == 0 for rank in self.ranks):
                         return
@@ -74,8 +74,7 @@ class Ranks:
             finally:
                 self._kill()
 
-    def _start(self) -> None:
-        port = self.placement.master_port or free_port()
+    def _start(self, port: int) -> None:
         for number in self.placement.ranks:
             environment = self.placement.environment(number, port)
             beat_path(self.logs, number).unlink(missing_ok=True)

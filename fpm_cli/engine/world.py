@@ -10,7 +10,7 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 
-from fpm_cli.engine.placement import free_port
+from fpm_cli.engine.placement import reserved_port
 from fpm_cli.errors import MissingError
 
 LONE_PROCESS = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
@@ -68,19 +68,20 @@ def joined_world(timeout_seconds: float) -> Iterator[World]:
         MissingError: not all ranks came within the timeout.
     """
     on_gpu = torch.cuda.is_available()
-    ours = {} if "RANK" in os.environ else {**LONE_PROCESS, "MASTER_PORT": str(free_port())}
-    os.environ.update(ours)
-    try:
-        local_rank = int(os.environ["LOCAL_RANK"])
-        device = torch.device("cuda", local_rank) if on_gpu else torch.device("cpu")
-        if on_gpu:
-            torch.cuda.set_device(device)
-        _init_deepspeed("nccl" if on_gpu else "gloo", timedelta(seconds=timeout_seconds))
-        yield World(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), device)
-    finally:
-        _leave_deepspeed()
-        for name in ours:
-            del os.environ[name]
+    with reserved_port() as port:
+        ours = {} if "RANK" in os.environ else {**LONE_PROCESS, "MASTER_PORT": str(port)}
+        os.environ.update(ours)
+        try:
+            local_rank = int(os.environ["LOCAL_RANK"])
+            device = torch.device("cuda", local_rank) if on_gpu else torch.device("cpu")
+            if on_gpu:
+                torch.cuda.set_device(device)
+            _init_deepspeed("nccl" if on_gpu else "gloo", timedelta(seconds=timeout_seconds))
+            yield World(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), device)
+        finally:
+            _leave_deepspeed()
+            for name in ours:
+                del os.environ[name]
 
 
 def _init_deepspeed(backend: str, timeout: timedelta) -> None:
