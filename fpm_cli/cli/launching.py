@@ -16,6 +16,7 @@ from fpm_cli.engine.hosts import leading_address, read_hostfile, require_program
 from fpm_cli.engine.placement import LOOPBACK, Placement
 from fpm_cli.engine.run import Run
 from fpm_cli.engine.slurm import batch_script, submit
+from fpm_cli.engine.stop import stopping_at_once
 from fpm_cli.errors import UsageError
 
 MASTER_PORT = 29500  # torch's and DeepSpeed's own default
@@ -140,7 +141,8 @@ class Launching:
         """Start this node's ranks in the run folder that node 0 makes or goes on with."""
         if out is None:
             raise UsageError("--node-rank above 0 needs --out, the run folder that node 0 makes")
-        self.train(Run.await_ready(out, READY_SECONDS), began)
+        with stopping_at_once("stopped before training; start every node again to go on"):
+            self.train(Run.await_ready(out, READY_SECONDS), began)
 
     def _placement(self, nproc: int) -> Placement:
         port = self.master_port or (MASTER_PORT if self.nnodes > 1 else 0)

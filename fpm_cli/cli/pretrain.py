@@ -30,6 +30,7 @@ from fpm_cli.cli.launching import (
 from fpm_cli.config.resolve import Resolved, difference, reconfigure, resolve
 from fpm_cli.config.schema import RunConfig
 from fpm_cli.engine.run import RUNS, Run, newest_run
+from fpm_cli.engine.stop import stopping_at_once
 from fpm_cli.errors import DamagedError, MissingError, OutOfMemoryError, UsageError
 
 GIB = 2**30
@@ -229,11 +230,12 @@ def _train(
     if run.manifest()["state"] == "finished":
         log(f"{run.path} is finished; nothing is left to train")
     else:
-        if corpus is None:
-            _ensure_corpus(run)
-        _check_corpus(run, corpus, allow_change)
-        log(f"training in {run.path}")
-        where.train(run, began)
+        with stopping_at_once(f"stopped before training; go on with {run.resume_command}"):
+            if corpus is None:
+                _ensure_corpus(run)
+            _check_corpus(run, corpus, allow_change)
+            log(f"training in {run.path}")
+            where.train(run, began)
     last = run.last_rows()
     if as_json:
         show_json("pretrain", {"run": str(run.path), "step": last["train"]["step"], **_losses(last)})

@@ -1,7 +1,9 @@
 """Every preset trains, saves and goes on; a resumed run is the uninterrupted one, bit for bit."""
 
+import contextlib
 import json
 import re
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +12,8 @@ import pytest
 from fpm_cli.accounting.calibration import Calibration
 from fpm_cli.cli.app import run as fpm
 from fpm_cli.config.presets import preset_names
+from fpm_cli.config.schema import RunConfig
+from fpm_cli.corpus import samples
 from fpm_cli.engine.checkpoint import load_weights
 from fpm_cli.engine.run import Run
 from tests.small_runs import metrics, tiny
@@ -50,6 +54,32 @@ def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(
     for name in ("weights-0.safetensors", "optimizer-0.safetensors", "state.json"):
         ours, theirs = (run / "checkpoints/step-5" / name for run in (through, parted))
         assert ours.read_bytes() == theirs.read_bytes()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_while_the_sample_corpus_is_built_leaves_a_run_to_go_on_with(
+    number: signal.Signals,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    before, built = signal.getsignal(number), []
+
+    def build(config: RunConfig, out: Path) -> None:
+        built.append(out)
+        with contextlib.suppress(Exception):  # as readers do around a bad document
+            signal.raise_signal(number)
+        raise AssertionError("the signal was not heard")
+
+    monkeypatch.setattr(samples, "build_sample_corpus", build)
+    run = tmp_path / "run"
+    assert fpm(["-q", *tiny("BERT-C"), "--out", str(run)]) == 75
+    assert (
+        f"stopped before training; go on with `fpm pretrain --resume --out {run}`" in capsys.readouterr().err
+    )
+    assert fpm(["-q", "pretrain", "--resume", "--out", str(run)]) == 75
+    assert built == [run / "corpus"] * 2
+    assert signal.getsignal(number) == before
 
 
 def test_a_run_folder_is_never_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
