@@ -11,6 +11,7 @@ from fpm_cli.corpus.files import checksum
 from fpm_cli.corpus.indexed import IndexedDataset
 from fpm_cli.corpus.manifest import Manifest, Split, read_manifest
 from fpm_cli.errors import DamagedError, MissingError
+from fpm_cli.files import within
 from fpm_cli.tokenization.base import Tokenizer
 
 MANIFEST = "manifest.json"
@@ -31,14 +32,15 @@ class Corpus:
     def open(cls, path: Path | str) -> "Corpus":
         """Open a corpus; every file must be there with the size the manifest states.
 
-        Raises MissingError (no corpus, or a file absent) or DamagedError (a size differs).
+        Raises MissingError (no corpus, or a file absent) or DamagedError (a size differs, or a name or a
+        link leads out of the folder).
         """
         folder = Path(path)
         if not folder.is_dir():
             raise MissingError(f"corpus {folder} is not there; `fpm build-corpus` makes one")
-        corpus = cls(folder, read_manifest(folder / MANIFEST))
+        corpus = cls(folder, read_manifest(within(folder, MANIFEST)))
         for name, facts in corpus.manifest.files.items():
-            file = folder / name
+            file = within(folder, name)
             if not file.is_file():
                 raise MissingError(f"{file} is not there, but the manifest lists it")
             if (size := file.stat().st_size) != facts.bytes:
@@ -50,7 +52,7 @@ class Corpus:
         """The tokenizer that made the ids, loaded at first use and checked against the manifest."""
         from fpm_cli.tokenization.base import load_tokenizer  # here: reading ids needs no tokenizer
 
-        tokenizer = load_tokenizer(self.path / TOKENIZER)
+        tokenizer = load_tokenizer(within(self.path, TOKENIZER))
         if tokenizer.fingerprint != self.manifest.tokenizer.fingerprint:
             raise DamagedError(
                 f"{self.path / TOKENIZER}: fingerprint {tokenizer.fingerprint}, but the corpus was made "
@@ -61,6 +63,8 @@ class Corpus:
     def split(self, name: Split) -> IndexedDataset:
         """The sequences of one split, memory-mapped."""
         if name not in self._splits:
+            for suffix in (".idx", ".bin"):
+                within(self.path, f"{name}{suffix}")
             dataset = IndexedDataset(self.path / name)
             facts = self.manifest.splits[name]
             for what, found, stated in (
@@ -89,7 +93,8 @@ class Corpus:
         # These two follow from the manifest's content, so no checksum need be written down for them.
         expected = {MANIFEST: self.manifest.to_bytes(), CARD: data_card(self.manifest).encode()}
         for name, content in expected.items():
-            if not (self.path / name).is_file() or (self.path / name).read_bytes() != content:
+            file = within(self.path, name)
+            if not file.is_file() or file.stat().st_size != len(content) or file.read_bytes() != content:
                 damaged.append(name)
         if damaged:
             raise DamagedError(f"{self.path}: damaged (checksum differs): {', '.join(damaged)}")

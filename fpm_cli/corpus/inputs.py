@@ -6,7 +6,7 @@ from pathlib import Path
 
 from fpm_cli.corpus.options import BuildOptions
 from fpm_cli.corpus.streams import COMPRESSED
-from fpm_cli.errors import MissingError
+from fpm_cli.errors import MissingError, UsageError
 
 SUFFIXES = {
     "text": (".txt", ".md"),
@@ -32,7 +32,8 @@ def find_inputs(paths: list[Path], options: BuildOptions) -> list[Input]:
     """The files given, and those in the folders given, in a stable order.
 
     A name is relative to the folder that the user gave, so that it says nothing of the machine.
-    Raises MissingError for a path that is absent and a folder with no file of the source's kind.
+    Raises MissingError for a path that is absent and a folder with no file of the source's kind, and
+    UsageError for a link that leads out of a folder: whoever made the folder may not read what it names.
     """
     if options.source == "hf":
         from fpm_cli.corpus.hf import find_datasets
@@ -58,6 +59,11 @@ def _in_folder(folder: Path, options: BuildOptions) -> list[Input]:
     ]
     if not inside:
         raise MissingError(f"{folder}: no {' or '.join(suffixes)} file in it, nor a .gz or .zst of one")
+    root = folder.resolve()
+    for file in inside:
+        if not file.path.resolve().is_relative_to(root):
+            target = file.path.resolve()
+            raise UsageError(f"{file.path} leads out of the folder; name {target} as an input if you want it")
     wanted = options.pile_partitions
     if options.source != "pile" or not wanted:
         return inside

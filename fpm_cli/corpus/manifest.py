@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from fpm_cli.corpus.files import atomic_write
 from fpm_cli.errors import DamagedError, MissingError
+from fpm_cli.files import parse_json, read_whole
 
 SCHEMA: Literal["fpm.corpus/1"] = "fpm.corpus/1"
 Split = Literal["train", "validation"]
@@ -112,7 +113,7 @@ class Manifest(Frozen):
 def read_manifest(path: Path) -> Manifest:
     """Read and check a manifest: MissingError if absent, DamagedError naming what is wrong in it."""
     try:
-        document = json.loads(path.read_bytes())
+        document = parse_json(read_whole(path))
     except FileNotFoundError:
         raise MissingError(f"{path} is not there: {path.parent} is not a corpus") from None
     except ValueError as error:

@@ -53,7 +53,7 @@ def export_run(run: Run, out: Path) -> Exported:
             shutil.copyfile(Path(t5.__file__).with_name(t5.CODE), folder / t5.CODE)
         said = write_tokenizer(tokenizer, folder) if tokenizer else "none: the run has none"
         agreement = compare(
-            trained.config.model, model, load_counterpart(counterpart, str(folder)), trained.untrained
+            trained.config.model, model, load_counterpart(counterpart, folder), trained.untrained
         )
         card = model_card(trained, counterpart.architecture, agreement, said)
         replace_text(folder / "README.md", card)

@@ -1,6 +1,5 @@
 """Weights in transformers' format as a run folder, kept only if our network computes the same."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,8 @@ from fpm_cli.config.schema import Family, Language, ModelConfig, RunConfig, Toke
 from fpm_cli.engine.checkpoint import save_weights
 from fpm_cli.engine.run import Run
 from fpm_cli.errors import DamagedError, MissingError, UsageError
-from fpm_cli.files import new_folder
-from fpm_cli.models.build import build_model
+from fpm_cli.files import new_folder, parse_json, read_whole
+from fpm_cli.models.build import build_skeleton, with_initial_weights
 from fpm_cli.models.interop.bert import HEADS
 from fpm_cli.models.interop.compare import Agreement, compare
 from fpm_cli.models.interop.counterpart import Counterpart, to_ours
@@ -24,6 +23,7 @@ from fpm_cli.tasks.import_tokenizer import read_tokenizer
 from fpm_cli.tokenization.base import Tokenizer, load_tokenizer
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+ADAPTER = "adapter_config.json"  # peft's: transformers would load the folder that it names
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 # What an imported run takes its lengths and, for fine-tuning, its optimizer from; and its tokenizer's
@@ -67,18 +67,24 @@ def import_run(source: Path, out: Path, name: str, tokenizer_folder: Path | None
     """
     load_transformers()
     with new_folder(out) as folder:
+        if (source / ADAPTER).exists():
+            raise UsageError(f"{source} holds an adapter of another model's; merge it into that one first")
         family, model_config = read_config(_read_json(source / "config.json"))
+        theirs = read_weights(source)
+        _check_depth(model_config, theirs, source)
         counterpart = COUNTERPARTS[family](model_config)
-        weights = to_ours(counterpart, read_weights(source))
+        weights = to_ours(counterpart, theirs)
         tokenizer = load_tokenizer(tokenizer_folder) if tokenizer_folder else read_tokenizer(source)
         if tokenizer and tokenizer.vocab_size > model_config.vocab_size:
             raise DamagedError(
                 f"the tokenizer has {tokenizer.vocab_size:,} entries, the network {model_config.vocab_size:,}"
             )
         config = _run_config(name, family, model_config, tokenizer.kind if tokenizer else None)
-        model = build_model(config).eval()
-        untrained = _fill(model, weights, counterpart, source)
-        agreement = compare(model_config, model, load_counterpart(counterpart, str(source)), untrained)
+        skeleton = build_skeleton(config)
+        untrained = _check(skeleton, weights, counterpart, source)
+        model = with_initial_weights(skeleton, config, "cpu").eval()
+        model.load_state_dict(weights, strict=False)
+        agreement = compare(model_config, model, load_counterpart(counterpart, source), untrained)
         _write_run(folder, config, model, tokenizer, _record(source, counterpart, untrained))
     return Imported(out, config, counterpart.architecture, agreement, untrained, tokenizer is not None)
 
@@ -92,8 +98,11 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
         DamagedError: a file is not what its name says.
     """
     if (folder / INDEX).is_file():
-        names = sorted(set(_read_json(folder / INDEX).get("weight_map", {}).values()))
-        if any(Path(name).name != name for name in names):
+        index = _read_json(folder / INDEX).get("weight_map")
+        if not isinstance(index, dict) or not all(isinstance(name, str) for name in index.values()):
+            raise DamagedError(f"{folder / INDEX}: it maps no tensors to shards")
+        names = sorted(set(index.values()))
+        if any(Path(name).name != name or "\0" in name for name in names):
             raise DamagedError(f"{folder / INDEX}: a shard lies outside the folder")
     else:
         names = [WEIGHTS]
@@ -116,10 +125,21 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
     return weights
 
 
-def _fill(
-    model: nn.Module, weights: dict[str, Tensor], counterpart: Counterpart, source: Path
+def _check_depth(config: ModelConfig, weights: dict[str, Tensor], source: Path) -> None:
+    """Before a name is made for each tensor: config.json may claim any number of layers."""
+    if config.num_layers > len(weights):
+        raise DamagedError(
+            f"{source}: config.json says {config.num_layers:,} layers, but there are {len(weights):,} tensors"
+        )
+
+
+def _check(
+    skeleton: nn.Module, weights: dict[str, Tensor], counterpart: Counterpart, source: Path
 ) -> tuple[str, ...]:
-    """Load the weights; the heads of a BERT that are absent as a whole keep their initial values."""
+    """Before memory is taken for what config.json claims: the heads of a BERT that are absent as a whole.
+
+    They will keep their initial values.
+    """
     expected = {pair.ours for pair in counterpart.pairs}
     untrained = []
     for head in HEADS:
@@ -131,10 +151,13 @@ def _fill(
         raise DamagedError(
             f"{source}: tensors are missing: {', '.join(missing[:3])} ({len(missing)} of ours)"
         )
-    try:
-        model.load_state_dict(weights, strict=False)
-    except RuntimeError as error:
-        raise DamagedError(f"{source}: the weights do not fit config.json: {error}") from error
+    shapes = {name: parameter.shape for name, parameter in skeleton.named_parameters()}
+    for name, weight in weights.items():
+        if weight.shape != shapes[name]:
+            raise DamagedError(
+                f"{source}: the weights do not fit config.json: {name} is {tuple(weight.shape)}, "
+                f"not {tuple(shapes[name])}"
+            )
     return tuple(untrained)
 
 
@@ -169,7 +192,7 @@ def _write_run(
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = parse_json(read_whole(path))
     except FileNotFoundError:
         raise MissingError(f"{path} is not there") from None
     except ValueError as error:

@@ -1,11 +1,11 @@
 """The tokenizer beside weights in transformers' format, as one of ours with the same ids."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from fpm_cli.config.schema import TokenizerKind
 from fpm_cli.errors import DamagedError
+from fpm_cli.files import parse_json, read_whole
 from fpm_cli.tasks.export_tokenizer import OURS
 from fpm_cli.tokenization.base import Tokenizer, load_tokenizer
 from fpm_cli.tokenization.byte_bpe import ByteBpe
@@ -29,13 +29,13 @@ def read_tokenizer(folder: Path) -> Tokenizer | None:
         if (folder / "tokenizer.json").is_file():
             return _from_tokenizer_json(_read_json(folder / "tokenizer.json"))
         if (folder / "vocab.txt").is_file():
-            lines = (folder / "vocab.txt").read_text(encoding="utf-8").removesuffix("\n").split("\n")
+            lines = read_whole(folder / "vocab.txt").decode().removesuffix("\n").split("\n")
             return _word_piece(lines, _lower_case(folder))
         if (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
-            merges = (folder / "merges.txt").read_text(encoding="utf-8").split("\n")
+            merges = read_whole(folder / "merges.txt").decode().split("\n")
             pairs = [line.split(" ") for line in merges if line and not line.startswith("#version")]
             return ByteBpe(_read_json(folder / "vocab.json"), [(left, right) for left, right in pairs])
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise DamagedError(f"{folder}: its tokenizer is not as transformers writes it: {error}") from error
     return None
 
@@ -63,7 +63,7 @@ def _lower_case(folder: Path) -> bool:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    document = json.loads(path.read_text(encoding="utf-8"))
+    document = parse_json(read_whole(path))
     if not isinstance(document, dict):
         raise ValueError(f"{path.name} is not an object")
     return document

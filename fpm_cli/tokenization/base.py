@@ -170,7 +170,7 @@ def load_tokenizer(directory: Path) -> Tokenizer:
         tokenizer = CLASSES[kind].from_files(kind, stored.files, stored.options)
         if tokenizer.vocab_size != stored.vocab_size:
             raise ValueError(f"it has {tokenizer.vocab_size:,} pieces, recorded were {stored.vocab_size:,}")
-    except (UsageError, ValueError, KeyError, TypeError) as error:
+    except (UsageError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise DamagedError(f"tokenizer {directory} is damaged: {error}; make or copy it again") from error
     return tokenizer
 

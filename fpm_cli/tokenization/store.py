@@ -10,6 +10,7 @@ from typing import Any
 from uuid import uuid4
 
 from fpm_cli.errors import DamagedError, MissingError, UsageError
+from fpm_cli.files import parse_json, read_whole, within
 
 META = "tokenizer.meta.json"
 FORMAT = "fpm.tokenizer/1"
@@ -79,17 +80,17 @@ def read_directory(directory: Path) -> Stored:
     if not (directory / META).is_file():
         raise MissingError(f"{directory} has no {META}; published vocabularies are read with --published")
     try:
-        meta = json.loads((directory / META).read_text(encoding="utf-8"))
+        meta = parse_json(read_whole(within(directory, META)))
         names = [str(name) for name in meta["files"]]
         stored = Stored(str(meta["kind"]), int(meta["vocab_size"]), dict(meta["options"]), {})
         if meta["format"] != FORMAT:
             raise ValueError(f"format is {meta['format']!r}, not {FORMAT!r}")
         if any(Path(name).name != name for name in names):
             raise ValueError("a file lies outside the directory")
-        stored.files.update({name: (directory / name).read_bytes() for name in names})
+        stored.files.update({name: read_whole(within(directory, name)) for name in names})
         found = fingerprint_of(stored.kind, stored.options, stored.files)
         if found != meta["fingerprint"]:
             raise ValueError(f"fingerprint is {found[:12]}, recorded was {str(meta['fingerprint'])[:12]}")
-    except (ValueError, KeyError, TypeError, FileNotFoundError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError, FileNotFoundError, DamagedError) as error:
         raise DamagedError(f"tokenizer {directory} is damaged: {error}; make or copy it again") from error
     return stored
