@@ -5,8 +5,10 @@ more than `train.spike_sigmas` standard deviations above the mean of the last `t
 the update is skipped (OLMo-core skips beyond 6 sigma of 128 steps; allenai/OLMo-core,
 src/olmo_core/optim/skip_step_optimizer.py). After `train.spike_patience` skips in a row the state goes back
 to the last checkpoint and trains on with the batches after the spike (Chowdhery et al. 2022, PaLM, section
-5.1). Everything follows from numbers that all ranks share and that a checkpoint holds, so that ranks agree
-and a resumed run decides as the uninterrupted one does.
+5.1). Gradient norms that stay up under a loss that does not are a new level, not a spike: the last step
+before going back is judged by its loss alone, for clipping bounds it. Everything follows from numbers that
+all ranks share and that a checkpoint holds, so that ranks agree and a resumed run decides as the
+uninterrupted one does.
 """
 
 import math
@@ -63,14 +65,14 @@ class SpikeDetector:
         self.loss = Window(train.spike_window, state.losses)
         self.gradient_norm = Window(train.spike_window, state.gradient_norms)
 
-    def judge(self, loss: float, gradient_norm: float) -> str | None:
+    def judge(self, loss: float, gradient_norm: float, *, by_loss_alone: bool = False) -> str | None:
         """Why this step should not be taken, or None. DeepSpeed gives -1 for a norm that is not finite."""
         series = {"loss": (self.loss, loss), "gradient norm": (self.gradient_norm, gradient_norm)}
         for name, (window, value) in series.items():
             above = window.sigmas_above(value)
             if above == math.inf or value < 0:
                 return f"{name} is not finite"
-            if self.sigmas and above > self.sigmas:
+            if self.sigmas and above > self.sigmas and not (by_loss_alone and window is self.gradient_norm):
                 size = window.values.maxlen
                 return f"{name} {value:.4g} is {above:.1f} sigma above the mean of {size} steps"
         return None
@@ -92,8 +94,9 @@ class SpikeGuard:
         self._detector = SpikeDetector(train, state)
 
     def judge(self, loss: float, gradient_norm: float) -> str | None:
-        """As `SpikeDetector.judge`."""
-        return self._detector.judge(loss, gradient_norm)
+        """As `SpikeDetector.judge`, by the loss alone where one more skip would lead back."""
+        last_but_one = max(1, self.train.spike_patience - 1)
+        return self._detector.judge(loss, gradient_norm, by_loss_alone=self._in_a_row >= last_but_one)
 
     def settle(self, step: int, result: StepResult) -> bool:
         """Take note of what became of a step; whether to go back to a checkpoint.

@@ -21,11 +21,16 @@ from tests.small_runs import finish, start, tiny
 
 QUICK = ("model.num_layers=2", "train.spike_window=8", "train.schedule=constant", "train.warmup_steps=0")
 POISONED = range(30, 33)  # global batches, counted from 0
+RARE = 2  # a special token that the text does not hold
 
 
 def poisoned(step: int, batches: list[dict[str, torch.Tensor]]) -> list[dict[str, torch.Tensor]]:
     """Labels that the model has learnt never to expect."""
-    return [{**b, "labels": torch.zeros_like(b["labels"])} for b in batches] if step in POISONED else batches
+    return (
+        [{**b, "labels": torch.full_like(b["labels"], RARE)} for b in batches]
+        if step in POISONED
+        else batches
+    )
 
 
 @pytest.fixture

@@ -88,6 +88,17 @@ def test_skips_in_a_row_lead_back_and_past_their_batches_until_that_does_not_hel
         guard.go_back(15, 10, at_ten)
 
 
+def test_gradient_norms_that_stay_up_under_a_calm_loss_are_a_new_level() -> None:
+    guard = SpikeGuard(plan(), SpikeState(losses=(2.0,) * WINDOW, gradient_norms=(1.0,) * WINDOW))
+    skipped = []
+    for step in range(1, 41):
+        why = guard.judge(2.0, 8.0)
+        assert not guard.settle(step, StepResult({"causal": 2.0}, 8.0, why))
+        skipped.append(why is not None)
+    assert skipped[:3] == [True, True, False] and not any(skipped[20:])
+    assert guard.judge(9.0, 8.0) is not None  # the loss still counts
+
+
 def test_without_a_checkpoint_or_without_detection_training_ends() -> None:
     with pytest.raises(DivergedError, match="before the first checkpoint"):
         SpikeGuard(plan(), SpikeState()).go_back(3, None, SpikeState())
