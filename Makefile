@@ -20,7 +20,7 @@ test-long: $(DEV_INSTALLED)  ## The checks that take minutes: many layers, sever
 
 # A row on each core; FPM_KILLS=10000, FPM_FUZZ=1000000 and FPM_SLACK=3 (seconds, on a busy machine) change rows.
 torture: $(DEV_INSTALLED)  ## Kills, crashes, full disks, flipped bits, hostile files: about 30 minutes.
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m torture --numprocesses 2 --dist load --maxschedchunk 1
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "torture or row" --numprocesses 2 --dist load --maxschedchunk 1
 
 torture-depth: $(DEV_INSTALLED)  ## The deepest proxies learn, over three seeds, a bad setting does not: 20 minutes.
 	$(BIN)/python -m pytest -m long tests/engine/test_learning.py

@@ -97,8 +97,11 @@ def test_the_newest_and_the_best_are_kept(tmp_path: Path, last: int, best: bool,
     assert sorted(path.name for path in run.checkpoints.iterdir()) == [f"step-{step}" for step in kept]
 
 
+@pytest.mark.row
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
-def test_a_state_that_is_not_finite_is_never_saved(tmp_path: Path, value: float) -> None:
+def test_a_state_that_is_not_finite_is_never_saved(
+    tmp_path: Path, value: float, report: Callable[[str], None]
+) -> None:
     run = Run(tmp_path)
     run.checkpoints.mkdir()
     write_checkpoint(run, 1, {"w": torch.ones(3)})
@@ -106,6 +109,7 @@ def test_a_state_that_is_not_finite_is_never_saved(tmp_path: Path, value: float)
         write_checkpoint(run, 2, {"w": torch.tensor([1.0, value, 1.0])})
     clean(LOCAL, run)
     assert [path.name for path in run.checkpoints.iterdir()] == ["step-1"]
+    report(f"not finite: a state with one {value} was refused; the checkpoint before it is there")
 
 
 def test_large_numbers_whose_sum_overflows_are_saved(tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
 """What the torture rows share.
 
 A row is a file here. Its test takes a count from `counts(few, many)`: `make test` runs the few, `make
-torture` the many, and `report("...")` adds the row's line to the summary.
+torture` the many. A test of one size has the marker `row` and is run by both. `report("...")` adds the row's
+line to the summary.
 """
 
 import tempfile

@@ -26,6 +26,7 @@ def renamed_source(corpus: Path) -> None:
     (corpus / CARD).write_text(data_card(manifest), encoding="utf-8")
 
 
+@pytest.mark.row
 def test_what_changed_since_the_run_began_is_refused_by_name(
     tmp_path: Path,
     sample_corpora: Callable[[str], Path],

@@ -62,6 +62,7 @@ def loaded(run: Run) -> int:
     return step
 
 
+@pytest.mark.row
 def test_any_failing_operation_leaves_a_whole_checkpoint(
     fast_folder: Path, report: Callable[[str], None], caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -57,6 +57,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.row
 def test_no_hostile_file_runs_code_or_leaves_its_folder(
     fast_folder: Path, report: Callable[[str], None], caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
+import pytest
+
 from fpm_cli.corpus.build import build_corpus
 from fpm_cli.corpus.corpus import Corpus
 from fpm_cli.corpus.manifest import SPLITS
@@ -23,6 +25,7 @@ from tests.torture.hostile_models import IMPORT, TOKENIZER
 from tests.torture.hostile_parts import SECRET
 from tests.torture.test_hostile import contents
 
+pytestmark = pytest.mark.row
 MOST_SECONDS, MOST_MIB = 120, 500
 opened_outside: list[str] = []  # by a hook, which cannot be taken away again
 watched: list[str] = []
