@@ -9,6 +9,7 @@ from fpm_cli.accounting.parameters import count_parameters
 from fpm_cli.accounting.sharding import (
     ELEMENT_BYTES,
     FLOAT32,
+    MOMENTS,
     bucket_elements,
     gathered_elements,
     state_bytes,
@@ -23,7 +24,11 @@ CPU_OVERHEAD = 470_000_000  # resident size of a Python process with torch 2.13 
 
 @dataclass(frozen=True)
 class DeviceMemory:
-    """Bytes at the peak of a step, on one device; `host` is what offload keeps in the machine's memory."""
+    """Bytes at the peak of a step, on one device, and two that are in the machine's memory.
+
+    `host` is what offload keeps there; `save_copy` is what checkpoints are written from behind the next
+    steps. It is no part of the total: where there is no room for it, a save holds training up.
+    """
 
     params: int
     grads: int
@@ -31,6 +36,7 @@ class DeviceMemory:
     activations: int
     other: int
     host: int = 0
+    save_copy: int = 0
 
     @property
     def total(self) -> int:
@@ -80,7 +86,20 @@ def device_memory(
         activations=activations,
         other=other + (CPU_OVERHEAD if cpu else CUDA_OVERHEAD),
         host=host,
+        save_copy=_save_copy(config, state.optimizer, spread.devices),
     )
+
+
+def _save_copy(config: RunConfig, optimizer: int, devices: int) -> int:
+    """Weights and both moments in float32, of which ZeRO 0 has all on every rank and each copies its turn.
+
+    A run that saves at its end alone makes the copy when the last step's activations are gone.
+    """
+    if not config.engine.async_save or config.train.save_every >= config.train.steps:
+        return 0
+    if config.engine.zero_stage:
+        return optimizer
+    return (1 + MOMENTS) * FLOAT32 * count_parameters(config) // devices
 
 
 def _bucket(config: RunConfig, e: int, *, cpu: bool) -> int:
