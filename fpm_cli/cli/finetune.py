@@ -1,6 +1,7 @@
 """`fpm finetune`: train a pretrained run, or weights in transformers' format, for a task."""
 
 import os
+import time
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -8,9 +9,23 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fpm_cli.cli.calibrated import stored_calibration
-from fpm_cli.cli.console import JsonFlag, in_words, log, show, show_json, verbosity
+from fpm_cli.cli.console import JsonFlag, in_words, log, show, show_json
+from fpm_cli.cli.launching import (
+    HostfileFlag,
+    InterfaceFlag,
+    Launcher,
+    LauncherArgFlag,
+    LauncherFlag,
+    Launching,
+    MasterAddrFlag,
+    MasterPortFlag,
+    NnodesFlag,
+    NodeRankFlag,
+    NprocFlag,
+)
 from fpm_cli.config.resolve import difference
 from fpm_cli.engine.run import RUNS, Run, newest_run
+from fpm_cli.engine.stop import stopping_at_once
 from fpm_cli.errors import DamagedError, UsageError
 
 if TYPE_CHECKING:
@@ -48,46 +63,76 @@ def finetune(
     max_bad: Annotated[
         int | None, typer.Option(min=0, help="Refuse a file with more bad rows than this.")
     ] = None,
-    nproc: Annotated[
-        int | None, typer.Option(min=1, help="Processes on this machine; by default one a GPU, or one.")
-    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="With --launcher deepspeed or slurm: print what it would start.")
+    ] = False,
+    nproc: NprocFlag = None,
+    launcher: LauncherFlag = Launcher.local,
+    hostfile: HostfileFlag = None,
+    nnodes: NnodesFlag = 1,
+    node_rank: NodeRankFlag = 0,
+    master_addr: MasterAddrFlag = None,
+    master_port: MasterPortFlag = None,
+    interface: InterfaceFlag = None,
+    launcher_arg: LauncherArgFlag = None,
     config: Annotated[Path | None, typer.Option(help="A TOML file over the recipe.")] = None,
     assignments: Annotated[list[str] | None, typer.Option("--set", help="key=value over everything.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Fine-tune on a task with the published recipe; the best epoch's weights are what is scored."""
+    began, node = time.time(), (nnodes, node_rank, master_addr, master_port)
+    where = Launching("finetune", launcher, nproc, hostfile, *node, interface, launcher_arg or [])
+    if dry_run and (resume or launcher is Launcher.local):
+        raise UsageError("--dry-run prints how --launcher deepspeed or slurm begins a run; name one of them")
+    if not where.leads:
+        from fpm_cli.tasks.finetuning import Finetuning
+
+        where.follow(out, began, Finetuning)
+        return
     if resume:
         if source or train or config or assignments or dev or from_scratch:
             raise UsageError("--resume goes on with what the run began with: give it --out and nothing else")
+        if launcher is Launcher.slurm:
+            raise UsageError(
+                "--launcher slurm goes on by itself with an --out that is there; leave out --resume"
+            )
         run = _resumed(task, out)
     else:
-        run = _created(task, source, train, validation, dev, out, from_scratch, max_bad, config, assignments)
-    _train(run, nproc)
+        request = _request(task, source, train, validation, dev, from_scratch, max_bad, config, assignments)
+        out = out or _default_out(request)
+        script = where.script(_flags(str(task), request), out, gpus=not _of_proxy(request.source))
+        if dry_run:
+            show_json("finetune-dry-run", {"launch": script}) if as_json else show(script)
+            return
+        if launcher is Launcher.slurm:
+            where.submit(script, as_json)
+            return
+        where.require_hosts()
+        run = _created(request, out)
+    _train(run, where, began)
     _show(run, as_json)
 
 
-def _created(
+def _request(
     task: str | None,
     source: Path | None,
     train: list[Path] | None,
     validation: str,
     dev: Path | None,
-    out: Path | None,
     from_scratch: bool,
     max_bad: int | None,
     config: Path | None,
     assignments: list[str] | None,
-) -> Run:
+) -> "Request":
     from fpm_cli.tasks.definition import load_task
-    from fpm_cli.tasks.finetune_run import Request, create_run
+    from fpm_cli.tasks.finetune_run import Request
 
     if task is None:
         raise UsageError("TASK is missing: qqp, tnews, or a TOML file of your own")
     if source is None:
         raise UsageError("--from is missing: a run of `fpm pretrain`, or a folder in transformers' format")
-    definition = load_task(task)
-    request = Request(
-        task=definition,
+    return Request(
+        task=load_task(task),
         source=source,
         train_files=tuple(train or ()),
         validation=_validation(validation),
@@ -98,7 +143,28 @@ def _created(
         environment=os.environ,
         assignments=tuple(assignments or ()),
     )
-    return create_run(request, out or _default_out(request), log)
+
+
+def _created(request: "Request", out: Path) -> Run:
+    from fpm_cli.tasks.finetune_run import create_run
+
+    return create_run(request, out, log)
+
+
+def _flags(task: str, request: "Request") -> list[str]:
+    """What begins such a run again, from the same working folder."""
+    flags = [task, "--from", str(request.source), "--validation", str(request.validation)]
+    flags += [word for path in request.train_files for word in ("--train", str(path))]
+    flags += ["--dev", str(request.dev_file)] if request.dev_file else []
+    flags += ["--max-bad", str(request.max_bad)] if request.max_bad is not None else []
+    flags += ["--from-scratch"] if request.from_scratch else []
+    flags += ["--config", str(request.config_file)] if request.config_file else []
+    return flags + [word for text in request.assignments for word in ("--set", text)]
+
+
+def _of_proxy(source: Path) -> bool:
+    """Whether the weights are a proxy's, which processors train; those in transformers' format are none."""
+    return (source / "config.toml").is_file() and Run.open(source).config().proxy
 
 
 def _default_out(request: "Request") -> Path:
@@ -127,22 +193,19 @@ def _resumed(task: str | None, out: Path | None) -> Run:
     return run
 
 
-def _train(run: Run, nproc: int | None) -> None:
-    from fpm_cli.engine.launch import launch
-    from fpm_cli.engine.placement import Placement
-    from fpm_cli.engine.world import device_count
+def _train(run: Run, where: Launching, began: float) -> None:
     from fpm_cli.tasks.finetune_run import check_unchanged
     from fpm_cli.tasks.finetuning import Finetuning
 
     if run.manifest()["state"] == "finished":
         log(f"{run.path} is finished; nothing is left to train")
         return
-    check_unchanged(run)
-    calibration = stored_calibration()
-    run.note(cpu_peak_flops=calibration.peak_flops if calibration else None)
-    log(f"training in {run.path}")
-    placement = Placement(nproc or run.last_world_size() or device_count())
-    launch(run, placement, Finetuning, quiet=verbosity.quiet)
+    with stopping_at_once(f"stopped before training; go on with {run.resume_command}"):
+        check_unchanged(run)
+        calibration = stored_calibration()
+        run.note(cpu_peak_flops=calibration.peak_flops if calibration else None)
+        log(f"training in {run.path}")
+        where.train(run, began, Finetuning)
 
 
 def _show(run: Run, as_json: bool) -> None:

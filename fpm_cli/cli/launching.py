@@ -6,18 +6,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fpm_cli.cli.console import show, show_json, verbosity
-from fpm_cli.config.schema import RunConfig
 from fpm_cli.engine.hosts import leading_address, read_hostfile, require_programs, require_reachable
 from fpm_cli.engine.placement import LOOPBACK, Placement
 from fpm_cli.engine.run import Run
 from fpm_cli.engine.slurm import batch_script, submit
 from fpm_cli.engine.stop import stopping_at_once
 from fpm_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from fpm_cli.engine.workload import Workload
 
 MASTER_PORT = 29500  # torch's and DeepSpeed's own default
 READY_SECONDS = 600.0  # node 0 may have a sample corpus to build first
@@ -31,6 +33,9 @@ class Launcher(StrEnum):
     slurm = "slurm"
 
 
+NprocFlag = Annotated[
+    int | None, typer.Option(min=1, help="Processes on this machine; by default one a GPU, or one.")
+]
 LauncherFlag = Annotated[
     Launcher,
     typer.Option(
@@ -62,8 +67,9 @@ LauncherArgFlag = Annotated[
 
 @dataclass(frozen=True)
 class Launching:
-    """What the flags said."""
+    """What the flags said, and to which verb."""
 
+    verb: str
     launcher: Launcher
     nproc: int | None  # on each node
     hostfile: Path | None
@@ -100,26 +106,38 @@ class Launching:
             require_programs(["ssh", "pdsh"], "deepspeed")
             require_reachable(hosts)
 
-    def script(self, config: RunConfig, flags: Sequence[str], out: Path, corpus: Path | None) -> str:
-        """What starts the run elsewhere: a batch script, DeepSpeed's command, or for `local` nothing."""
+    def script(self, begin: Sequence[str], out: Path, *, gpus: bool) -> str:
+        """What starts the run elsewhere: a batch script, DeepSpeed's command, or for `local` nothing.
+
+        `begin` are the verb's flags for a new run, without `--out`; `gpus` asks SLURM for one a process.
+        """
         if self.launcher is Launcher.local:
             return ""
         if self.launcher is Launcher.deepspeed:
-            making = shlex.join(["fpm", "pretrain", *flags, "--out", str(out)])
+            making = shlex.join(["fpm", self.verb, *begin, "--out", str(out)])
             command = shlex.join(self._deepspeed_command(out, []))
             return f"# in a run folder, which `{making}` with this launcher makes:\n{command}"
         assert self.nproc
         return batch_script(
             fpm=[sys.executable, "-m", "fpm_cli"],
-            begin=[*flags, *(["--corpus", str(corpus.resolve())] if corpus else [])],
+            verb=self.verb,
+            begin=begin,
             out=out.resolve(),
             nnodes=self.nnodes,
             nproc=self.nproc,
             interface=self.interface,
-            options=[*([] if config.proxy else [f"--gpus-per-node={self.nproc}"]), *self.extra],
+            options=[*([f"--gpus-per-node={self.nproc}"] if gpus else []), *self.extra],
         )
 
-    def train(self, run: Run, began: float) -> None:
+    def submit(self, script: str, as_json: bool) -> None:
+        """Hand a script to SLURM and say which job it is."""
+        answer = submit(script)
+        if as_json:
+            show_json(self.verb, {"submitted": answer, "script": script})
+        else:
+            show(answer)
+
+    def train(self, run: Run, began: float, workload_type: "type[Workload] | None" = None) -> None:
         """Start the ranks of a run that is made and see them through to their end."""
         if self.launcher is Launcher.deepspeed:
             from fpm_cli.engine.deepspeed_launch import see_through
@@ -127,7 +145,7 @@ class Launching:
 
             self.require_hosts()
             command = self._deepspeed_command(
-                run.path, worker_flags(None, quiet=verbosity.quiet, began=began)
+                run.path, worker_flags(workload_type, quiet=verbosity.quiet, began=began)
             )
             see_through(run, command, self.world_size(0), run.config().engine.timeout_seconds)
         else:
@@ -135,14 +153,14 @@ class Launching:
             from fpm_cli.engine.world import device_count
 
             nproc = self.nproc or (run.last_world_size() or 0) // self.nnodes or device_count()
-            launch(run, self._placement(nproc), quiet=verbosity.quiet, began=began)
+            launch(run, self._placement(nproc), workload_type, quiet=verbosity.quiet, began=began)
 
-    def follow(self, out: Path | None, began: float) -> None:
+    def follow(self, out: Path | None, began: float, workload_type: "type[Workload] | None" = None) -> None:
         """Start this node's ranks in the run folder that node 0 makes or goes on with."""
         if out is None:
             raise UsageError("--node-rank above 0 needs --out, the run folder that node 0 makes")
         with stopping_at_once("stopped before training; start every node again to go on"):
-            self.train(Run.await_ready(out, READY_SECONDS), began)
+            self.train(Run.await_ready(out, READY_SECONDS), began, workload_type)
 
     def _placement(self, nproc: int) -> Placement:
         port = self.master_port or (MASTER_PORT if self.nnodes > 1 else 0)
@@ -162,12 +180,3 @@ class Launching:
         worker = ["fpm_cli.engine.worker", str(run.resolve()), "--own-log", *interface, *flags]
         port = self.master_port or MASTER_PORT
         return deepspeed_command(self.hostfile.resolve(), address, port, worker, self.extra)
-
-
-def submit_job(script: str, as_json: bool) -> None:
-    """Hand a script to SLURM and say which job it is."""
-    answer = submit(script)
-    if as_json:
-        show_json("pretrain", {"submitted": answer, "script": script})
-    else:
-        show(answer)

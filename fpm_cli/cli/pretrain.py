@@ -25,7 +25,7 @@ from fpm_cli.cli.launching import (
     MasterPortFlag,
     NnodesFlag,
     NodeRankFlag,
-    submit_job,
+    NprocFlag,
 )
 from fpm_cli.config.resolve import Resolved, difference, reconfigure, resolve
 from fpm_cli.config.schema import RunConfig
@@ -64,9 +64,7 @@ def pretrain(
         float | None,
         typer.Option(help="Of a device-hour, any currency: planned, or shown as it is spent."),
     ] = None,
-    nproc: Annotated[
-        int | None, typer.Option(min=1, help="Processes on this machine; by default one a GPU, or one.")
-    ] = None,
+    nproc: NprocFlag = None,
     launcher: LauncherFlag = Launcher.local,
     hostfile: HostfileFlag = None,
     nnodes: NnodesFlag = 1,
@@ -85,7 +83,7 @@ def pretrain(
 ) -> None:
     """Train a preset from scratch, or its proxy, on all devices of this machine or of several."""
     began, node = time.time(), (nnodes, node_rank, master_addr, master_port)
-    where = Launching(launcher, nproc, hostfile, *node, interface, launcher_arg or [])
+    where = Launching("pretrain", launcher, nproc, hostfile, *node, interface, launcher_arg or [])
     assignments = [*(assignments or []), *([f"train.budget_seconds={seconds_of(budget)}"] if budget else [])]
     if price is not None and price < 0:
         raise UsageError(f"--price {price:g}: 0 or more; did you mean {-price:g}?")
@@ -99,7 +97,8 @@ def pretrain(
     else:
         resolved = _resolved(preset, proxy, config, assignments)
         flags = _flags(preset, proxy, config, assignments)
-        script = where.script(resolved.config, flags, out or _new_path(resolved.config), corpus)
+        begin = [*flags, *(["--corpus", str(corpus.resolve())] if corpus else [])]
+        script = where.script(begin, out or _new_path(resolved.config), gpus=not resolved.config.proxy)
         if dry_run:
             show_dry_run(
                 resolved.config,
@@ -112,7 +111,7 @@ def pretrain(
             )
             return
         if launcher is Launcher.slurm:
-            submit_job(script, as_json)
+            where.submit(script, as_json)
             return
         _check_fits(resolved.config, where)
         where.require_hosts()

@@ -87,14 +87,14 @@ class Run:
 
     @classmethod
     def await_ready(cls, path: Path, seconds: float) -> "Run":
-        """Open the run that the leading node makes, once its corpus is checked and training may begin.
+        """Open the run that the leading node makes, once its data is checked and training may begin.
 
         Raises:
             MissingError: that did not come within `seconds`.
         """
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
-            if (path / "manifest.json").is_file() and "corpus_fingerprint" in (
+            if (path / "manifest.json").is_file() and "tokenizer_fingerprint" in (
                 run := cls.open(path)
             ).manifest():
                 return run

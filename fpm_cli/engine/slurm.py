@@ -28,7 +28,7 @@ MASTER_PORT=$((20000 + SLURM_JOB_ID % 20000))
 if [ -f {out}/config.toml ]; then run=(--resume); else run=({begin}); fi
 # One task a node; $SLURM_NODEID is known only inside it.
 srun --ntasks-per-node=1 --kill-on-bad-exit=1 bash -c 'exec "$@" --node-rank "$SLURM_NODEID"' fpm \\
-    {fpm} pretrain "${{run[@]}}" --out {out} --nproc {nproc} --nnodes {nnodes}{interface} \\
+    {fpm} {verb} "${{run[@]}}" --out {out} --nproc {nproc} --nnodes {nnodes}{interface} \\
     --master-addr "$MASTER_ADDR" --master-port "$MASTER_PORT"
 status=$?
 if [ $status -eq {stopped} ]; then scontrol requeue "$SLURM_JOB_ID"; fi
@@ -39,6 +39,7 @@ exit $status
 def batch_script(
     *,
     fpm: Sequence[str],
+    verb: str,
     begin: Sequence[str],
     out: Path,
     nnodes: int,
@@ -60,6 +61,7 @@ def batch_script(
         out=shlex.quote(str(out)),
         begin=shlex.join(begin),
         fpm=shlex.join(fpm),
+        verb=verb,
         interface=f" --interface {shlex.quote(interface)}" if interface else "",
         stopped=StoppedError.exit_status,
     )

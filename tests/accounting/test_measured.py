@@ -17,7 +17,7 @@ from fpm_cli.config.resolve import resolve
 from fpm_cli.engine import measure
 from fpm_cli.engine.world import joined_world
 
-SHORT = ["train.steps=4", "train.eval_every=4", "train.eval_samples=8", "train.save_every=2"]
+SHORT = ["train.steps=4", "train.eval_every=4", "train.eval_samples=8", "train.save_every=4"]
 WIDE = ["model.hidden_size=256", "model.num_heads=4", "model.head_size=64", "model.ffn_size=1024"]
 # The deepest and the shallowest of each family, at the proxy's width and at four times it.
 RUNS = [
