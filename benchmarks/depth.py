@@ -33,7 +33,7 @@ from fpm_cli.tasks.lm import score_language_model
 from fpm_cli.tasks.trained import load_trained
 
 # A preset of each family, the depths it is trained at, and its steps: the tokens of a step are the proxy's.
-FAMILIES = {"CPM-X-L": ((36, 128), 300), "CPM-2-X-M": ((8, 24), 300), "BERT-E-E": ((24, 48), 300)}
+FAMILIES = {"CPM-X-L": ((36, 128), 300), "CPM-2-X-M": ((8, 24), 300), "BERT-E-E": ((24,), 300)}
 SEEDS = 3
 ONE_RATE = "train.lr_depth_scaled=false"
 SETTINGS = {

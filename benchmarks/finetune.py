@@ -4,12 +4,11 @@
 
 DIR is a BERT in transformers' format (MiniLM-L6 is a quick one), FILE a training file of QQP; Trainer needs
 accelerate. One process, one thread: first the losses of all three ways on the same examples with dropout 0,
-which must agree to 1e-5;
-then optimizer steps over the same batches in the same order: fpm's packed ones through its DeepSpeed engine,
-and Trainer's, padded to 128 tokens and to the longest of the batch, each timing in a process of its own,
-which for fpm is set up as a rank of `fpm finetune` is. Seconds are the process's CPU time, which
-other work on the machine disturbs little; rounds alternate, and each way's best round counts. The arithmetic
-limit is the ratio of the positions computed; optimizer and data cost all of them the same.
+which must agree to 1e-5; then optimizer steps over the same batches in the same order: fpm's packed ones
+through its DeepSpeed engine, and Trainer's, padded to 128 tokens and to the longest of the batch, each
+timing in a process of its own. Seconds are the process's CPU time, which other work on the machine disturbs
+little; rounds alternate, and each way's best round counts. The arithmetic limit is the ratio of the
+positions computed; optimizer and data cost all of them the same.
 """
 
 import sys
@@ -30,7 +29,6 @@ import torch
 
 from fpm_cli.engine.checkpoint import load_weights
 from fpm_cli.engine.deepspeed_engine import TrainingEngine, batch_shape
-from fpm_cli.engine.placement import keep_freed_memory
 from fpm_cli.engine.run import Run
 from fpm_cli.engine.world import joined_world
 from fpm_cli.models.classifier import LOSS, Classifier
@@ -107,7 +105,6 @@ def alone(work: Callable[..., float], *arguments: Any) -> float:
 def time_ours(folder: Path, options: argparse.Namespace) -> float:
     """The steps of the training loop: batches made, forward, backward, optimizer."""
     torch.set_num_threads(1)
-    keep_freed_memory()
     run = Run.open(folder)
     config, workload = run.config(), Finetuning(run)
     with joined_world(60.0) as world:

@@ -12,7 +12,6 @@ from fpm_cli.engine.budget import Budget
 from fpm_cli.engine.deepspeed_engine import Batch, BatchShape, TrainingEngine, batch_shape
 from fpm_cli.engine.layer_statistics import LayerStatistics
 from fpm_cli.engine.lifeline import Lifeline
-from fpm_cli.engine.placement import keep_freed_memory
 from fpm_cli.engine.pretraining import Pretraining
 from fpm_cli.engine.run import Run
 from fpm_cli.engine.saver import Saver
@@ -39,7 +38,6 @@ def train(
         StoppedError: a signal came; the state is saved and `--resume` goes on.
         DivergedError: loss or gradient are not finite, or spike, and do not stop; none of it is saved.
     """
-    keep_freed_memory()
     config, began = run.config(), began or time.time()
     plan = config.train
     with ExitStack() as stack:

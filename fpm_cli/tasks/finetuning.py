@@ -8,6 +8,7 @@ import torch
 
 from fpm_cli.accounting.flops import StepFlops, classification_flops
 from fpm_cli.engine.deepspeed_engine import Batch, BatchShape, TrainingEngine
+from fpm_cli.engine.placement import keep_freed_memory
 from fpm_cli.engine.run import Run
 from fpm_cli.engine.workload import Validation, Workload
 from fpm_cli.engine.world import World
@@ -36,6 +37,7 @@ class Finetuning(Workload):
 
     def build_model(self, device: torch.device) -> Classifier:
         """Fresh weights; the checkpoint of step 0, if there is one, replaces them."""
+        keep_freed_memory()
         smoothing = self.config.finetune.label_smoothing if self.config.finetune else 0.0
         return build_classifier(self.config, len(self.task.labels), smoothing, device)
 
