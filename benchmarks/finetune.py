@@ -13,7 +13,8 @@ positions computed; optimizer and data cost all of them the same.
 
 import sys
 
-sys.path.pop(0)  # this folder: a file in it would hide the standard library's `tokenize`
+if __name__ == "__main__":  # not in the timed processes, which have the parent's path
+    sys.path.pop(0)  # this folder: a file in it would hide the standard library's `tokenize`
 
 import argparse
 import json
