@@ -1,54 +1,12 @@
-"""Replacing a file so that a reader, or a crash, sees the old or the new one; reading what others wrote."""
+"""Replacing a file so that a reader, or a crash, sees the old or the new one and nothing between."""
 
-import json
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-from fpm_cli.errors import DamagedError, UsageError
-
-MOST_BYTES = 2**28  # of a JSON file or a tokenizer's; the largest vocabularies take a tenth
-
-
-def within(folder: Path, name: str) -> Path:
-    """`folder / name`, if neither `..` nor a link in it leads out of the folder.
-
-    Raises:
-        DamagedError: it does.
-    """
-    path = folder / name
-    if "\0" in name or not path.resolve().is_relative_to(folder.resolve()):
-        raise DamagedError(f"{folder}: {name!r} lies outside the folder")
-    return path
-
-
-def read_whole(path: Path) -> bytes:
-    """The bytes of a file that somebody else made.
-
-    Raises:
-        FileNotFoundError: it is not there.
-        DamagedError: it is a pipe, a device or a folder, or has more than MOST_BYTES.
-    """
-    if path.exists() and not path.is_file():
-        raise DamagedError(f"{path} is no file")
-    if (size := path.stat().st_size) > MOST_BYTES:
-        raise DamagedError(f"{path}: {size:,} bytes, but such a file has at most {MOST_BYTES:,}")
-    return path.read_bytes()
-
-
-def parse_json(content: bytes) -> Any:
-    """The JSON value in UTF-8 text that somebody else made.
-
-    Raises:
-        ValueError: it is none, or is nested too deep.
-    """
-    try:
-        return json.loads(content)
-    except RecursionError as error:
-        raise ValueError("nested too deep") from error
+from fpm_cli.errors import UsageError
 
 
 def replace_text(path: Path, text: str) -> None:

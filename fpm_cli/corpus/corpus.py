@@ -11,7 +11,7 @@ from fpm_cli.corpus.files import checksum
 from fpm_cli.corpus.indexed import IndexedDataset
 from fpm_cli.corpus.manifest import Manifest, Split, read_manifest
 from fpm_cli.errors import DamagedError, MissingError
-from fpm_cli.files import within
+from fpm_cli.foreign import within
 from fpm_cli.tokenization.base import Tokenizer
 
 MANIFEST = "manifest.json"

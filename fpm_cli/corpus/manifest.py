@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from fpm_cli.corpus.files import atomic_write
 from fpm_cli.errors import DamagedError, MissingError
-from fpm_cli.files import parse_json, read_whole
+from fpm_cli.foreign import parse_json, read_whole
 
 SCHEMA: Literal["fpm.corpus/1"] = "fpm.corpus/1"
 Split = Literal["train", "validation"]

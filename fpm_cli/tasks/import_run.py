@@ -13,7 +13,8 @@ from fpm_cli.config.schema import Family, Language, ModelConfig, RunConfig, Toke
 from fpm_cli.engine.checkpoint import save_weights
 from fpm_cli.engine.run import Run
 from fpm_cli.errors import DamagedError, MissingError, UsageError
-from fpm_cli.files import new_folder, parse_json, read_whole
+from fpm_cli.files import new_folder
+from fpm_cli.foreign import parse_json, read_whole
 from fpm_cli.models.build import build_skeleton, with_initial_weights
 from fpm_cli.models.interop.bert import HEADS
 from fpm_cli.models.interop.compare import Agreement, compare

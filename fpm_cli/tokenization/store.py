@@ -10,7 +10,7 @@ from typing import Any
 from uuid import uuid4
 
 from fpm_cli.errors import DamagedError, MissingError, UsageError
-from fpm_cli.files import parse_json, read_whole, within
+from fpm_cli.foreign import parse_json, read_whole, within
 
 META = "tokenizer.meta.json"
 FORMAT = "fpm.tokenizer/1"

@@ -7,7 +7,7 @@ from typing import Any
 
 from fpm_cli.config.schema import Family, ModelConfig
 from fpm_cli.errors import DamagedError, MissingError, UsageError
-from fpm_cli.files import parse_json, read_whole
+from fpm_cli.foreign import parse_json, read_whole
 from fpm_cli.models.interop import bert, gpt2, t5
 from fpm_cli.models.interop.counterpart import Counterpart
 
