@@ -19,7 +19,6 @@ _WORDS_WITH_SIGNS = frozenset(("AT&T", "c#", "C#", "c++", "C++"))
 _ASCII_RUN = re.compile(r"[a-zA-Z0-9+#&._%\-]{2,}")
 _BLOCK_CHARACTER = re.compile(f"[{jieba_exact.BLOCK_CLASS}]")
 _SEPARATOR = "\x1e"  # not a character of words to either
-_TEXTS_AT_ONCE = 128
 
 # What rjieba must answer before it is trusted, a bar between words.
 _PROBES = (
@@ -51,20 +50,16 @@ def words(text: str) -> list[str]:
 def join_words(texts: Sequence[str], space: str, newline: str) -> list[str]:
     """For each text its words with spaces between, its own spaces and newlines as marks.
 
-    In bulk: texts are cut many at a time. There may be spaces at the ends. Raises UsageError on a
-    lone surrogate.
+    In bulk: texts are cut together, so give some hundred at a time. There may be spaces at the ends.
+    Raises UsageError on a lone surrogate.
     """
-    joined: list[str] = []
-    for begin in range(0, len(texts), _TEXTS_AT_ONCE):
-        group = texts[begin : begin + _TEXTS_AT_ONCE]
-        together = _SEPARATOR.join(group)
-        _check(together, group)
-        if together.count(_SEPARATOR) >= len(group):  # a text has the separator itself
-            lines = [_join(text.replace(" ", space).replace("\n", newline)) for text in group]
-        else:
-            lines = _join(together.replace(" ", space).replace("\n", newline)).split(_SEPARATOR)
-        joined += [_ASCII_RUN.sub(_part_match, line) if _has_sign(line) else line for line in lines]
-    return joined
+    together = _SEPARATOR.join(texts)
+    _check(together, texts)
+    if together.count(_SEPARATOR) >= len(texts):  # a text has the separator itself
+        lines = [_join(text.replace(" ", space).replace("\n", newline)) for text in texts]
+    else:
+        lines = _join(together.replace(" ", space).replace("\n", newline)).split(_SEPARATOR)
+    return [_ASCII_RUN.sub(_part_match, line) if _has_sign(line) else line for line in lines]
 
 
 def _check(together: str, texts: Sequence[str]) -> None:

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Self
 
 from fpm_cli.config.schema import TokenizerKind
 from fpm_cli.tokenization import chinese
+from fpm_cli.tokenization.accelerate import Ragged
 from fpm_cli.tokenization.base import SpecialTokens, Tokenizer, check_ids
 from fpm_cli.tokenization.cpm import FROM_MARKS, NEWLINE, SPACE, SPECIALS, special_ids
 from fpm_cli.tokenization.pieces import check_minimum, check_size, choose_alphabet
@@ -53,10 +54,20 @@ class Unigram(Tokenizer):
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """See `Tokenizer.encode_batch`; on the calling thread alone."""
         ids: list[list[int]] = []
-        for begin in range(0, len(texts), _TEXTS_AT_ONCE):
-            segmented = _segment(texts[begin : begin + _TEXTS_AT_ONCE])
-            ids += self._sp.EncodeAsIds(segmented, num_threads=1)
+        for group in _groups(texts):
+            ids += self._sp.EncodeAsIds(_segment(group), num_threads=1)
         return ids
+
+    def encode_ragged(self, texts: Sequence[str]) -> Ragged:
+        """See `Tokenizer.encode_ragged`; on the calling thread alone."""
+        import numpy as np
+
+        groups, lengths = [np.empty(0, np.int32)], list[int]()
+        for group in _groups(texts):
+            arrays = self._sp.EncodeAsNumpy(_segment(group), num_threads=1)
+            groups.append(np.concatenate(arrays))
+            lengths += map(len, arrays)
+        return Ragged(np.concatenate(groups), np.cumsum(lengths, dtype=np.int64))
 
     def decode(self, ids: Iterable[int]) -> str:
         """Pieces joined, inserted spaces deleted, U+2582 and U+2583 mapped back."""
@@ -180,6 +191,11 @@ def _sentences(text: str) -> Iterator[str]:
             sentence, length = [], 0
     if sentence:
         yield " ".join(sentence)
+
+
+def _groups(texts: Sequence[str]) -> Iterator[Sequence[str]]:
+    for begin in range(0, len(texts), _TEXTS_AT_ONCE):
+        yield texts[begin : begin + _TEXTS_AT_ONCE]
 
 
 def _segment(texts: Sequence[str]) -> list[str]:
