@@ -22,7 +22,7 @@ test-long: $(DEV_INSTALLED)  ## The checks that take minutes: many layers, sever
 torture: $(DEV_INSTALLED)  ## Kills, crashes, full disks, flipped bits, hostile files: about 30 minutes.
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "torture or row" --numprocesses 2 --dist load --maxschedchunk 1
 
-torture-depth: $(DEV_INSTALLED)  ## The deepest proxies learn, over three seeds, a bad setting does not: 20 minutes.
+torture-depth: $(DEV_INSTALLED)  ## The deepest proxies learn, over three seeds, a bad setting does not: 45 minutes.
 	$(BIN)/python -m pytest -m long tests/engine/test_learning.py
 
 lint: $(DEV_INSTALLED)  ## Linter, formatter, type check.

@@ -1,7 +1,7 @@
 """Proxies really learn at full depth, over three seeds, and a known-bad setting fails the same check.
 
 The evidence behind the settings in `fpm_cli/config/proxy.py`: `make torture-depth`, or with the other long
-tests `make test-long`. Some twenty minutes on two cores.
+tests `make test-long`. Three quarters of an hour on two cores.
 """
 
 from collections.abc import Callable
@@ -37,7 +37,7 @@ def nats_below_unigram(name: str, corpus: Path, run: Path, report: Report, *assi
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
-@pytest.mark.parametrize(("name", "nats"), [("CPM-X-L", 0.5), ("CPM-2-X-M", 0.5), ("BERT-E-E", 0.3)])
+@pytest.mark.parametrize(("name", "nats"), [("CPM-X-L", 0.5), ("CPM-2-X-M", 0.5), ("BERT-E-E", 0.5)])
 def test_deep_proxies_learn(
     name: str, nats: float, seed: int, tmp_path: Path, sample_corpora: Callable[[str], Path], report: Report
 ) -> None:
