@@ -29,8 +29,8 @@ OTHER_VOCABULARY = 1024
 # What each objective needs to leave the unigram level behind in a few minutes on two cores. A causal
 # sample predicts every token; a masked one a seventh of them, from neighbours that it must first learn
 # to find, which short sequences and larger batches make easier: 90 layers were 0.41 nat below the unigram
-# level after 800 steps of 32 sequences and 0.53 after as many of 64; other rates, more masked tokens and
-# twice the steps at half the batch did not help.
+# level after 800 steps of 32 sequences and 0.53 after as many of 64; other rates and more masked tokens
+# did not help.
 FAMILIES: dict[Family, dict[str, int | float]] = {
     "gpt": {"sequence_length": 64, "decoder_length": 0, "global_batch": 4, "steps": 600, "lr": 1e-2},
     "bert": {"sequence_length": 32, "decoder_length": 0, "global_batch": 64, "steps": 1000, "lr": 4e-3},

@@ -5,7 +5,7 @@ parted here. Where else the two may differ (`doubts`), the block is cut by `jieb
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import Any
 
@@ -19,6 +19,7 @@ _WORDS_WITH_SIGNS = frozenset(("AT&T", "c#", "C#", "c++", "C++"))
 _ASCII_RUN = re.compile(r"[a-zA-Z0-9+#&._%\-]{2,}")
 _BLOCK_CHARACTER = re.compile(f"[{jieba_exact.BLOCK_CLASS}]")
 _SEPARATOR = "\x1e"  # not a character of words to either
+_TEXTS_AT_ONCE = 512  # few enough for the processor's cache, many enough for one call of each library
 
 # What rjieba must answer before it is trusted, a bar between words.
 _PROBES = (
@@ -47,11 +48,17 @@ def words(text: str) -> list[str]:
     return found
 
 
+def groups(texts: Sequence[str]) -> Iterator[Sequence[str]]:
+    """The texts in the numbers that `join_words` is quickest with."""
+    for begin in range(0, len(texts), _TEXTS_AT_ONCE):
+        yield texts[begin : begin + _TEXTS_AT_ONCE]
+
+
 def join_words(texts: Sequence[str], space: str, newline: str) -> list[str]:
     """For each text its words with spaces between, its own spaces and newlines as marks.
 
-    In bulk: texts are cut together, so give some hundred at a time. There may be spaces at the ends.
-    Raises UsageError on a lone surrogate.
+    In bulk: all texts are cut together. There may be spaces at the ends. Raises UsageError on a lone
+    surrogate.
     """
     together = _SEPARATOR.join(texts)
     _check(together, texts)

@@ -1,6 +1,7 @@
 """`t5-zh`: greedy longest match within jieba's words, as CPM-2 has it."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from typing import Any, ClassVar, Self
 
 from fpm_cli.config.schema import TokenizerKind
@@ -62,7 +63,9 @@ class Greedy(Tokenizer):
         """See `Tokenizer.encode_batch`; words are cut many texts at a time."""
         if self._half_width:
             texts = [text if text.isascii() else text.translate(HALF_WIDTH) for text in texts]
-        joined = chinese.join_words(texts, SPACE, NEWLINE)
+        joined = chain.from_iterable(
+            chinese.join_words(group, SPACE, NEWLINE) for group in chinese.groups(texts)
+        )
         return [[i for word in line.split(" ") if word for i in self._word_ids(word)] for line in joined]
 
     def decode(self, ids: Iterable[int]) -> str:

@@ -18,7 +18,6 @@ WORD_MARK = "\u2581"  # SentencePiece's: a word begins
 UNKNOWN = "\u2047"  # what an unknown character decodes to
 LONGEST_PIECE = 16  # characters (CPM-1's trainer_spec)
 _LONGEST_SENTENCE = 4000  # bytes; SentencePiece's trainer leaves out sentences above 4,192
-_TEXTS_AT_ONCE = 512  # few enough for the processor's cache, many enough for one call of each library
 _TRAINER_PARTS = 16  # the trainer's sums depend on their number, so it is fixed; not the machine's cores
 
 
@@ -54,7 +53,7 @@ class Unigram(Tokenizer):
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """See `Tokenizer.encode_batch`; on the calling thread alone."""
         ids: list[list[int]] = []
-        for group in _groups(texts):
+        for group in chinese.groups(texts):
             ids += self._sp.EncodeAsIds(_segment(group), num_threads=1)
         return ids
 
@@ -63,7 +62,7 @@ class Unigram(Tokenizer):
         import numpy as np
 
         groups, lengths = [np.empty(0, np.int32)], list[int]()
-        for group in _groups(texts):
+        for group in chinese.groups(texts):
             arrays = self._sp.EncodeAsNumpy(_segment(group), num_threads=1)
             groups.append(np.concatenate(arrays))
             lengths += map(len, arrays)
@@ -191,11 +190,6 @@ def _sentences(text: str) -> Iterator[str]:
             sentence, length = [], 0
     if sentence:
         yield " ".join(sentence)
-
-
-def _groups(texts: Sequence[str]) -> Iterator[Sequence[str]]:
-    for begin in range(0, len(texts), _TEXTS_AT_ONCE):
-        yield texts[begin : begin + _TEXTS_AT_ONCE]
 
 
 def _segment(texts: Sequence[str]) -> list[str]:

@@ -15,6 +15,7 @@ from fpm_cli.tasks.trained import load_trained
 from tests.small_runs import finish, start
 
 SECONDS = 1800.0
+NATS = 0.5  # below the unigram level, to count as learning
 pytestmark = pytest.mark.long
 
 
@@ -37,16 +38,16 @@ def nats_below_unigram(name: str, corpus: Path, run: Path, report: Report, *assi
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
-@pytest.mark.parametrize(("name", "nats"), [("CPM-X-L", 0.5), ("CPM-2-X-M", 0.5), ("BERT-E-E", 0.5)])
+@pytest.mark.parametrize("name", ["CPM-X-L", "CPM-2-X-M", "BERT-E-E"])
 def test_deep_proxies_learn(
-    name: str, nats: float, seed: int, tmp_path: Path, sample_corpora: Callable[[str], Path], report: Report
+    name: str, seed: int, tmp_path: Path, sample_corpora: Callable[[str], Path], report: Report
 ) -> None:
     corpus, run = sample_corpora(name), tmp_path / "run"
-    assert nats_below_unigram(name, corpus, run, report, f"train.seed={seed}") > nats
+    assert nats_below_unigram(name, corpus, run, report, f"train.seed={seed}") > NATS
 
 
 def test_post_norm_without_warm_up_does_not(
     tmp_path: Path, sample_corpora: Callable[[str], Path], report: Report
 ) -> None:
     bad = ("model.norm_placement=post", "train.warmup_steps=0", "train.seed=1")
-    assert nats_below_unigram("CPM-X-L", sample_corpora("CPM-X-L"), tmp_path / "run", report, *bad) < 0.5
+    assert nats_below_unigram("CPM-X-L", sample_corpora("CPM-X-L"), tmp_path / "run", report, *bad) < NATS
