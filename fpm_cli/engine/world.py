@@ -1,6 +1,7 @@
 """Which process this is among those that train together, and what they say to each other."""
 
 import os
+import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from fpm_cli.engine.placement import reserved_port
 from fpm_cli.errors import MissingError
 
 LONE_PROCESS = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
+GLOO_DROPS_ITS_TENSORS_SECONDS = 0.1
 
 
 @dataclass(frozen=True)
@@ -106,8 +108,14 @@ def _init_deepspeed(backend: str, timeout: timedelta) -> None:
 
 
 def _leave_deepspeed() -> None:
-    """End the process group: gloo's threads abort a process that exits while they still run."""
+    """End the process group: gloo's threads abort a process that exits while they still run.
+
+    DeepSpeed's engines keep their groups alive, so that destroying them joins no thread. One that has
+    finished a collective yet waits for the GIL to drop its tensors gets it while this one sleeps;
+    asked for once Python finalises, the GIL ends the thread, and with it the process (SIGABRT).
+    """
     import deepspeed
 
     if dist.is_initialized() and dist.get_backend() == "gloo":  # NCCL would wait for a peer that died
         deepspeed.comm.destroy_process_group()
+        time.sleep(GLOO_DROPS_ITS_TENSORS_SECONDS)
