@@ -1,14 +1,17 @@
 """Writes the titles of TNEWS files to stdout as text for `fpm build-corpus`: each once, no labels.
 
-Each title becomes a document of two lines, since a BERT corpus is one of sentences whose order is to be told.
+Each title becomes a document whose lines may be parted: BERT's second task is over two halves of a document.
 
 python titles.py train.tsv dev.json test.json ... > titles.txt
 """
 
 import json
-import re
 import sys
 from pathlib import Path
+
+import jieba
+
+MIDDLE = (0.3, 0.7)
 
 
 def titles(path: Path) -> list[str]:
@@ -19,13 +22,19 @@ def titles(path: Path) -> list[str]:
     return [line.split("\t")[0] for line in lines]
 
 
-def in_two(title: str) -> str:
-    """The title with a line break after the clause that ends nearest its middle, or else in its middle."""
-    middle = len(title) / 2
-    ends = [match.end() for match in re.finditer("[，。！？：；、…,!?:; |]+", title)]
-    inner = [end for end in ends if end < len(title)]
-    end = min(inner, key=lambda place: abs(place - middle), default=int(middle))
-    return f"{title[:end].strip()}\n{title[end:].strip()}"
+def in_parts(title: str) -> str:
+    """The title with a line break before each word that begins in its middle, wherever it may be parted."""
+    lower, upper = (share * len(title) for share in MIDDLE)
+    lines, place = [""], 0
+    for word in jieba.cut(title):
+        if place and lower <= place <= upper:
+            lines.append("")
+        lines[-1] += word
+        place += len(word)
+    if len(lines) == 1:  # one word across the middle
+        half = max(1, len(title) // 2)
+        lines = [title[:half], title[half:]]
+    return "\n".join(line.strip() for line in lines)
 
 
 def main() -> None:
@@ -34,7 +43,7 @@ def main() -> None:
     sys.stdout.reconfigure(encoding="utf-8")  # type: ignore[union-attr]
     for title in dict.fromkeys(spaced):
         if len(title) > 1:
-            sys.stdout.write(f"{in_two(title)}\n\n")
+            sys.stdout.write(f"{in_parts(title)}\n\n")
 
 
 if __name__ == "__main__":

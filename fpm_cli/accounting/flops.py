@@ -89,8 +89,11 @@ def forward_flops(
         return ForwardFlops(projections, attention // 2 if causal == "halved" else attention, heads)
     predicted = masked_positions(config.train) if predicted_positions is None else predicted_positions
     masked_lm = predicted * (2 * h * h + 2 * h * model.vocab_size)
-    sentence_order = 2 * h * h + 2 * h * SENTENCE_ORDERS  # pooler and classifier, on [CLS] only
-    return ForwardFlops(projections, attention, masked_lm + sentence_order)
+    if model.sentence_task == "order":
+        sentence = 2 * h * h + 2 * h * SENTENCE_ORDERS  # pooler and classifier, on [CLS] only
+    else:
+        sentence = 2 * 2 * h * h + 2 * h * config.train.micro_batch  # pooler on both halves, their products
+    return ForwardFlops(projections, attention, masked_lm + sentence)
 
 
 def _encdec(config: RunConfig, causal: Causal) -> ForwardFlops:
@@ -150,7 +153,8 @@ def classification_flops(config: RunConfig, length: int) -> StepFlops:
     The decoder of `encdec` takes a single step.
     """
     lengths = {"sequence_length": length, "decoder_length": int(config.family == "encdec"), "global_batch": 1}
-    config = config.model_copy(update={"train": config.train.model_copy(update=lengths)})
+    model = config.model.model_copy(update={"sentence_task": "order"})
+    config = config.model_copy(update={"model": model, "train": config.train.model_copy(update=lengths)})
     step = step_flops(config, predicted_positions=0)
     has_pooler = config.family == "bert" and not (config.finetune and config.finetune.pooling != "default")
     heads = 0 if has_pooler else 3 * forward_flops(config, predicted_positions=0).heads

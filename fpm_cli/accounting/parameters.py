@@ -57,7 +57,8 @@ def _bert(model: ModelConfig) -> Named:
     yield "mlm_head.bias", (model.vocab_size,)
     yield from _linear("mlm_head.dense.", h, h)
     yield from _layer_norm("mlm_head.norm.", h)
-    yield from _linear("sentence_order_head.", 2, h)
+    if model.sentence_task == "order":
+        yield from _linear("sentence_order_head.", 2, h)
 
 
 def _encdec(model: ModelConfig) -> Named:

@@ -43,6 +43,9 @@ class ModelConfig(Frozen):
     init_std: PositiveFloat = Field(description="standard deviation of every weight matrix at initialisation")
     residual_init_scaled: bool = Field(True, description="projections into the residual stream by 1/sqrt(2L)")
     dropout: float = Field(0.1, ge=0, lt=1)
+    sentence_task: Literal["order", "match"] = Field(
+        "order", description="bert: tell swapped halves of a sample, or find each half's other in the batch"
+    )
 
     @property
     def attention_size(self) -> int:
@@ -218,6 +221,8 @@ class RunConfig(Frozen):
         if self.family != "bert" and self.finetune and self.finetune.pooling != "default":
             pooling = self.finetune.pooling
             raise ValueError(f"finetune.pooling {pooling!r}: only bert has it, and this is {self.family}")
+        if self.family != "bert" and self.model.sentence_task != "order":
+            raise ValueError(f"model.sentence_task: only bert has one, and this is {self.family}")
         if self.family == "encdec":
             if self.model.num_layers % 2:
                 raise ValueError(f"model.num_layers {self.model.num_layers}: two stacks need an even number")

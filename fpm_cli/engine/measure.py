@@ -61,9 +61,10 @@ def synthetic_batch(config: RunConfig, size: int) -> dict[str, Tensor]:
     if config.family == "bert":
         masked = torch.zeros(size, s)
         masked[:, : masked_positions(config.train)] = 1.0
+        second_half = (torch.arange(s) >= s // 2).long().expand(size, s)
         return {
             "tokens": ids(s),
-            "token_types": torch.zeros(size, s, dtype=torch.long),
+            "token_types": second_half.contiguous(),
             "attention_mask": keep,
             "labels": ids(s),
             "loss_mask": masked,

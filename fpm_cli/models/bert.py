@@ -1,4 +1,4 @@
-"""BERT: a bidirectional encoder trained on masked words and sentence order.
+"""BERT: a bidirectional encoder trained on masked words and a task over two halves of a text.
 
 After NVIDIA/Megatron-LM v2.5 (pre-LN with a final LN); with post-LN it is the BERT of 2018.
 """
@@ -15,6 +15,7 @@ from fpm_cli.models.blocks import Stack, Style, summed_cross_entropy
 from fpm_cli.ops.attention import Packing
 
 NUM_TOKEN_TYPES = 2
+MATCH_TEMPERATURE = 0.1  # of cosines; 0.05 to 0.1 are usual (Gao et al., arXiv 2104.08821, appendix D)
 
 
 class MaskedLMHead(nn.Module):
@@ -39,7 +40,13 @@ class Encoded(NamedTuple):
 
 
 class BERT(nn.Module):
-    """Batch -> summed losses `mlm` and `sentence_order`; `encode` for everything built on top."""
+    """Batch -> summed losses `mlm` and `sentence_order`; `encode` for everything built on top.
+
+    With `sentence_task` "match" the second loss is `sentence_match`: which second half of the micro-batch
+    goes with a first one, and the reverse, told by the pooled means of both (in-batch negatives: Gao et
+    al., "SimCSE", arXiv 2104.08821, section 2.1; a text's own parts as the pair: Lee et al., arXiv
+    1906.00300, section 4).
+    """
 
     def __init__(self, config: ModelConfig):
         super().__init__()
@@ -62,7 +69,9 @@ class BERT(nn.Module):
         self.encoder = Stack(config, style, config.num_layers)
         self.pooler = nn.Linear(h, h)
         self.mlm_head = MaskedLMHead(config)
-        self.sentence_order_head = nn.Linear(h, 2)
+        self.tells_order = config.sentence_task == "order"
+        if self.tells_order:
+            self.sentence_order_head = nn.Linear(h, 2)
 
     def encode(self, tokens: Tensor, token_types: Tensor, attention_mask: Tensor) -> Encoded:
         """Tokens, types (B, S) int64, mask (B, S) bool (True: a real token)."""
@@ -81,31 +90,64 @@ class BERT(nn.Module):
         x = self._embed(tokens, token_types, packing.positions(tokens.device))
         return self.encoder(x, packing, False)  # type: ignore[no-any-return]
 
+    def encode_apart(self, tokens: Tensor, second: Tensor, attention_mask: Tensor) -> Tensor:
+        """Two texts a row as two sequences: tokens (B, S), second (B, S) bool (True: of the second text),
+        mask (B, S) bool -> hidden (B, S, H). Each sees itself only, and its positions begin at 0.
+        """
+        starts = (attention_mask & ~second).sum(dim=1, keepdim=True)  # (B, 1), of the second text
+        positions = torch.arange(tokens.shape[1], device=tokens.device) - starts * second  # (B, S)
+        x = self._embed(tokens, torch.zeros_like(tokens), positions)
+        together = second[:, :, None] == second[:, None, :]  # (B, S, S)
+        return self.encoder(x, (together & attention_mask[:, None, :])[:, None], False)  # type: ignore[no-any-return]
+
     def _embed(self, tokens: Tensor, token_types: Tensor, positions: Tensor) -> Tensor:
         x = self.tokens(tokens) + self.positions(positions) + self.token_types(token_types)
         return self.dropout(self.embedding_norm(x))  # type: ignore[no-any-return]
 
-    def logits(self, tokens: Tensor, token_types: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Masked-word logits (B, S, V) at every position, and sentence-order logits (B, 2)."""
+    def logits(
+        self, tokens: Tensor, token_types: Tensor, attention_mask: Tensor
+    ) -> tuple[Tensor, Tensor | None]:
+        """Masked-word logits (B, S, V) at every position, and sentence-order logits (B, 2), if it tells it."""
         hidden, pooled = self.encode(tokens, token_types, attention_mask)
-        return self.mlm_head(hidden, self.tokens.weight), self.sentence_order_head(pooled)
+        order = self.sentence_order_head(pooled) if self.tells_order else None
+        return self.mlm_head(hidden, self.tokens.weight), order
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Both summed losses; the vocabulary is scored only at the masked positions."""
-        hidden, pooled = self.encode(batch["tokens"], batch["token_types"], batch["attention_mask"])
-        chosen = batch["loss_mask"] > 0  # (B, S)
+        keep, chosen = batch["attention_mask"], batch["loss_mask"] > 0  # (B, S)
+        if self.tells_order:
+            hidden, pooled = self.encode(batch["tokens"], batch["token_types"], keep)
+            order = self.sentence_order_head(pooled)  # (B, 2)
+            every = torch.ones_like(order[:, 0])  # (B,)
+            sentence = {"sentence_order": summed_cross_entropy(order, batch["sentence_order"], every)}
+        else:
+            second = batch["token_types"] > 0
+            hidden = self.encode_apart(batch["tokens"], second, keep)
+            first, other = (self.pooler(mean(hidden, keep & half)) for half in (~second, second))
+            sentence = {"sentence_match": summed_match_loss(first, other)}
         words = self.mlm_head(hidden[chosen], self.tokens.weight)  # (masked, V)
-        order = self.sentence_order_head(pooled)  # (B, 2)
-        every = torch.ones_like(order[:, 0])  # (B,)
-        return {
-            "mlm": summed_cross_entropy(words, batch["labels"][chosen], batch["loss_mask"][chosen]),
-            "sentence_order": summed_cross_entropy(order, batch["sentence_order"], every),
-        }
+        mlm = summed_cross_entropy(words, batch["labels"][chosen], batch["loss_mask"][chosen])
+        return {"mlm": mlm, **sentence}
 
-    @staticmethod
-    def num_predictions(batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    def num_predictions(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """How many predictions each summed loss of `forward` adds up."""
         return {
             "mlm": batch["loss_mask"].sum(),
-            "sentence_order": torch.tensor(float(len(batch["tokens"])), device=batch["tokens"].device),
+            "sentence_order" if self.tells_order else "sentence_match": torch.tensor(
+                float(len(batch["tokens"])), device=batch["tokens"].device
+            ),
         }
+
+
+def mean(hidden: Tensor, chosen: Tensor) -> Tensor:
+    """The mean row over the chosen positions: (B, S, H), (B, S) bool -> (B, H)."""
+    weights = chosen.to(hidden.dtype)[:, None]  # (B, 1, S)
+    return (weights @ hidden)[:, 0] / weights.sum(dim=2)
+
+
+def summed_match_loss(first: Tensor, second: Tensor) -> Tensor:
+    """Cross-entropy in float32 of finding row i of the other (B, H) by cosine: the mean of both ways."""
+    cosines = F.normalize(first.float(), dim=1) @ F.normalize(second.float(), dim=1).T  # (B, B)
+    scores, places = cosines / MATCH_TEMPERATURE, torch.arange(len(first), device=first.device)
+    both = [F.cross_entropy(each, places, reduction="sum") for each in (scores, scores.T)]
+    return (both[0] + both[1]) / 2

@@ -1,10 +1,12 @@
-"""The BERT objective: masked whole words and sentence order, over `[CLS] A [SEP] B [SEP]`.
+"""The BERT objective: masked whole words, and a task over two halves A and B of adjacent text.
 
-A and B are adjacent text of one document, parted where a sentence begins and swapped with probability
-1/2; the model says which words were masked and whether the halves were swapped (sentence order: Lan et
-al., "ALBERT", ICLR 2020, section 3.1). Sizes after NVIDIA/Megatron-LM v2.5
-(megatron/data/bert_dataset.py): s - 3 tokens, with probability 0.1 a random shorter length, documents of
-at least two sentences.
+They are parted where a sentence begins. By default a sample is `[CLS] A [SEP] B [SEP]` with A and B
+swapped with probability 1/2; the model says which words were masked and whether the halves were swapped
+(sentence order: Lan et al., "ALBERT", ICLR 2020, section 3.1). Under `model.sentence_task = "match"` it is
+`[CLS] A [SEP] [CLS] B [SEP]`, two texts that do not see each other, and the model finds each half's other
+one among those of the micro-batch. Sizes after NVIDIA/Megatron-LM v2.5 (megatron/data/bert_dataset.py):
+s tokens with the special ones, with probability 0.1 a random shorter length, documents of at least two
+sentences.
 """
 
 import numpy as np
@@ -15,7 +17,6 @@ from fpm_cli.objectives.base import Ids, Sample, SampleCorpus, Samples, special_
 from fpm_cli.objectives.stretches import Stretches
 from fpm_cli.objectives.words import MASKED_SHARE, choose_tokens, corrupt
 
-NUM_SPECIALS = 3  # [CLS], [SEP], [SEP]
 SHORTEST_SEQUENCE = 16
 SHORT_PROBABILITY = 0.1
 SWAP_PROBABILITY = 0.5
@@ -23,7 +24,8 @@ SWAP_PROBABILITY = 0.5
 
 class MaskedSamples(Samples):
     """`tokens`, `token_types`, `labels` int64, `attention_mask` bool, `loss_mask` float32, all (s,), and
-    `sentence_order` () int64, 1 where the halves are swapped. `labels` has the original id everywhere.
+    `sentence_order` () int64, 1 where the halves are swapped; samples with `halves_apart` have no such
+    key. `labels` has the original id everywhere; `token_types` says which half a token belongs to.
     """
 
     def __init__(
@@ -34,6 +36,7 @@ class MaskedSamples(Samples):
         sequence_length: int,
         seed: int,
         masked_share: float = MASKED_SHARE,
+        halves_apart: bool = False,
     ) -> None:
         """Raises UsageError (s below 16; no document of two sentences) or DamagedError (the corpus does
         not say where words begin).
@@ -45,8 +48,9 @@ class MaskedSamples(Samples):
         tokenizer, data, word_starts = corpus.tokenizer, corpus.split(split), corpus.word_starts(split)
         if word_starts is None:
             raise DamagedError(f"the corpus has no {split}.words.bin: it was not built for a BERT model")
-        self._length, self._target = sequence_length, sequence_length - NUM_SPECIALS
-        self._masked_share = masked_share
+        self._masked_share, self._halves_apart = masked_share, halves_apart
+        num_specials = 4 if halves_apart else 3
+        self._length, self._target = sequence_length, sequence_length - num_specials
         self._stream, self._word_starts = data.tokens, word_starts
         self._stretches = Stretches(data, self._target)
         self._cls, self._sep = special_id(tokenizer, "cls"), special_id(tokenizer, "sep")
@@ -62,24 +66,28 @@ class MaskedSamples(Samples):
         length = 2 + int(share * (self._target - 1)) if short < SHORT_PROBABILITY else self._target
         start, middle, end = self._stretches.halves(position, cut).trimmed(length)
         a, b = slice(start, middle), slice(middle, end)
+        if self._halves_apart:
+            return self._assemble(a, b, random)
         swapped = swap < SWAP_PROBABILITY
         sample = self._assemble(b, a, random) if swapped else self._assemble(a, b, random)
         sample["sentence_order"] = np.array(int(swapped), dtype=np.int64)
         return sample
 
     def _assemble(self, a: slice, b: slice, random: np.random.Generator) -> Sample:
-        """`[CLS] A [SEP] B [SEP]` with masked words, padded to s; a and b lie in the stream."""
+        """The two texts with masked words, padded to s; a and b lie in the stream."""
         a_end = 1 + a.stop - a.start  # position of the first [SEP]
-        n = a_end + 1 + b.stop - b.start + 1
+        b_start = a_end + (2 if self._halves_apart else 1)
+        n = b_start + b.stop - b.start + 1
         labels = np.full(self._length, self._pad, dtype=np.int64)
-        labels[0], labels[a_end], labels[n - 1] = self._cls, self._sep, self._sep
-        labels[1:a_end], labels[a_end + 1 : n - 1] = self._stream[a], self._stream[b]
+        labels[[0, b_start - 1]] = self._cls
+        labels[[a_end, n - 1]] = self._sep
+        labels[1:a_end], labels[b_start : n - 1] = self._stream[a], self._stream[b]
 
         word_starts = np.ones(n, dtype=np.bool_)
-        word_starts[1:a_end], word_starts[a_end + 1 : n - 1] = self._word_starts[a], self._word_starts[b]
-        word_starts[[1, a_end + 1]] = True  # a half that begins within a word
+        word_starts[1:a_end], word_starts[b_start : n - 1] = self._word_starts[a], self._word_starts[b]
+        word_starts[[1, b_start]] = True  # a half that begins within a word
         special = np.zeros(n, dtype=np.bool_)
-        special[[0, a_end, n - 1]] = True
+        special[[0, a_end, b_start - 1, n - 1]] = True
         chosen = choose_tokens(word_starts, special, random, self._masked_share)
 
         tokens, loss_mask = labels.copy(), np.zeros(self._length, dtype=np.float32)

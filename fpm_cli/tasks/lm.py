@@ -30,6 +30,7 @@ class LanguageModelScore:
     perplexity: float
     unigram_entropy: float
     sentence_order_loss: float | None  # bert only
+    sentence_match_loss: float | None  # bert only; among `train.micro_batch` halves
     bits_per_byte: float | None  # gpt only: the others do not predict every token once
     bits_per_char: float | None
     tokens_per_char: float
@@ -67,7 +68,8 @@ def score_language_model(
         text = torch.from_numpy(trained.corpus.split(split).tokens.astype("int64"))
         frequencies = torch.bincount(text, minlength=len(frequencies))
     words = next(iter(sums))  # every family's first loss is over tokens
-    loss = sums[words] / counts[words]
+    means = {name: total / counts[name] for name, total in sums.items()}
+    loss = means[words]
     about = trained.corpus.manifest.splits[split]
     every_token = config.family == "gpt"
     bits = loss / math.log(2) * about.tokens  # of the whole split, at this loss per token
@@ -78,9 +80,8 @@ def score_language_model(
         loss=loss,
         perplexity=math.exp(min(loss, 700.0)),
         unigram_entropy=entropy(frequencies),
-        sentence_order_loss=(
-            sums["sentence_order"] / counts["sentence_order"] if "sentence_order" in sums else None
-        ),
+        sentence_order_loss=means.get("sentence_order"),
+        sentence_match_loss=means.get("sentence_match"),
         bits_per_byte=bits / about.text_bytes if every_token else None,
         bits_per_char=bits / about.text_characters if every_token else None,
         tokens_per_char=about.tokens / about.text_characters,

@@ -78,6 +78,8 @@ def random_config(family, rng, recompute):
         "model.norm_placement": rng.choice(["pre", "deepnorm"]),
         "engine.recompute": recompute,
     }
+    if family == "bert":
+        sizes["model.sentence_task"] = rng.choice(["order", "match"])
     if family == "encdec":
         sizes["train.decoder_length"] = rng.randrange(8, 32)
     else:

@@ -96,6 +96,24 @@ def test_halves_are_swapped_in_half_of_the_samples_and_the_label_says_so() -> No
     assert stats.binomtest(swapped, 2000, 0.5).pvalue > 1e-3
 
 
+def test_halves_apart_are_two_texts_of_their_own_and_never_swapped() -> None:
+    samples = MaskedSamples(
+        serial_corpus([[9, 7, 12, 5]] * 40), "train", sequence_length=32, seed=1, halves_apart=True
+    )
+    for index in range(500):
+        sample = samples[index]
+        labels, n = sample["labels"].tolist(), int(sample["attention_mask"].sum())
+        start = int(sample["token_types"].argmax())
+        assert "sentence_order" not in sample and n <= 32
+        assert sample["token_types"].tolist() == [0] * start + [1] * (n - start) + [0] * (32 - n)
+        assert labels[0] == labels[start] == SPECIAL.cls and labels[start - 1] == labels[n - 1] == SPECIAL.sep
+        text = labels[1 : start - 1] + labels[start + 1 : n - 1]
+        assert text == list(range(text[0], text[0] + len(text))) and 1 < start - 1 < len(text) + 1
+        chosen = sample["loss_mask"] > 0
+        assert chosen.any() and not np.isin(sample["labels"][chosen], list(SPECIAL.ids())).any()
+        assert np.array_equal(np.where(chosen, sample["labels"], sample["tokens"]), sample["labels"])
+
+
 def test_a_tenth_of_the_samples_is_short_with_lengths_spread_evenly() -> None:
     samples = masked(serial_corpus([[10] * 50] * 20), 64)  # stretches of 55 to 61 tokens
     lengths = np.array([parts(samples[index]).num_tokens - 3 for index in range(6000)])

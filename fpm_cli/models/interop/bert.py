@@ -46,8 +46,9 @@ def counterpart(config: ModelConfig) -> Counterpart:
         *pair("mlm_head.dense", "cls.predictions.transform.dense"),
         *pair("mlm_head.norm", "cls.predictions.transform.LayerNorm"),
         *pair("mlm_head", "cls.predictions", kinds=["bias"]),
-        *pair("sentence_order_head", "cls.seq_relationship"),
     ]
+    if config.sentence_task == "order":
+        pairs += pair("sentence_order_head", "cls.seq_relationship")
     if pre:
         pairs += pair("encoder.final_norm", "bert.encoder.ln")
     else:

@@ -95,6 +95,6 @@ def _bert(
         pairs["pooled state"] = (encoded.pooled, expected.pooler_output)
     if "mlm_head" not in absent:
         pairs["masked-word logits"] = (words[mask], heads.prediction_logits[mask])
-    if "sentence_order_head" not in absent and "pooler" not in absent:
+    if order is not None and "sentence_order_head" not in absent and "pooler" not in absent:
         pairs["sentence-order logits"] = (order, heads.seq_relationship_logits)
     return pairs
