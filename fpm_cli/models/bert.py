@@ -107,7 +107,7 @@ class BERT(nn.Module):
     def logits(
         self, tokens: Tensor, token_types: Tensor, attention_mask: Tensor
     ) -> tuple[Tensor, Tensor | None]:
-        """Masked-word logits (B, S, V) at every position, and sentence-order logits (B, 2), if it tells it."""
+        """Masked-word logits (B, S, V) at every position, and sentence-order logits (B, 2), if any."""
         hidden, pooled = self.encode(tokens, token_types, attention_mask)
         order = self.sentence_order_head(pooled) if self.tells_order else None
         return self.mlm_head(hidden, self.tokens.weight), order

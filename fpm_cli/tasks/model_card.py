@@ -15,7 +15,7 @@ _LOADING = {
 }
 _OBJECTIVES = {
     "gpt": "next-token prediction",
-    "bert": "masked words and sentence order",
+    "bert": "masked words and a task over the halves of a text",
     "encdec": "span corruption",
 }
 

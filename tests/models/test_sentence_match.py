@@ -46,7 +46,8 @@ def test_each_text_is_encoded_as_if_it_stood_alone(placement: str) -> None:
         with torch.inference_mode():
             hidden = model.encode_apart(tokens, second, keep)
             for text, chosen in ((a, keep & ~second), (b, second)):
-                alone = model.encode(text, torch.zeros_like(text), torch.ones_like(text, dtype=torch.bool)).hidden
+                every = torch.ones_like(text, dtype=torch.bool)
+                alone = model.encode(text, torch.zeros_like(text), every).hidden
                 torch.testing.assert_close(hidden[chosen].view(alone.shape), alone, atol=1e-5, rtol=0)
                 torch.testing.assert_close(mean(hidden, chosen), alone.mean(dim=1), atol=1e-5, rtol=0)
 
