@@ -48,6 +48,9 @@ def train(
     allow_smaller: Annotated[
         bool, typer.Option("--allow-smaller", help="Take the largest size the text allows.")
     ] = False,
+    whole_words: Annotated[
+        bool, typer.Option("--whole-words", help="bert-zh: keep jieba's words together, as in WoBERT.")
+    ] = False,
     errors: Errors = "strict",
     as_json: JsonFlag = False,
 ) -> None:
@@ -57,7 +60,8 @@ def train(
     began = time.perf_counter()
     faults = Faults()
     texts = gather(read_lines(inputs or [STANDARD], errors, faults))
-    tokenizer = train_tokenizer(checked, texts, vocab_size or PAPER_SIZES[checked], allow_smaller)
+    size = vocab_size or PAPER_SIZES[checked]
+    tokenizer = train_tokenizer(checked, texts, size, allow_smaller, whole_words=whole_words)
     tokenizer.save(out)
     _report(faults, errors)
     document = {**_describe(tokenizer), "out": str(out), "seconds": round(time.perf_counter() - began, 3)}

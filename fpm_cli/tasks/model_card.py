@@ -15,7 +15,7 @@ _LOADING = {
 }
 _OBJECTIVES = {
     "gpt": "next-token prediction",
-    "bert": "masked words and a task over the halves of a text",
+    "bert": "masked words and sentence {task}",
     "encdec": "span corruption",
 }
 
@@ -84,9 +84,10 @@ def _cost(trained: Trained) -> str:
 
 def _limits(trained: Trained) -> list[str]:
     config = trained.config
+    objective = _OBJECTIVES[config.family].format(task=config.model.sentence_task)
     length = f"{config.train.sequence_length} tokens"
     limits = [
-        f"Trained for {_OBJECTIVES[config.family]} only, on samples of {length}: it follows no instructions, "
+        f"Trained for {objective} only, on samples of {length}: it follows no instructions, "
         "and nothing was done against false, harmful or biased text.",
         "It can repeat its training text word for word; do not use it where that text must not come out.",
     ]

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from fpm_cli.config.schema import TokenizerKind
 from fpm_cli.errors import DamagedError, UsageError
@@ -54,7 +54,7 @@ class Tokenizer(ABC):
     vocab_size: int
     special: SpecialTokens
     # Why a Hugging Face tokenizer.json would not give the same ids; None where ours is one.
-    hf_inexact: ClassVar[str | None] = None
+    hf_inexact: str | None = None
 
     @abstractmethod
     def encode(self, text: str) -> list[int]:
@@ -176,13 +176,24 @@ def load_tokenizer(directory: Path) -> Tokenizer:
 
 
 def train_tokenizer(
-    kind: TokenizerKind, texts: Iterable[str], vocab_size: int, allow_smaller: bool = False
+    kind: TokenizerKind,
+    texts: Iterable[str],
+    vocab_size: int,
+    allow_smaller: bool = False,
+    *,
+    whole_words: bool = False,
 ) -> Tokenizer:
     """Train on `texts` (documents or lines) to exactly `vocab_size` entries, special ones included.
 
     The same texts give the same bytes. Where the text is too small for the size, UsageError names
-    the largest possible one; with `allow_smaller` that one is trained.
+    the largest possible one; with `allow_smaller` that one is trained. `whole_words` (bert-zh) keeps
+    jieba's words together, which BERT cuts into characters.
     """
     from fpm_cli.tokenization.kinds import TRAINERS, check_kind
 
-    return TRAINERS[check_kind(kind)](texts, vocab_size, allow_smaller)
+    train = TRAINERS[check_kind(kind)]
+    if not whole_words:
+        return train(texts, vocab_size, allow_smaller)
+    if kind != "bert-zh":
+        raise UsageError(f"whole words are a choice of bert-zh: {kind} has its own way with words")
+    return train(texts, vocab_size, allow_smaller, whole_words=True)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 from fpm_cli.config.schema import TokenizerKind
 from fpm_cli.tokenization import chinese
@@ -40,7 +40,7 @@ class Greedy(Tokenizer):
     """
 
     kind: TokenizerKind = "t5-zh"
-    hf_inexact: ClassVar[str | None] = "jieba cuts words first, which tokenizer.json cannot say"
+    hf_inexact: str | None = "jieba cuts words first, which tokenizer.json cannot say"
 
     def __init__(self, pieces: Sequence[str], half_width: bool = True) -> None:
         """`pieces` in the order of their ids, CPM's special tokens first."""

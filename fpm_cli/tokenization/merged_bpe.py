@@ -4,7 +4,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 from fpm_cli.config.schema import TokenizerKind
 from fpm_cli.tokenization import english
@@ -60,7 +60,7 @@ class MergedBpe(Tokenizer):
     """
 
     kind: TokenizerKind = "t5-en"
-    hf_inexact: ClassVar[str | None] = "nltk cuts words first, which tokenizer.json cannot say"
+    hf_inexact: str | None = "nltk cuts words first, which tokenizer.json cannot say"
 
     def __init__(self, pieces: Sequence[str], merges: Sequence[tuple[str, str]]) -> None:
         """`pieces` in the order of their ids: CPM's special tokens, U+2582, U+2581, the rest."""

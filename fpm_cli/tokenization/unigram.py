@@ -4,7 +4,7 @@ import io
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 from fpm_cli.config.schema import TokenizerKind
 from fpm_cli.tokenization import chinese
@@ -30,7 +30,7 @@ class Unigram(Tokenizer):
     """
 
     kind: TokenizerKind = "gpt-zh"
-    hf_inexact: ClassVar[str | None] = "jieba cuts words first, which tokenizer.json cannot say"
+    hf_inexact: str | None = "jieba cuts words first, which tokenizer.json cannot say"
 
     def __init__(self, model: bytes) -> None:
         """`model` is a SentencePiece unigram model with CPM's special tokens as ids 0 to 7."""

@@ -1,4 +1,8 @@
-"""`bert-en` and `bert-zh`: BERT's basic tokenisation and WordPiece."""
+"""`bert-en` and `bert-zh`: BERT's basic tokenisation and WordPiece.
+
+BERT sets every Chinese character apart. With `whole_words` jieba's words are kept together instead, and
+pieces are learnt within them, as within English words (after WoBERT; ZhuiyiTechnology/WoBERT).
+"""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -29,7 +33,13 @@ class WordPiece(Tokenizer):
     unknown character or of more than 100 characters become `[UNK]`.
     """
 
-    def __init__(self, kind: TokenizerKind, pieces: Sequence[str], lower_case: bool = True) -> None:
+    def __init__(
+        self,
+        kind: TokenizerKind,
+        pieces: Sequence[str],
+        lower_case: bool = True,
+        whole_words: bool = False,
+    ) -> None:
         """`pieces` in the order of their ids, the five special tokens anywhere among them."""
         from tokenizers import Tokenizer as HfTokenizer
         from tokenizers import decoders, models
@@ -46,17 +56,25 @@ class WordPiece(Tokenizer):
             pad=ids["[PAD]"], unk=ids["[UNK]"], cls=ids["[CLS]"], sep=ids["[SEP]"], mask=ids["[MASK]"]
         )
         self._pieces = list(pieces)
-        self._lower_case = lower_case
+        self._lower_case, self._whole_words = lower_case, whole_words
+        if whole_words:
+            self.hf_inexact = "jieba parts the text into words first, which tokenizer.json cannot say"
         self._hf = HfTokenizer(
             models.WordPiece(ids, unk_token="[UNK]", max_input_chars_per_word=LONGEST_WORD)
         )
-        _set_basic_tokenisation(self._hf, lower_case)
+        _set_basic_tokenisation(self._hf, lower_case, whole_words)
         self._hf.decoder = decoders.WordPiece()
 
     def encode(self, text: str) -> list[int]:
         """See `Tokenizer.encode`."""
         check_text(text)
-        return list(self._hf.encode(text, add_special_tokens=False).ids)
+        return self._ids(self._prepared(text))
+
+    def _prepared(self, text: str) -> str:
+        return spaced(text) if self._whole_words else text
+
+    def _ids(self, prepared: str) -> list[int]:
+        return list(self._hf.encode(prepared, add_special_tokens=False).ids)
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """See `Tokenizer.encode_batch`."""
@@ -70,11 +88,11 @@ class WordPiece(Tokenizer):
             return super().encode_ragged(texts)
         for text in texts:
             check_text(text)
-        return self._accelerator(texts)
+        return self._accelerator([self._prepared(text) for text in texts])
 
     @cached_property
     def _accelerator(self) -> Accelerator | None:
-        return trusted(lambda: make_nanotoken(self._hf.to_str()), self.encode)
+        return trusted(lambda: make_nanotoken(self._hf.to_str()), self._ids)
 
     def decode(self, ids: Iterable[int]) -> str:
         """Words with a space between, none beside a Chinese character."""
@@ -83,7 +101,7 @@ class WordPiece(Tokenizer):
     def normalise(self, text: str) -> str:
         """The words of BERT's basic tokenisation, joined as `decode` joins them."""
         check_text(text)
-        return _join(_basic_words(self._hf, text))
+        return _join(_basic_words(self._hf, self._prepared(text)))
 
     def tokens(self, ids: Iterable[int]) -> list[str]:
         """See `Tokenizer.tokens`."""
@@ -95,9 +113,9 @@ class WordPiece(Tokenizer):
         A run of Chinese characters never continues the word of a letter or digit before it.
         """
         check_text(text)
-        encoding = self._hf.encode(text, add_special_tokens=False)
+        encoding = self._hf.encode(self._prepared(text), add_special_tokens=False)
         starts = [not token.startswith(CONTINUATION) for token in encoding.tokens]
-        if self.kind == "bert-zh":
+        if self._must_ask_jieba:
             boundaries, position = set(), 0
             for word in chinese.words(text):
                 boundaries.add(position)
@@ -111,10 +129,15 @@ class WordPiece(Tokenizer):
         return starts
 
     def word_starts_ragged(self, texts: Sequence[str], ids: "NDArray[np.int32]") -> "NDArray[np.bool_]":
-        """See `Tokenizer.word_starts_ragged`; bert-en need not look at the text again."""
-        if self.kind == "bert-zh":
+        """See `Tokenizer.word_starts_ragged`; where `##` tells, none need look at the text again."""
+        if self._must_ask_jieba:
             return super().word_starts_ragged(texts, ids)
         return self._begins_word[ids]
+
+    @property
+    def _must_ask_jieba(self) -> bool:
+        """Whether the pieces alone do not tell where words begin."""
+        return self.kind == "bert-zh" and not self._whole_words
 
     @cached_property
     def _begins_word(self) -> "NDArray[np.bool_]":
@@ -126,15 +149,19 @@ class WordPiece(Tokenizer):
     def offsets(self, text: str) -> list[tuple[int, int]]:
         """See `Tokenizer.offsets`."""
         check_text(text)
-        return list(self._hf.encode(text, add_special_tokens=False).offsets)
+        found = list(self._hf.encode(self._prepared(text), add_special_tokens=False).offsets)
+        if self._whole_words:
+            places = _places(text, self._prepared(text))
+            found = [(places[begin], places[end - 1] + 1) for begin, end in found]
+        return found
 
     def model_files(self) -> dict[str, bytes]:
         """A Hugging Face tokenizer.json; its ids are exactly ours."""
         return {MODEL: self._hf.to_str(pretty=True).encode()}
 
     def options(self) -> dict[str, Any]:
-        """Whether letters are lower-cased and accents stripped."""
-        return {"lower_case": self._lower_case}
+        """Whether letters are lower-cased and accents stripped, and whether Chinese words stay whole."""
+        return {"lower_case": self._lower_case} | ({"whole_words": True} if self._whole_words else {})
 
     @classmethod
     def from_files(cls, kind: TokenizerKind, files: Mapping[str, bytes], options: Mapping[str, Any]) -> Self:
@@ -143,11 +170,16 @@ class WordPiece(Tokenizer):
         pieces = sorted(vocabulary, key=vocabulary.__getitem__)
         if [vocabulary[piece] for piece in pieces] != list(range(len(pieces))):
             raise ValueError("ids are not 0 to size - 1, each once")
-        return cls(kind, pieces, bool(options["lower_case"]))
+        return cls(kind, pieces, bool(options["lower_case"]), bool(options.get("whole_words", False)))
 
 
 def train_wordpiece(
-    kind: TokenizerKind, texts: Iterable[str], vocab_size: int, allow_smaller: bool
+    kind: TokenizerKind,
+    texts: Iterable[str],
+    vocab_size: int,
+    allow_smaller: bool,
+    *,
+    whole_words: bool = False,
 ) -> WordPiece:
     """Pieces learnt from the words of `texts`; the five special tokens are ids 0 to 4."""
     from tokenizers import Tokenizer as HfTokenizer
@@ -155,17 +187,36 @@ def train_wordpiece(
 
     check_minimum(kind, len(SPECIALS) + 1, vocab_size)
     basic = HfTokenizer(models.WordPiece({"[UNK]": 0}, unk_token="[UNK]"))
-    _set_basic_tokenisation(basic, lower_case=True)
-    counts = count_words(_basic_words(basic, text) for text in texts)
+    _set_basic_tokenisation(basic, True, whole_words)
+    counts = count_words(_basic_words(basic, spaced(text) if whole_words else text) for text in texts)
     learnt = learn_pieces(counts, vocab_size - len(SPECIALS), CONTINUATION)
     check_size(kind, len(learnt.pieces) + len(SPECIALS), vocab_size, allow_smaller)
-    return WordPiece(kind, [*SPECIALS, *learnt.pieces])
+    return WordPiece(kind, [*SPECIALS, *learnt.pieces], whole_words=whole_words)
 
 
-def _set_basic_tokenisation(hf: Any, lower_case: bool) -> None:
+def spaced(text: str) -> str:
+    """The text with a space wherever one of jieba's words ends beside a Chinese character."""
+    parts: list[str] = []
+    for word in chinese.words(text):
+        if parts and (is_cjk(parts[-1][-1]) or is_cjk(word[0])):
+            parts.append(" ")
+        parts.append(word)
+    return "".join(parts)
+
+
+def _places(text: str, prepared: str) -> list[int]:
+    """For each character of `spaced` text its place in the text; an added space has that of the next."""
+    places, place = [], 0
+    for character in prepared:
+        places.append(place)
+        place += place < len(text) and character == text[place]
+    return places
+
+
+def _set_basic_tokenisation(hf: Any, lower_case: bool, whole_words: bool) -> None:
     from tokenizers import normalizers, pre_tokenizers
 
-    hf.normalizer = normalizers.BertNormalizer(lowercase=lower_case)
+    hf.normalizer = normalizers.BertNormalizer(lowercase=lower_case, handle_chinese_chars=not whole_words)
     hf.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
 
 
