@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 CONTINUATION = "##"
 MODEL = "tokenizer.json"
+WHOLE_WORDS_MODEL = "wordpiece.json"  # tokenizer.json by contents, which alone gives other ids
 LONGEST_WORD = 100  # characters; a longer word is [UNK], as in BERT
 
 
@@ -156,8 +157,9 @@ class WordPiece(Tokenizer):
         return found
 
     def model_files(self) -> dict[str, bytes]:
-        """A Hugging Face tokenizer.json; its ids are exactly ours."""
-        return {MODEL: self._hf.to_str(pretty=True).encode()}
+        """A Hugging Face tokenizer.json; its ids are exactly ours, but for whole Chinese words."""
+        name = WHOLE_WORDS_MODEL if self._whole_words else MODEL
+        return {name: self._hf.to_str(pretty=True).encode()}
 
     def options(self) -> dict[str, Any]:
         """Whether letters are lower-cased and accents stripped, and whether Chinese words stay whole."""
@@ -166,11 +168,12 @@ class WordPiece(Tokenizer):
     @classmethod
     def from_files(cls, kind: TokenizerKind, files: Mapping[str, bytes], options: Mapping[str, Any]) -> Self:
         """See `Tokenizer.from_files`."""
-        vocabulary = json.loads(files[MODEL])["model"]["vocab"]
+        whole_words = bool(options.get("whole_words", False))
+        vocabulary = json.loads(files[WHOLE_WORDS_MODEL if whole_words else MODEL])["model"]["vocab"]
         pieces = sorted(vocabulary, key=vocabulary.__getitem__)
         if [vocabulary[piece] for piece in pieces] != list(range(len(pieces))):
             raise ValueError("ids are not 0 to size - 1, each once")
-        return cls(kind, pieces, bool(options["lower_case"]), bool(options.get("whole_words", False)))
+        return cls(kind, pieces, bool(options["lower_case"]), whole_words)
 
 
 def train_wordpiece(

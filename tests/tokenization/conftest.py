@@ -1,4 +1,4 @@
-"""Six small tokenizers, trained once a session on the text that the package carries."""
+"""Small tokenizers of every kind, trained once a session on the text that the package carries."""
 
 from collections.abc import Callable
 from importlib.resources import files
@@ -8,6 +8,7 @@ import pytest
 from fpm_cli.tokenization import KINDS, Tokenizer, train_tokenizer
 
 SIZE = 1024
+WHOLE_WORDS = "bert-zh with whole words"
 
 
 @pytest.fixture(scope="session")
@@ -25,12 +26,13 @@ def trained(sample_texts) -> Callable[[str], Tokenizer]:
 
     def get(kind: str) -> Tokenizer:
         if kind not in made:
-            made[kind] = train_tokenizer(kind, sample_texts(kind), SIZE)
+            name, *choice = kind.split(" with ")
+            made[kind] = train_tokenizer(name, sample_texts(name), SIZE, whole_words=bool(choice))
         return made[kind]
 
     return get
 
 
-@pytest.fixture(params=KINDS)
+@pytest.fixture(params=[*KINDS, WHOLE_WORDS])
 def tokenizer(request, trained) -> Tokenizer:
     return trained(request.param)

@@ -99,7 +99,8 @@ def test_an_id_outside_the_vocabulary_is_refused(tokenizer):
 
 
 def test_the_same_text_gives_the_same_bytes(tokenizer, sample_texts):
-    again = train_tokenizer(tokenizer.kind, sample_texts(tokenizer.kind), 1024)
+    whole_words = "whole_words" in tokenizer.options()
+    again = train_tokenizer(tokenizer.kind, sample_texts(tokenizer.kind), 1024, whole_words=whole_words)
     assert again.model_files() == tokenizer.model_files()
 
 
@@ -195,6 +196,26 @@ def test_whole_chinese_words_begin_where_jieba_says(trained):
     text = "我们今天去学校 hello"
     flags = dict(zip((text[b:e] for b, e in bert.offsets(text)), bert.word_starts(text), strict=True))
     assert [flags[c] for c in "我们今天去学校"] == [True, False, True, False, True, True, False]
+
+
+def test_bert_can_keep_chinese_words_whole_with_pieces_within_them(trained):
+    bert, apart = trained("bert-zh with whole words"), trained("bert-zh")
+    text = "我们今天去学校，T恤 和 C++ hello"
+    shown = [text[b:e] for b, e in bert.offsets(text)]
+    words = ["我们", "今天", "去", "学校", "，", "T恤", "和", "C", "+", "+", "hello"]
+    begins = [i for i, start in enumerate(bert.word_starts(text)) if start]
+    ends = [*begins[1:], len(shown)]
+    assert ["".join(shown[a:b]) for a, b in zip(begins, ends, strict=True)] == words
+    assert shown[0] == "我们"  # a frequent one is one piece
+    assert bert.word_starts(text) == [not token.startswith("##") for token in bert.tokens(bert.encode(text))]
+    english = TEXTS["en"]
+    assert bert.normalise(english) == apart.normalise(english)
+    assert bert.fingerprint != apart.fingerprint
+
+
+def test_other_kinds_refuse_whole_words():
+    with pytest.raises(UsageError, match="a choice of bert-zh"):
+        train_tokenizer("bert-en", ["text"] * 9, 100, whole_words=True)
 
 
 def test_pieces_inside_an_english_word_begin_none(trained):

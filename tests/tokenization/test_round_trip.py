@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 
 from fpm_cli.tokenization import KINDS
 
+EVERY = [*KINDS, "bert-zh with whole words"]
+
 AWKWARD = [
     "",
     " ",
@@ -89,7 +91,7 @@ def test_the_others_keep_their_normalisation_but_for_unknown_characters(trained,
 @many
 @awkward
 @given(text=texts)
-@pytest.mark.parametrize("kind", ["bert-en", "bert-zh"])
+@pytest.mark.parametrize("kind", ["bert-en", "bert-zh", "bert-zh with whole words"])
 def test_bert_keeps_the_words_of_its_basic_tokenisation(trained, kind, text):
     tokenizer = trained(kind)
     ids = tokenizer.encode(text)
@@ -105,7 +107,7 @@ def test_bert_keeps_the_words_of_its_basic_tokenisation(trained, kind, text):
 @many
 @awkward
 @given(text=texts)
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", EVERY)
 def test_every_view_of_a_text_agrees(trained, kind, text):
     tokenizer = trained(kind)
     ids = tokenizer.encode(text)
@@ -116,7 +118,9 @@ def test_every_view_of_a_text_agrees(trained, kind, text):
 
 @many
 @given(text=texts)
-@pytest.mark.parametrize("kind", ["gpt-zh", "t5-zh", "t5-en", "bert-en", "bert-zh"])
+@pytest.mark.parametrize(
+    "kind", ["gpt-zh", "t5-zh", "t5-en", "bert-en", "bert-zh", "bert-zh with whole words"]
+)
 def test_normalising_twice_changes_nothing_more(trained, kind, text):
     tokenizer = trained(kind)
     if kind == "gpt-zh":  # a normal form may be cut into other words, whose pieces compose anew
@@ -125,7 +129,7 @@ def test_normalising_twice_changes_nothing_more(trained, kind, text):
     assert tokenizer.normalise(normal) == normal
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", EVERY)
 def test_a_long_single_line(trained, kind):
     tokenizer = trained(kind)
     for unit in ("a", "我们去学校。", "龘", "word ", "!"):
@@ -136,7 +140,7 @@ def test_a_long_single_line(trained, kind):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", EVERY)
 def test_a_single_line_of_ten_megabytes(trained, kind):
     tokenizer = trained(kind)
     for line in (
