@@ -12,6 +12,7 @@ from fpm_cli.engine.budget import Budget
 from fpm_cli.engine.deepspeed_engine import Batch, BatchShape, TrainingEngine, batch_shape
 from fpm_cli.engine.layer_statistics import LayerStatistics
 from fpm_cli.engine.lifeline import Lifeline
+from fpm_cli.engine.placement import keep_freed_memory
 from fpm_cli.engine.pretraining import Pretraining
 from fpm_cli.engine.run import Run
 from fpm_cli.engine.saver import Saver
@@ -45,6 +46,8 @@ def train(
         _same_everywhere(config, world)
         shape = batch_shape(config, world.size)
         workload = (workload_type or Pretraining)(run)
+        if workload.keeps_freed_memory:
+            keep_freed_memory()
         engine = TrainingEngine(workload.build_model(world.device), config, world)
         layers = LayerStatistics(engine.model, world) if plan.layer_statistics else None
         saver = Saver(engine, run, config)

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from torch import nn
@@ -34,6 +35,8 @@ class Validation:
 
 class Workload(ABC):
     """Every rank makes its own from the run folder alone, so that workers need only its name."""
+
+    keeps_freed_memory: ClassVar[bool] = False  # quicker, for more memory: `keep_freed_memory`
 
     @abstractmethod
     def __init__(self, run: Run) -> None: ...

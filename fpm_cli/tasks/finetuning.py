@@ -2,13 +2,13 @@
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import ClassVar
 
 import numpy as np
 import torch
 
 from fpm_cli.accounting.flops import StepFlops, classification_flops
 from fpm_cli.engine.deepspeed_engine import Batch, BatchShape, TrainingEngine
-from fpm_cli.engine.placement import keep_freed_memory
 from fpm_cli.engine.run import Run
 from fpm_cli.engine.workload import Validation, Workload
 from fpm_cli.engine.world import World
@@ -27,6 +27,8 @@ SHOWN = ("accuracy", "f1_positive", "f1_macro")  # of each validation, and what 
 class Finetuning(Workload):
     """The examples in the run folder; the weights to start from are the run's checkpoint of step 0."""
 
+    keeps_freed_memory: ClassVar[bool] = True
+
     def __init__(self, run: Run):
         self.config = run.config()
         assert self.config.finetune is not None
@@ -37,7 +39,6 @@ class Finetuning(Workload):
 
     def build_model(self, device: torch.device) -> Classifier:
         """Fresh weights; the checkpoint of step 0, if there is one, replaces them."""
-        keep_freed_memory()
         smoothing = self.config.finetune.label_smoothing if self.config.finetune else 0.0
         return build_classifier(self.config, len(self.task.labels), smoothing, device)
 

@@ -99,7 +99,8 @@ def _cut(fast: Any, text: str) -> list[str]:
     """rjieba's words, but jieba's own in blocks on which the two may part."""
     positions = doubtful_positions(text)
     if not positions:
-        return list(fast.cut(text))
+        whole: list[str] = fast.cut(text)
+        return whole
     found: list[str] = []
     done = 0
     for position in positions:
