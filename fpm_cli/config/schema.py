@@ -44,7 +44,8 @@ class ModelConfig(Frozen):
     residual_init_scaled: bool = Field(True, description="projections into the residual stream by 1/sqrt(2L)")
     dropout: float = Field(0.1, ge=0, lt=1)
     sentence_task: Literal["order", "match"] = Field(
-        "order", description="bert: tell swapped halves of a sample, or find each half's other in the batch"
+        "order",
+        description="bert: tell swapped halves of a sample, or find each half's other in the micro-batch",
     )
 
     @property

@@ -45,7 +45,7 @@ class BERT(nn.Module):
     With `sentence_task` "match" the second loss is `sentence_match`: which second half of the micro-batch
     goes with a first one, and the reverse, told by the pooled means of both (in-batch negatives: Gao et
     al., "SimCSE", arXiv 2104.08821, section 2.1; a text's own parts as the pair: Lee et al., arXiv
-    1906.00300, section 4).
+    1906.00300, section 4). Smaller micro-batches make it easier: on other numbers of ranks its loss differs.
     """
 
     def __init__(self, config: ModelConfig):
