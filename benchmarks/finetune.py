@@ -30,6 +30,7 @@ import torch
 
 from fpm_cli.engine.checkpoint import load_weights
 from fpm_cli.engine.deepspeed_engine import TrainingEngine, batch_shape
+from fpm_cli.engine.placement import keep_freed_memory
 from fpm_cli.engine.run import Run
 from fpm_cli.engine.world import joined_world
 from fpm_cli.models.classifier import LOSS, Classifier
@@ -109,6 +110,7 @@ def time_ours(folder: Path, options: argparse.Namespace) -> float:
     run = Run.open(folder)
     config, workload = run.config(), Finetuning(run)
     with joined_world(60.0) as world:
+        keep_freed_memory()  # as `train` does for this workload
         engine = TrainingEngine(our_model(run, workload), config, world)
         engine.model.train()
         last = WARM_UP + options.steps
