@@ -59,7 +59,8 @@ def test_a_stopped_rank_is_named_and_none_is_left(run: Run) -> None:
         launch(run, "if rank == 1:\n    os.kill(os.getpid(), signal.SIGSTOP)\ntime.sleep(60)")
     assert time.monotonic() - began < TIMEOUT + 30
     pids = [json.loads((run.path / "logs" / f"rank-{rank}.beat").read_text())["pid"] for rank in range(2)]
-    assert not any(psutil.pid_exists(pid) and psutil.Process(pid).status() != "zombie" for pid in pids)
+    ranks = [psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)]  # killed; they may yet be ending
+    assert not [rank for rank in psutil.wait_procs(ranks, timeout=10)[1] if rank.status() != "zombie"]
 
 
 def test_a_rank_that_died_without_a_word_is_named(run: Run) -> None:
