@@ -123,7 +123,7 @@ class BERT(nn.Module):
         else:
             second = batch["token_types"] > 0
             hidden = self.encode_apart(batch["tokens"], second, keep)
-            first, other = (self.pooler(mean(hidden, keep & half)) for half in (~second, second))
+            first, other = (self.pooler(mean_pooled(hidden, keep & half)) for half in (~second, second))
             sentence = {"sentence_match": summed_match_loss(first, other)}
         words = self.mlm_head(hidden[chosen], self.tokens.weight)  # (masked, V)
         mlm = summed_cross_entropy(words, batch["labels"][chosen], batch["loss_mask"][chosen])
@@ -139,7 +139,7 @@ class BERT(nn.Module):
         }
 
 
-def mean(hidden: Tensor, chosen: Tensor) -> Tensor:
+def mean_pooled(hidden: Tensor, chosen: Tensor) -> Tensor:
     """The mean row over the chosen positions: (B, S, H), (B, S) bool -> (B, H)."""
     weights = chosen.to(hidden.dtype)[:, None]  # (B, 1, S)
     return (weights @ hidden)[:, 0] / weights.sum(dim=2)

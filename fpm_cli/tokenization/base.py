@@ -190,10 +190,11 @@ def train_tokenizer(
     jieba's words together, which BERT cuts into characters.
     """
     from fpm_cli.tokenization.kinds import TRAINERS, check_kind
+    from fpm_cli.tokenization.wordpiece import train_wordpiece
 
-    train = TRAINERS[check_kind(kind)]
+    checked = check_kind(kind)
     if not whole_words:
-        return train(texts, vocab_size, allow_smaller)
-    if kind != "bert-zh":
+        return TRAINERS[checked](texts, vocab_size, allow_smaller)
+    if checked != "bert-zh":
         raise UsageError(f"whole words are a choice of bert-zh: {kind} has its own way with words")
-    return train(texts, vocab_size, allow_smaller, whole_words=True)
+    return train_wordpiece(checked, texts, vocab_size, allow_smaller, whole_words=True)

@@ -1,6 +1,6 @@
 """The six kinds by name: which class loads each, and which function trains it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import get_args
 
@@ -24,9 +24,9 @@ CLASSES: dict[TokenizerKind, type[Tokenizer]] = {
     "bert-zh": WordPiece,
 }
 
-Trainer = Callable[..., Tokenizer]
+Trainer = Callable[[Iterable[str], int, bool], Tokenizer]
 
-# Each takes texts, the size, and whether a smaller one will do; bert-zh also `whole_words`.
+# Each takes texts, the size, and whether a smaller one will do.
 TRAINERS: dict[TokenizerKind, Trainer] = {
     "gpt-en": train_byte_bpe,
     "gpt-zh": train_unigram,

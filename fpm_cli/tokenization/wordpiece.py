@@ -150,9 +150,10 @@ class WordPiece(Tokenizer):
     def offsets(self, text: str) -> list[tuple[int, int]]:
         """See `Tokenizer.offsets`."""
         check_text(text)
-        found = list(self._hf.encode(self._prepared(text), add_special_tokens=False).offsets)
+        prepared = self._prepared(text)
+        found = list(self._hf.encode(prepared, add_special_tokens=False).offsets)
         if self._whole_words:
-            places = _places(text, self._prepared(text))
+            places = _places(text, prepared)
             found = [(places[begin], places[end - 1] + 1) for begin, end in found]
         return found
 

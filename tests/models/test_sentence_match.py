@@ -16,7 +16,7 @@ from fpm_cli.config.resolve import resolve
 from fpm_cli.config.schema import RunConfig
 from fpm_cli.engine.run import Run
 from fpm_cli.errors import UsageError
-from fpm_cli.models.bert import BERT, MATCH_TEMPERATURE, mean, summed_match_loss
+from fpm_cli.models.bert import BERT, MATCH_TEMPERATURE, mean_pooled, summed_match_loss
 from fpm_cli.models.build import build_model, build_skeleton
 from fpm_cli.tasks.trained import load_trained
 from tests.small_runs import metrics, tiny
@@ -49,7 +49,7 @@ def test_each_text_is_encoded_as_if_it_stood_alone(placement: str) -> None:
                 every = torch.ones_like(text, dtype=torch.bool)
                 alone = model.encode(text, torch.zeros_like(text), every).hidden
                 torch.testing.assert_close(hidden[chosen].view(alone.shape), alone, atol=1e-5, rtol=0)
-                torch.testing.assert_close(mean(hidden, chosen), alone.mean(dim=1), atol=1e-5, rtol=0)
+                torch.testing.assert_close(mean_pooled(hidden, chosen), alone.mean(dim=1), atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("count", [1, 2, 17])
