@@ -24,11 +24,11 @@ import torch
 from fpm_cli.config.resolve import resolve
 from fpm_cli.engine import leaves
 from fpm_cli.engine.deepspeed_engine import TrainingEngine
-from fpm_cli.engine.run import Run
 from fpm_cli.engine.saver import Saver
 from fpm_cli.engine.shards import Shard
 from fpm_cli.engine.world import joined_world
 from fpm_cli.models.build import build_model
+from fpm_cli.runs.run import Run
 
 SIZES = (
     "model.num_layers=12",

@@ -27,8 +27,8 @@ from fpm_cli.config.resolve import resolve
 from fpm_cli.corpus.samples import build_sample_corpus
 from fpm_cli.engine.launch import launch
 from fpm_cli.engine.placement import Placement
-from fpm_cli.engine.run import Run
 from fpm_cli.errors import DivergedError
+from fpm_cli.runs.run import Run
 from fpm_cli.tasks.lm import score_language_model
 from fpm_cli.tasks.trained import load_trained
 

@@ -27,8 +27,8 @@ import torch
 from fpm_cli.config.resolve import resolve
 from fpm_cli.corpus.samples import sample_text
 from fpm_cli.engine.checkpoint import save_weights
-from fpm_cli.engine.run import Run
 from fpm_cli.models.build import build_model
+from fpm_cli.runs.run import Run
 from fpm_cli.tasks.generate import Sampling, generate
 from fpm_cli.tasks.trained import Trained, load_trained
 from fpm_cli.tokenization import train_tokenizer

@@ -6,9 +6,9 @@ from torch import Tensor
 
 from fpm_cli.engine import checkpoint
 from fpm_cli.engine.checkpoint import CheckpointState
-from fpm_cli.engine.run import Run
 from fpm_cli.engine.shards import Shard, Stretch, write_shard
 from fpm_cli.engine.storage import LOCAL, Disk
+from fpm_cli.runs.run import Run
 
 
 def write_checkpoint(

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from fpm_cli.cli.console import JsonFlag, show, show_json
-from fpm_cli.engine.run import Run
+from fpm_cli.runs.run import Run
 
 EXAMPLES = (
     "Examples:\n\n  fpm export runs/CPM-X-L-proxy --format transformers --out exports/CPM-X-L-proxy\n\n"

@@ -24,9 +24,9 @@ from fpm_cli.cli.launching import (
     NprocFlag,
 )
 from fpm_cli.config.resolve import difference
-from fpm_cli.engine.run import RUNS, Run, newest_run
 from fpm_cli.engine.stop import stopping_at_once
 from fpm_cli.errors import DamagedError, UsageError
+from fpm_cli.runs.run import RUNS, Run, newest_run
 
 if TYPE_CHECKING:
     from fpm_cli.tasks.finetune_run import Request

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from fpm_cli.cli.console import JsonFlag, show, show_json
-from fpm_cli.engine.run import Run
+from fpm_cli.runs.run import Run
 
 EXAMPLES = (
     "Examples:\n\n  fpm generate runs/CPM-X-L-proxy --prompt 话说天下大势 --prompt 却说曹操 --top-k 20\n\n"

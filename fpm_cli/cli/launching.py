@@ -13,10 +13,10 @@ import typer
 from fpm_cli.cli.console import show, show_json, verbosity
 from fpm_cli.engine.hosts import leading_address, read_hostfile, require_programs, require_reachable
 from fpm_cli.engine.placement import LOOPBACK, Placement
-from fpm_cli.engine.run import Run
 from fpm_cli.engine.slurm import batch_script, submit
 from fpm_cli.engine.stop import stopping_at_once
 from fpm_cli.errors import UsageError
+from fpm_cli.runs.run import Run
 
 if TYPE_CHECKING:
     from fpm_cli.engine.workload import Workload

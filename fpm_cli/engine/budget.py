@@ -19,10 +19,10 @@ from dataclasses import asdict, dataclass
 
 from fpm_cli.accounting.parameters import count_parameters
 from fpm_cli.config.schema import RunConfig
-from fpm_cli.engine.run import Run
 from fpm_cli.engine.schedule import learning_rate
 from fpm_cli.errors import DamagedError
 from fpm_cli.files import replace_text
+from fpm_cli.runs.run import Run
 
 COOL_DOWN = 0.2  # of the schedule
 FIRST_STEPS = 3  # of a launch, before its pace is believed; the first is slower than the rest

@@ -22,7 +22,6 @@ from pydantic import Field, NonNegativeInt
 from torch import Tensor
 
 from fpm_cli.config.schema import Frozen
-from fpm_cli.engine.run import Run
 from fpm_cli.engine.shards import (
     OPTIMIZER,
     WEIGHTS,
@@ -36,6 +35,7 @@ from fpm_cli.engine.shards import (
 from fpm_cli.engine.spikes import SpikeState
 from fpm_cli.engine.storage import LOCAL, Disk, FileFacts, describe, remove_tree, replace_file, write_file
 from fpm_cli.errors import DamagedError, MissingError
+from fpm_cli.runs.run import Run
 
 MANIFEST, STATE = "manifest.json", "state.json"
 _FOLDER = re.compile(r"step-(0|[1-9][0-9]{0,17})")

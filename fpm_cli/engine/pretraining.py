@@ -9,12 +9,12 @@ from fpm_cli.accounting.flops import StepFlops, step_flops
 from fpm_cli.corpus.corpus import Corpus
 from fpm_cli.engine.batches import training_batches
 from fpm_cli.engine.deepspeed_engine import Batch, BatchShape, TrainingEngine
-from fpm_cli.engine.run import Run
 from fpm_cli.engine.validation import validation_losses
 from fpm_cli.engine.workload import Validation, Workload
 from fpm_cli.engine.world import World
 from fpm_cli.models.build import build_model
 from fpm_cli.objectives.build import build_samples
+from fpm_cli.runs.run import Run
 
 
 class Pretraining(Workload):

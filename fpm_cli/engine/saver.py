@@ -20,11 +20,11 @@ from fpm_cli.config.schema import RunConfig
 from fpm_cli.engine import checkpoint, leaves
 from fpm_cli.engine.checkpoint import CheckpointState
 from fpm_cli.engine.deepspeed_engine import TrainingEngine
-from fpm_cli.engine.run import Run
 from fpm_cli.engine.shards import OPTIMIZER, WEIGHTS, Shard, read_stretches, shard_facts, write_shard
 from fpm_cli.engine.spikes import SpikeState
 from fpm_cli.engine.storage import LOCAL, Disk
 from fpm_cli.errors import DamagedError, FpmError
+from fpm_cli.runs.run import Run
 
 MIB = 2**20
 

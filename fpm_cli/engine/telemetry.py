@@ -19,9 +19,9 @@ from fpm_cli.accounting.devices import CPU, identify
 from fpm_cli.accounting.flops import StepFlops
 from fpm_cli.config.schema import RunConfig
 from fpm_cli.engine.deepspeed_engine import StepResult, resolve_precision
-from fpm_cli.engine.run import Run
 from fpm_cli.engine.workload import Validation
 from fpm_cli.engine.world import World
+from fpm_cli.runs.run import Run
 
 
 class Telemetry:

@@ -14,13 +14,13 @@ from fpm_cli.engine.layer_statistics import LayerStatistics
 from fpm_cli.engine.lifeline import Lifeline
 from fpm_cli.engine.placement import keep_freed_memory
 from fpm_cli.engine.pretraining import Pretraining
-from fpm_cli.engine.run import Run
 from fpm_cli.engine.saver import Saver
 from fpm_cli.engine.spikes import SpikeGuard, SpikeState
 from fpm_cli.engine.telemetry import Telemetry
 from fpm_cli.engine.workload import Workload
 from fpm_cli.engine.world import World, joined_world
 from fpm_cli.errors import DamagedError, StoppedError
+from fpm_cli.runs.run import Run
 
 
 def train(

@@ -12,9 +12,9 @@ from pathlib import Path
 from fpm_cli.engine.lifeline import Lifeline, beat_seconds, die_with
 from fpm_cli.engine.placement import settle_in
 from fpm_cli.engine.ranks import log_path
-from fpm_cli.engine.run import Run
 from fpm_cli.engine.stop import StopWish
 from fpm_cli.errors import FpmError, StoppedError
+from fpm_cli.runs.run import Run
 
 PRETRAINING = "fpm_cli.engine.pretraining:Pretraining"
 

@@ -10,8 +10,8 @@ from torch import nn
 
 from fpm_cli.accounting.flops import StepFlops
 from fpm_cli.engine.deepspeed_engine import Batch, BatchShape, TrainingEngine
-from fpm_cli.engine.run import Run
 from fpm_cli.engine.world import World
+from fpm_cli.runs.run import Run
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,11 @@ from typing import Any
 import xxhash
 
 from fpm_cli.engine.checkpoint import save_weights
-from fpm_cli.engine.run import Run
 from fpm_cli.engine.storage import describe
 from fpm_cli.errors import DamagedError, MissingError, UsageError
 from fpm_cli.files import new_folder
 from fpm_cli.models.classifier import build_classifier, put_under
+from fpm_cli.runs.run import Run
 from fpm_cli.tasks.definition import TaskDefinition
 from fpm_cli.tasks.encoded import EncodedExamples, encode_examples
 from fpm_cli.tasks.examples import Example, read_examples

@@ -9,11 +9,11 @@ import torch
 
 from fpm_cli.accounting.flops import StepFlops, classification_flops
 from fpm_cli.engine.deepspeed_engine import Batch, BatchShape, TrainingEngine
-from fpm_cli.engine.run import Run
 from fpm_cli.engine.workload import Validation, Workload
 from fpm_cli.engine.world import World
 from fpm_cli.models.classifier import LOSS, Classifier, build_classifier
 from fpm_cli.objectives.order import shuffled
+from fpm_cli.runs.run import Run
 from fpm_cli.tasks.definition import read_task
 from fpm_cli.tasks.encoded import EncodedExamples, Ids, load_encoded
 from fpm_cli.tasks.recipe import both_orders

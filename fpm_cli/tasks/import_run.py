@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from fpm_cli.config.resolve import resolve, validate
 from fpm_cli.config.schema import Family, Language, ModelConfig, RunConfig, TokenizerKind
 from fpm_cli.engine.checkpoint import save_weights
-from fpm_cli.engine.run import Run
 from fpm_cli.errors import DamagedError, MissingError, UsageError
 from fpm_cli.files import new_folder
 from fpm_cli.foreign import parse_json, read_whole
@@ -20,6 +19,7 @@ from fpm_cli.models.interop.bert import HEADS
 from fpm_cli.models.interop.compare import Agreement, compare
 from fpm_cli.models.interop.counterpart import Counterpart, to_ours
 from fpm_cli.models.interop.families import COUNTERPARTS, load_counterpart, load_transformers, read_config
+from fpm_cli.runs.run import Run
 from fpm_cli.tasks.import_tokenizer import read_tokenizer
 from fpm_cli.tokenization.base import Tokenizer, load_tokenizer
 

@@ -7,9 +7,9 @@ import numpy.typing as npt
 import torch
 
 from fpm_cli.engine.checkpoint import load_weights
-from fpm_cli.engine.run import Run
 from fpm_cli.errors import DamagedError
 from fpm_cli.models.classifier import Classifier
+from fpm_cli.runs.run import Run
 from fpm_cli.tasks.definition import TaskDefinition
 from fpm_cli.tasks.encoded import Ids, encode_examples
 from fpm_cli.tasks.examples import Example

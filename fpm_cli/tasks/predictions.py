@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from fpm_cli.engine.run import Run
 from fpm_cli.errors import DivergedError
 from fpm_cli.files import replace_text
+from fpm_cli.runs.run import Run
 from fpm_cli.tasks.definition import TaskDefinition
 from fpm_cli.tasks.examples import Example, ReadExamples
 

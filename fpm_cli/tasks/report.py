@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from fpm_cli.engine.run import Run
+from fpm_cli.runs.run import Run
 from fpm_cli.tasks.definition import TaskDefinition
 from fpm_cli.tasks.examples import ReadExamples
 from fpm_cli.tasks.paper_rows import PaperRow

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fpm_cli.engine.run import Run, newest_run
 from fpm_cli.errors import MissingError
 from fpm_cli.files import replace_text
+from fpm_cli.runs.run import Run, newest_run
 from fpm_cli.tasks.definition import TaskDefinition, read_task
 
 TASK_FILE = "task.toml"

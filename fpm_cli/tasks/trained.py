@@ -10,9 +10,9 @@ from torch import nn
 from fpm_cli.config.schema import RunConfig
 from fpm_cli.corpus.corpus import Corpus
 from fpm_cli.engine.checkpoint import load_weights
-from fpm_cli.engine.run import Run
 from fpm_cli.errors import DamagedError
 from fpm_cli.models.build import build_skeleton
+from fpm_cli.runs.run import Run
 from fpm_cli.tokenization.base import Tokenizer, load_tokenizer
 
 

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from fpm_cli.cli.app import run
-from fpm_cli.engine.run import Run
+from fpm_cli.runs.run import Run
 from tests.run_folder import launch, write_run
 
 CONTRACT = {

@@ -9,7 +9,7 @@ import pytest
 
 from fpm_cli.cli.app import run as fpm
 from fpm_cli.config.resolve import resolve
-from fpm_cli.engine.run import Run
+from fpm_cli.runs.run import Run
 
 PRETRAIN = ["pretrain", "--preset", "BERT-C", "--proxy"]
 

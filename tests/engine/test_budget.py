@@ -12,8 +12,8 @@ from fpm_cli.config.resolve import resolve
 from fpm_cli.config.schema import RunConfig
 from fpm_cli.engine import budget as module
 from fpm_cli.engine.budget import Budget
-from fpm_cli.engine.run import Run
 from fpm_cli.engine.schedule import learning_rate
+from fpm_cli.runs.run import Run
 from tests.small_runs import finish, start, tiny
 
 STEPS, SECONDS, PEAK, FLOOR = 1000, 600.0, 1e-3, 1e-5

@@ -9,9 +9,9 @@ import torch
 
 from fpm_cli.cli.app import run as fpm
 from fpm_cli.engine.checkpoint import clean, latest_checkpoint, load_weights, prune, verify_checkpoint
-from fpm_cli.engine.run import Run
 from fpm_cli.engine.storage import LOCAL
 from fpm_cli.errors import DamagedError, DivergedError, MissingError
+from fpm_cli.runs.run import Run
 from tests.small_checkpoints import write_checkpoint
 from tests.small_runs import tiny
 

@@ -14,8 +14,8 @@ import pytest
 
 from fpm_cli.engine.deepspeed_launch import see_through
 from fpm_cli.engine.hosts import leading_address, read_hostfile
-from fpm_cli.engine.run import Run
 from fpm_cli.errors import FpmError, MissingError, StoppedError, UsageError
+from fpm_cli.runs.run import Run
 from tests.engine.test_ranks import PRELUDE
 
 TIMEOUT = 5.0  # Python starts twice within it, on a busy machine too

@@ -12,10 +12,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from fpm_cli.cli.app import run as fpm
 from fpm_cli.corpus.corpus import Corpus
 from fpm_cli.engine.batches import load_batch
-from fpm_cli.engine.run import Run
 from fpm_cli.models.blocks import Stack
 from fpm_cli.models.build import build_model
 from fpm_cli.objectives.build import build_samples
+from fpm_cli.runs.run import Run
 from tests.small_runs import start, tiny
 
 ON = ("train.layer_statistics=true", "train.log_every=2", "train.micro_batch=2", "train.clip_norm=1e-3")

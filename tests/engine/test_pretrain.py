@@ -15,7 +15,7 @@ from fpm_cli.config.presets import preset_names
 from fpm_cli.config.schema import RunConfig
 from fpm_cli.corpus import samples
 from fpm_cli.engine.checkpoint import load_weights
-from fpm_cli.engine.run import Run
+from fpm_cli.runs.run import Run
 from tests.small_runs import metrics, tiny
 
 

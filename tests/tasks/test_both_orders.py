@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from fpm_cli.cli.app import run as fpm
-from fpm_cli.engine.run import Run
 from fpm_cli.errors import UsageError
+from fpm_cli.runs.run import Run
 from fpm_cli.tasks.definition import load_task
 from fpm_cli.tasks.examples import Example
 from fpm_cli.tasks.finetune_run import Request, create_run

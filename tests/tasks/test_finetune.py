@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from fpm_cli.cli.app import run as fpm
-from fpm_cli.engine.run import Run
+from fpm_cli.runs.run import Run
 from fpm_cli.tasks.definition import load_task
 from fpm_cli.tasks.examples import read_examples
 from fpm_cli.tasks.predict import predict

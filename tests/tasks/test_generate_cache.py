@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from fpm_cli.cli.app import run as fpm
-from fpm_cli.engine.run import Run
 from fpm_cli.models.encdec import EncoderDecoder
 from fpm_cli.models.gpt import GPT
+from fpm_cli.runs.run import Run
 from fpm_cli.tasks.generate import Sampling, choose, generate, reply
 from fpm_cli.tasks.trained import Trained, load_trained
 from tests.small_runs import tiny

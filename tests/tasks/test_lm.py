@@ -11,8 +11,8 @@ import torch
 from scipy.stats import entropy as scipy_entropy
 
 from fpm_cli.cli.app import run as fpm
-from fpm_cli.engine.run import Run
 from fpm_cli.objectives.build import build_samples
+from fpm_cli.runs.run import Run
 from fpm_cli.tasks.lm import entropy, score_language_model
 from fpm_cli.tasks.trained import Trained, load_trained
 from tests.small_runs import tiny

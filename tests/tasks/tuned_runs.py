@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fpm_cli.config.resolve import resolve
-from fpm_cli.engine.run import Run
+from fpm_cli.runs.run import Run
 from fpm_cli.tasks.definition import TaskDefinition
 from fpm_cli.tasks.examples import Example
 from fpm_cli.tasks.task_run import TaskRun, open_task_run, record_task

@@ -25,8 +25,8 @@ from fpm_cli.engine.checkpoint import (
     prune,
     verify_checkpoint,
 )
-from fpm_cli.engine.run import Run
 from fpm_cli.engine.storage import LOCAL
+from fpm_cli.runs.run import Run
 from tests.small_checkpoints import write_checkpoint
 
 ELEMENTS = 40_000

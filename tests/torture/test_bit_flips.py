@@ -10,8 +10,8 @@ from safetensors.torch import load_file
 
 from fpm_cli.engine import shards
 from fpm_cli.engine.checkpoint import latest_checkpoint, verify_checkpoint
-from fpm_cli.engine.run import Run
 from fpm_cli.errors import DamagedError
+from fpm_cli.runs.run import Run
 from tests.small_checkpoints import write_checkpoint
 from tests.torture.scale import counts
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from fpm_cli.engine.checkpoint import clean, latest_checkpoint, load_weights, prune, verify_checkpoint
-from fpm_cli.engine.run import Run
+from fpm_cli.runs.run import Run
 from tests.small_checkpoints import write_checkpoint
 from tests.torture.crashes import DAMAGES, Image, Operation, Recorder, crashed, read_image, write_image
 from tests.torture.scale import counts

@@ -17,9 +17,9 @@ import torch
 from fpm_cli.cli.app import run as fpm
 from fpm_cli.engine import train
 from fpm_cli.engine.checkpoint import clean, latest_checkpoint, load_weights, prune, verify_checkpoint
-from fpm_cli.engine.run import Run
 from fpm_cli.engine.saver import Saver
 from fpm_cli.engine.storage import LOCAL, Disk
+from fpm_cli.runs.run import Run
 from tests.small_checkpoints import write_checkpoint
 from tests.small_runs import tiny
 from tests.torture.scale import counts
@@ -179,7 +179,7 @@ import shutil, sys
 from pathlib import Path
 from fpm_cli.cli.app import run as fpm
 from fpm_cli.engine.checkpoint import latest_checkpoint, verify_checkpoint
-from fpm_cli.engine.run import Run
+from fpm_cli.runs.run import Run
 
 disk, flags = Path(sys.argv[1]), sys.argv[2:]
 run = disk / "run"

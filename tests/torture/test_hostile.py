@@ -11,10 +11,10 @@ import torch
 
 from fpm_cli.config.resolve import resolve
 from fpm_cli.engine.checkpoint import clean, latest_checkpoint, load_weights, prune, verify_checkpoint
-from fpm_cli.engine.run import Run
 from fpm_cli.engine.shards import OPTIMIZER, read_stretches
 from fpm_cli.engine.storage import LOCAL
 from fpm_cli.errors import FpmError
+from fpm_cli.runs.run import Run
 from tests.small_checkpoints import write_checkpoint
 from tests.torture.hostile import ATTACKS, Payload
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from fpm_cli.engine.run import Run
 from fpm_cli.errors import UsageError
+from fpm_cli.runs.run import Run
 from tests.small_runs import finish, start, tiny, wait_for_step
 from tests.torture.scale import counts
 
@@ -106,7 +106,7 @@ def test_the_lock_of_a_run_names_its_holder_and_dies_with_it(
     count: int, tmp_path: Path, report: Report
 ) -> None:
     run = Run(tmp_path)
-    hold = "import sys, time; from fpm_cli.engine.run import Path, Run\n"
+    hold = "import sys, time; from fpm_cli.runs.run import Path, Run\n"
     hold += "with Run(Path(sys.argv[1])).lock(): print(flush=True); time.sleep(60)"
     for _ in range(count):
         with subprocess.Popen([sys.executable, "-c", hold, str(tmp_path)], stdout=subprocess.PIPE) as holder:
