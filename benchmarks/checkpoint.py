@@ -21,11 +21,11 @@ from pathlib import Path
 
 import torch
 
+from fpm_cli.checkpoints.shards import Shard
 from fpm_cli.config.resolve import resolve
 from fpm_cli.engine import leaves
 from fpm_cli.engine.deepspeed_engine import TrainingEngine
 from fpm_cli.engine.saver import Saver
-from fpm_cli.engine.shards import Shard
 from fpm_cli.engine.world import joined_world
 from fpm_cli.models.build import build_model
 from fpm_cli.runs.run import Run

@@ -28,7 +28,7 @@ from typing import Any
 
 import torch
 
-from fpm_cli.engine.checkpoint import load_weights
+from fpm_cli.checkpoints.checkpoint import load_weights
 from fpm_cli.engine.deepspeed_engine import TrainingEngine, batch_shape
 from fpm_cli.engine.placement import keep_freed_memory
 from fpm_cli.engine.world import joined_world

@@ -24,9 +24,9 @@ from pathlib import Path
 
 import torch
 
+from fpm_cli.checkpoints.checkpoint import save_weights
 from fpm_cli.config.resolve import resolve
 from fpm_cli.corpus.samples import sample_text
-from fpm_cli.engine.checkpoint import save_weights
 from fpm_cli.models.build import build_model
 from fpm_cli.runs.run import Run
 from fpm_cli.tasks.generate import Sampling, generate

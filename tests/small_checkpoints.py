@@ -4,10 +4,10 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from fpm_cli.engine import checkpoint
-from fpm_cli.engine.checkpoint import CheckpointState
-from fpm_cli.engine.shards import Shard, Stretch, write_shard
-from fpm_cli.engine.storage import LOCAL, Disk
+from fpm_cli.checkpoints import checkpoint
+from fpm_cli.checkpoints.checkpoint import CheckpointState
+from fpm_cli.checkpoints.shards import Shard, Stretch, write_shard
+from fpm_cli.checkpoints.storage import LOCAL, Disk
 from fpm_cli.runs.run import Run
 
 

@@ -209,7 +209,7 @@ def _train(run: Run, where: Launching, began: float) -> None:
 
 
 def _show(run: Run, as_json: bool) -> None:
-    from fpm_cli.engine.checkpoint import best_checkpoint, checkpoints, step_of
+    from fpm_cli.checkpoints.checkpoint import best_checkpoint, checkpoints, step_of
 
     rows, manifest = run.last_rows(), run.manifest()
     best = best_checkpoint(checkpoints(run))

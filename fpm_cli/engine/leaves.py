@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fpm_cli.engine.shards import Shard, Stretch
+from fpm_cli.checkpoints.shards import Shard, Stretch
 from fpm_cli.errors import UsageError
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import xxhash
 
-from fpm_cli.engine.checkpoint import save_weights
-from fpm_cli.engine.storage import describe
+from fpm_cli.checkpoints.checkpoint import save_weights
+from fpm_cli.checkpoints.storage import describe
 from fpm_cli.errors import DamagedError, MissingError, UsageError
 from fpm_cli.files import new_folder
 from fpm_cli.models.classifier import build_classifier, put_under

@@ -8,9 +8,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from fpm_cli.checkpoints.checkpoint import save_weights
 from fpm_cli.config.resolve import resolve, validate
 from fpm_cli.config.schema import Family, Language, ModelConfig, RunConfig, TokenizerKind
-from fpm_cli.engine.checkpoint import save_weights
 from fpm_cli.errors import DamagedError, MissingError, UsageError
 from fpm_cli.files import new_folder
 from fpm_cli.foreign import parse_json, read_whole

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from fpm_cli.engine.checkpoint import load_weights
+from fpm_cli.checkpoints.checkpoint import load_weights
 from fpm_cli.errors import DamagedError
 from fpm_cli.models.classifier import Classifier
 from fpm_cli.runs.run import Run

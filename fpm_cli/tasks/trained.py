@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from fpm_cli.checkpoints.checkpoint import load_weights
 from fpm_cli.config.schema import RunConfig
 from fpm_cli.corpus.corpus import Corpus
-from fpm_cli.engine.checkpoint import load_weights
 from fpm_cli.errors import DamagedError
 from fpm_cli.models.build import build_skeleton
 from fpm_cli.runs.run import Run

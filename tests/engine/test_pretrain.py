@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from fpm_cli.accounting.calibration import Calibration
+from fpm_cli.checkpoints.checkpoint import load_weights
 from fpm_cli.cli.app import run as fpm
 from fpm_cli.config.presets import preset_names
 from fpm_cli.config.schema import RunConfig
 from fpm_cli.corpus import samples
-from fpm_cli.engine.checkpoint import load_weights
 from fpm_cli.runs.run import Run
 from tests.small_runs import metrics, tiny
 

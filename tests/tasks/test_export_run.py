@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
+from fpm_cli.checkpoints.checkpoint import load_weights
 from fpm_cli.cli.app import run as fpm
-from fpm_cli.engine.checkpoint import load_weights
 from fpm_cli.models.bert import BERT
 from fpm_cli.models.encdec import EncoderDecoder
 from fpm_cli.models.gpt import GPT

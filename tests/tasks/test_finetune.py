@@ -126,7 +126,7 @@ def test_two_processes_learn_what_one_learns(place: Path, tmp_path: Path) -> Non
 
 
 def test_from_scratch_is_the_same_network_with_fresh_weights(place: Path, tmp_path: Path) -> None:
-    from fpm_cli.engine.checkpoint import load_weights
+    from fpm_cli.checkpoints.checkpoint import load_weights
     from fpm_cli.tasks.finetune_run import Request, create_run
 
     task = load_task(place / "praise.toml")

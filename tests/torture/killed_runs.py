@@ -21,8 +21,8 @@ import torch._inductor.compile_fx
 import torch.utils.tensorboard  # noqa: F401
 
 import fpm_cli.engine.train  # noqa: F401
+from fpm_cli.checkpoints.checkpoint import step_of
 from fpm_cli.cli.app import run as fpm
-from fpm_cli.engine.checkpoint import step_of
 from tests.small_runs import metrics, tiny
 
 STEPS = 24

@@ -18,14 +18,14 @@ from pathlib import Path
 
 import torch
 
-from fpm_cli.engine.checkpoint import (
+from fpm_cli.checkpoints.checkpoint import (
     clean,
     latest_checkpoint,
     load_weights,
     prune,
     verify_checkpoint,
 )
-from fpm_cli.engine.storage import LOCAL
+from fpm_cli.checkpoints.storage import LOCAL
 from fpm_cli.runs.run import Run
 from tests.small_checkpoints import write_checkpoint
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from fpm_cli.engine import shards
-from fpm_cli.engine.checkpoint import latest_checkpoint, verify_checkpoint
+from fpm_cli.checkpoints import shards
+from fpm_cli.checkpoints.checkpoint import latest_checkpoint, verify_checkpoint
 from fpm_cli.errors import DamagedError
 from fpm_cli.runs.run import Run
 from tests.small_checkpoints import write_checkpoint

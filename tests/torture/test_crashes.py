@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fpm_cli.engine.checkpoint import clean, latest_checkpoint, load_weights, prune, verify_checkpoint
+from fpm_cli.checkpoints.checkpoint import clean, latest_checkpoint, load_weights, prune, verify_checkpoint
 from fpm_cli.runs.run import Run
 from tests.small_checkpoints import write_checkpoint
 from tests.torture.crashes import DAMAGES, Image, Operation, Recorder, crashed, read_image, write_image

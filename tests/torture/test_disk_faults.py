@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 import torch
 
+from fpm_cli.checkpoints.checkpoint import clean, latest_checkpoint, load_weights, prune, verify_checkpoint
+from fpm_cli.checkpoints.storage import LOCAL, Disk
 from fpm_cli.cli.app import run as fpm
 from fpm_cli.engine import train
-from fpm_cli.engine.checkpoint import clean, latest_checkpoint, load_weights, prune, verify_checkpoint
 from fpm_cli.engine.saver import Saver
-from fpm_cli.engine.storage import LOCAL, Disk
 from fpm_cli.runs.run import Run
 from tests.small_checkpoints import write_checkpoint
 from tests.small_runs import tiny
@@ -178,7 +178,7 @@ ON_FULL_DISK = """
 import shutil, sys
 from pathlib import Path
 from fpm_cli.cli.app import run as fpm
-from fpm_cli.engine.checkpoint import latest_checkpoint, verify_checkpoint
+from fpm_cli.checkpoints.checkpoint import latest_checkpoint, verify_checkpoint
 from fpm_cli.runs.run import Run
 
 disk, flags = Path(sys.argv[1]), sys.argv[2:]

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from fpm_cli.checkpoints.checkpoint import clean, latest_checkpoint, load_weights, prune, verify_checkpoint
+from fpm_cli.checkpoints.shards import OPTIMIZER, read_stretches
+from fpm_cli.checkpoints.storage import LOCAL
 from fpm_cli.config.resolve import resolve
-from fpm_cli.engine.checkpoint import clean, latest_checkpoint, load_weights, prune, verify_checkpoint
-from fpm_cli.engine.shards import OPTIMIZER, read_stretches
-from fpm_cli.engine.storage import LOCAL
 from fpm_cli.errors import FpmError
 from fpm_cli.runs.run import Run
 from tests.small_checkpoints import write_checkpoint

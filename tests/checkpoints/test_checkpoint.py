@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from fpm_cli.checkpoints.checkpoint import clean, latest_checkpoint, load_weights, prune, verify_checkpoint
+from fpm_cli.checkpoints.storage import LOCAL
 from fpm_cli.cli.app import run as fpm
-from fpm_cli.engine.checkpoint import clean, latest_checkpoint, load_weights, prune, verify_checkpoint
-from fpm_cli.engine.storage import LOCAL
 from fpm_cli.errors import DamagedError, DivergedError, MissingError
 from fpm_cli.runs.run import Run
 from tests.small_checkpoints import write_checkpoint

@@ -7,9 +7,9 @@ import torch
 import xxhash
 from safetensors.torch import load_file
 
-from fpm_cli.engine import shards, storage
-from fpm_cli.engine.shards import safetensors_chunks
-from fpm_cli.engine.storage import Disk, write_file
+from fpm_cli.checkpoints import shards, storage
+from fpm_cli.checkpoints.shards import safetensors_chunks
+from fpm_cli.checkpoints.storage import Disk, write_file
 from fpm_cli.errors import DivergedError
 
 PIECE_BYTES = 1 << 16

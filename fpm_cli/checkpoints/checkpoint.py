@@ -21,8 +21,7 @@ import torch
 from pydantic import Field, NonNegativeInt
 from torch import Tensor
 
-from fpm_cli.config.schema import Frozen
-from fpm_cli.engine.shards import (
+from fpm_cli.checkpoints.shards import (
     OPTIMIZER,
     WEIGHTS,
     Shard,
@@ -32,8 +31,17 @@ from fpm_cli.engine.shards import (
     shard_facts,
     write_shard,
 )
+from fpm_cli.checkpoints.storage import (
+    LOCAL,
+    Disk,
+    FileFacts,
+    describe,
+    remove_tree,
+    replace_file,
+    write_file,
+)
+from fpm_cli.config.schema import Frozen
 from fpm_cli.engine.spikes import SpikeState
-from fpm_cli.engine.storage import LOCAL, Disk, FileFacts, describe, remove_tree, replace_file, write_file
 from fpm_cli.errors import DamagedError, MissingError
 from fpm_cli.runs.run import Run
 

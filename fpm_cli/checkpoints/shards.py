@@ -18,8 +18,8 @@ from pydantic import BaseModel, NonNegativeInt, PositiveInt, ValidationError
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from fpm_cli.checkpoints.storage import CHUNK_BYTES, Disk, FileFacts, describe, put_file, write_file
 from fpm_cli.config.schema import Frozen
-from fpm_cli.engine.storage import CHUNK_BYTES, Disk, FileFacts, describe, put_file, write_file
 from fpm_cli.errors import DamagedError, DivergedError
 
 WEIGHTS, OPTIMIZER = "weights", "optimizer"

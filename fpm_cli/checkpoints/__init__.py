@@ -1,0 +1,1 @@
+"""Checkpoints on disk: shards, manifest, verification, storage layer."""
