@@ -26,8 +26,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 from fpm_cli.config.resolve import resolve
 from fpm_cli.corpus.samples import build_sample_corpus
 from fpm_cli.engine.launch import launch
-from fpm_cli.engine.placement import Placement
 from fpm_cli.errors import DivergedError
+from fpm_cli.launch.placement import Placement
 from fpm_cli.runs.run import Run
 from fpm_cli.tasks.lm import score_language_model
 from fpm_cli.tasks.trained import load_trained

@@ -30,8 +30,8 @@ import torch
 
 from fpm_cli.checkpoints.checkpoint import load_weights
 from fpm_cli.engine.deepspeed_engine import TrainingEngine, batch_shape
-from fpm_cli.engine.placement import keep_freed_memory
 from fpm_cli.engine.world import joined_world
+from fpm_cli.launch.placement import keep_freed_memory
 from fpm_cli.models.classifier import LOSS, Classifier
 from fpm_cli.runs.run import Run
 from fpm_cli.tasks.definition import load_task

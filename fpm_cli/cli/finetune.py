@@ -24,8 +24,8 @@ from fpm_cli.cli.launching import (
     NprocFlag,
 )
 from fpm_cli.config.resolve import difference
-from fpm_cli.engine.stop import stopping_at_once
 from fpm_cli.errors import DamagedError, UsageError
+from fpm_cli.launch.shutdown import stopping_at_once
 from fpm_cli.runs.run import RUNS, Run, newest_run
 
 if TYPE_CHECKING:

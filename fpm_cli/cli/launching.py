@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fpm_cli.cli.console import show, show_json, verbosity
-from fpm_cli.engine.hosts import leading_address, read_hostfile, require_programs, require_reachable
-from fpm_cli.engine.placement import LOOPBACK, Placement
-from fpm_cli.engine.slurm import batch_script, submit
-from fpm_cli.engine.stop import stopping_at_once
 from fpm_cli.errors import UsageError
+from fpm_cli.launch.hosts import leading_address, read_hostfile, require_programs, require_reachable
+from fpm_cli.launch.placement import LOOPBACK, Placement
+from fpm_cli.launch.shutdown import stopping_at_once
+from fpm_cli.launch.slurm import batch_script, submit
 from fpm_cli.runs.run import Run
 
 if TYPE_CHECKING:
@@ -140,8 +140,8 @@ class Launching:
     def train(self, run: Run, began: float, workload_type: "type[Workload] | None" = None) -> None:
         """Start the ranks of a run that is made and see them through to their end."""
         if self.launcher is Launcher.deepspeed:
-            from fpm_cli.engine.deepspeed_launch import see_through
             from fpm_cli.engine.launch import worker_flags
+            from fpm_cli.launch.deepspeed_launch import see_through
 
             self.require_hosts()
             command = self._deepspeed_command(
@@ -172,7 +172,7 @@ class Launching:
         return read_hostfile(self.hostfile)
 
     def _deepspeed_command(self, run: Path, flags: Sequence[str]) -> list[str]:
-        from fpm_cli.engine.deepspeed_launch import deepspeed_command
+        from fpm_cli.launch.deepspeed_launch import deepspeed_command
 
         assert self.hostfile
         address = self.master_addr or leading_address(self._hosts())

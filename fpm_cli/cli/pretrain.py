@@ -29,8 +29,8 @@ from fpm_cli.cli.launching import (
 )
 from fpm_cli.config.resolve import Resolved, difference, reconfigure, resolve
 from fpm_cli.config.schema import RunConfig
-from fpm_cli.engine.stop import stopping_at_once
 from fpm_cli.errors import DamagedError, MissingError, OutOfMemoryError, UsageError
+from fpm_cli.launch.shutdown import stopping_at_once
 from fpm_cli.runs.run import RUNS, Run, newest_run
 
 GIB = 2**30

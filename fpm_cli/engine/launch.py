@@ -9,11 +9,11 @@ import time
 from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
-from fpm_cli.engine.lifeline import Lifeline
-from fpm_cli.engine.placement import Placement
-from fpm_cli.engine.ranks import Ranks
-from fpm_cli.engine.stop import StopWish
 from fpm_cli.errors import StoppedError
+from fpm_cli.launch.heartbeat import Lifeline
+from fpm_cli.launch.placement import Placement
+from fpm_cli.launch.ranks import Ranks
+from fpm_cli.launch.shutdown import StopWish
 from fpm_cli.runs.run import Run
 
 WORKER = "fpm_cli.engine.worker"

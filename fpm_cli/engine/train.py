@@ -11,8 +11,6 @@ from fpm_cli.config.schema import RunConfig
 from fpm_cli.engine.budget import Budget
 from fpm_cli.engine.deepspeed_engine import Batch, BatchShape, TrainingEngine, batch_shape
 from fpm_cli.engine.layer_statistics import LayerStatistics
-from fpm_cli.engine.lifeline import Lifeline
-from fpm_cli.engine.placement import keep_freed_memory
 from fpm_cli.engine.pretraining import Pretraining
 from fpm_cli.engine.saver import Saver
 from fpm_cli.engine.spikes import SpikeGuard, SpikeState
@@ -20,6 +18,8 @@ from fpm_cli.engine.telemetry import Telemetry
 from fpm_cli.engine.workload import Workload
 from fpm_cli.engine.world import World, joined_world
 from fpm_cli.errors import DamagedError, StoppedError
+from fpm_cli.launch.heartbeat import Lifeline
+from fpm_cli.launch.placement import keep_freed_memory
 from fpm_cli.runs.run import Run
 
 

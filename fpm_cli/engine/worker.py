@@ -9,11 +9,11 @@ import os
 import sys
 from pathlib import Path
 
-from fpm_cli.engine.lifeline import Lifeline, beat_seconds, die_with
-from fpm_cli.engine.placement import settle_in
-from fpm_cli.engine.ranks import log_path
-from fpm_cli.engine.stop import StopWish
 from fpm_cli.errors import FpmError, StoppedError
+from fpm_cli.launch.heartbeat import Lifeline, beat_seconds, die_with
+from fpm_cli.launch.placement import settle_in
+from fpm_cli.launch.ranks import log_path
+from fpm_cli.launch.shutdown import StopWish
 from fpm_cli.runs.run import Run
 
 PRETRAINING = "fpm_cli.engine.pretraining:Pretraining"

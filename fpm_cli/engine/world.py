@@ -11,8 +11,8 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 
-from fpm_cli.engine.placement import reserved_port
 from fpm_cli.errors import MissingError
+from fpm_cli.launch.placement import reserved_port
 
 LONE_PROCESS = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
 GLOO_DROPS_ITS_TENSORS_SECONDS = 0.1

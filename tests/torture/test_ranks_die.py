@@ -92,7 +92,7 @@ def test_a_stopped_rank_is_reported_within_the_timeout_and_two_seconds(
 def test_a_killed_launcher_leaves_no_orphan(
     tmp_path: Path, sample_corpora: Corpora, report: Report, slack: float
 ) -> None:
-    for number in range(10):  # the default tests do this with stand-ins: tests/engine/test_ranks.py
+    for number in range(10):  # the default tests do this with stand-ins: tests/launch/test_ranks.py
         process, workers = two_ranks(tmp_path / f"run-{number}", sample_corpora("BERT-C"))
         process.kill()
         finish(process)

@@ -10,12 +10,12 @@ from datetime import timedelta
 import pytest
 from torch.distributed import TCPStore
 
-from fpm_cli.engine.placement import LOOPBACK, reserved_port
+from fpm_cli.launch.placement import LOOPBACK, reserved_port
 
 NAMESPACE = ("unshare", "--user", "--map-root-user", "--net")
 EVERY_PORT = """
 import json, socket, subprocess
-from fpm_cli.engine.placement import LOOPBACK, reserved_port
+from fpm_cli.launch.placement import LOOPBACK, reserved_port
 
 subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
 with open("/proc/sys/net/ipv4/ip_local_port_range", "w") as ports:

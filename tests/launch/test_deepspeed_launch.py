@@ -12,11 +12,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from fpm_cli.engine.deepspeed_launch import see_through
-from fpm_cli.engine.hosts import leading_address, read_hostfile
 from fpm_cli.errors import FpmError, MissingError, StoppedError, UsageError
+from fpm_cli.launch.deepspeed_launch import see_through
+from fpm_cli.launch.hosts import leading_address, read_hostfile
 from fpm_cli.runs.run import Run
-from tests.engine.test_ranks import PRELUDE
+from tests.launch.test_ranks import PRELUDE
 
 TIMEOUT = 5.0  # Python starts twice within it, on a busy machine too
 # Starts two ranks and ends with the worse status; ends them when it is told to, as DeepSpeed's does.

@@ -12,10 +12,10 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from fpm_cli.engine.lifeline import STOP, Sign, beat_path, beat_seconds, read_sign
-from fpm_cli.engine.ranks import BY_STATUS, last_words
-from fpm_cli.engine.stop import StopWish
 from fpm_cli.errors import FpmError, StoppedError
+from fpm_cli.launch.heartbeat import STOP, Sign, beat_path, beat_seconds, read_sign
+from fpm_cli.launch.ranks import BY_STATUS, last_words
+from fpm_cli.launch.shutdown import StopWish
 from fpm_cli.runs.run import Run
 
 END_SECONDS = 45.0  # DeepSpeed gives its processes 30 s between SIGTERM and SIGKILL

@@ -9,8 +9,8 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from fpm_cli.engine.hosts import require_programs
 from fpm_cli.errors import FpmError, StoppedError
+from fpm_cli.launch.hosts import require_programs
 
 NOTICE_SECONDS = 120
 SCRIPT = """\

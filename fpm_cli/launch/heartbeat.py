@@ -19,7 +19,7 @@ import threading
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from fpm_cli.engine.stop import StopWish
+from fpm_cli.launch.shutdown import StopWish
 
 STOP = "stop"
 PR_SET_PDEATHSIG = 1  # linux/prctl.h

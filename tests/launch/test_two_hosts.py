@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.engine.two_hosts import TwoHosts, two_hosts
+from tests.launch.two_hosts import TwoHosts, two_hosts
 from tests.small_runs import FPM, finish, metrics, start, tiny, wait_for_step
 
 pytestmark = pytest.mark.long

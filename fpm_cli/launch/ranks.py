@@ -14,10 +14,10 @@ from pathlib import Path
 from types import FrameType
 from typing import IO
 
-from fpm_cli.engine.lifeline import Sign, beat_path, read_sign
-from fpm_cli.engine.placement import Placement, reserved_port
-from fpm_cli.engine.stop import SIGNALS
 from fpm_cli.errors import DamagedError, DivergedError, FpmError, MissingError, StoppedError, UsageError
+from fpm_cli.launch.heartbeat import Sign, beat_path, read_sign
+from fpm_cli.launch.placement import Placement, reserved_port
+from fpm_cli.launch.shutdown import SIGNALS
 
 LINGER_SECONDS = 1.0  # the peers of a rank that died fail too, some before their launcher sees the first
 GRACE_SECONDS = 30.0  # between the first rank that has saved and stopped and the last

@@ -12,9 +12,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from fpm_cli.engine.placement import Placement
-from fpm_cli.engine.ranks import Ranks
 from fpm_cli.errors import DivergedError, FpmError, StoppedError
+from fpm_cli.launch.placement import Placement
+from fpm_cli.launch.ranks import Ranks
 
 TIMEOUT = 5.0  # Python starts within it on a busy machine too
 AT_ONCE = 30.0  # what is never at once: the sleeps of 60 s; `make torture` holds real runs to 2 s
@@ -22,8 +22,8 @@ AT_ONCE = 30.0  # what is never at once: the sleeps of 60 s; `make torture` hold
 PRELUDE = """
 import os, signal, sys, time
 from pathlib import Path
-from fpm_cli.engine.lifeline import Lifeline, die_with
-from fpm_cli.engine.stop import StopWish
+from fpm_cli.launch.heartbeat import Lifeline, die_with
+from fpm_cli.launch.shutdown import StopWish
 rank, logs, parent = int(os.environ["RANK"]), Path(sys.argv[1]), int(sys.argv[2])
 die_with(parent)
 stop = StopWish().__enter__()
@@ -162,7 +162,7 @@ def test_a_second_interrupt_does_not_wait_for_the_ranks(tmp_path: Path) -> None:
 def test_a_killed_launcher_leaves_no_orphan_running_or_stopped(tmp_path: Path, behaviour: str) -> None:
     launcher = f"""
         import sys
-        from tests.engine.test_ranks import Path, ranks
+        from tests.launch.test_ranks import Path, ranks
         ranks(Path({str(tmp_path)!r}), {behaviour!r}).see_through(60)
     """
     process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(launcher)])
