@@ -27,10 +27,10 @@ from fpm_cli.config.resolve import resolve
 from fpm_cli.corpus.samples import build_sample_corpus
 from fpm_cli.engine.launch import launch
 from fpm_cli.errors import DivergedError
+from fpm_cli.inference.language_model import score_language_model
+from fpm_cli.inference.trained import load_trained
 from fpm_cli.launch.placement import Placement
 from fpm_cli.runs.run import Run
-from fpm_cli.tasks.lm import score_language_model
-from fpm_cli.tasks.trained import load_trained
 
 # A preset of each family, the depths it is trained at, and its steps: the tokens of a step are the proxy's.
 FAMILIES = {"CPM-X-L": ((36, 128), 300), "CPM-2-X-M": ((8, 24), 300), "BERT-E-E": ((24,), 300)}

@@ -27,10 +27,10 @@ import torch
 from fpm_cli.checkpoints.checkpoint import save_weights
 from fpm_cli.config.resolve import resolve
 from fpm_cli.corpus.samples import sample_text
+from fpm_cli.inference.generate import Sampling, generate
+from fpm_cli.inference.trained import Trained, load_trained
 from fpm_cli.models.build import build_model
 from fpm_cli.runs.run import Run
-from fpm_cli.tasks.generate import Sampling, generate
-from fpm_cli.tasks.trained import Trained, load_trained
 from fpm_cli.tokenization import train_tokenizer
 
 WINDOW = 32  # tokens over which the median is taken

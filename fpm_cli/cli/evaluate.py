@@ -45,8 +45,8 @@ def evaluate_lm(
     as_json: JsonFlag = False,
 ) -> None:
     """Loss, perplexity, bits per byte and character on the validation text of the run's corpus."""
-    from fpm_cli.tasks.lm import score_language_model
-    from fpm_cli.tasks.trained import load_trained
+    from fpm_cli.inference.language_model import score_language_model
+    from fpm_cli.inference.trained import load_trained
 
     opened = Run.open(run) if run else newest_run(finished=True)
     log(f"scoring {opened.path}")

@@ -29,9 +29,9 @@ def generate(
     as_json: JsonFlag = False,
 ) -> None:
     """Continue prompts with the newest checkpoint of a run, or reply in a dialogue."""
-    from fpm_cli.tasks.generate import Sampling, reply
-    from fpm_cli.tasks.generate import generate as write
-    from fpm_cli.tasks.trained import load_trained
+    from fpm_cli.inference.generate import Sampling, reply
+    from fpm_cli.inference.generate import generate as write
+    from fpm_cli.inference.trained import load_trained
 
     trained = load_trained(Run.open(run))
     sampling = Sampling(max_tokens, temperature, top_k, top_p, seed)

@@ -12,6 +12,7 @@ from fpm_cli.checkpoints.checkpoint import save_weights
 from fpm_cli.checkpoints.storage import describe
 from fpm_cli.errors import DamagedError, MissingError, UsageError
 from fpm_cli.files import new_folder
+from fpm_cli.inference.trained import Trained, load_trained
 from fpm_cli.models.classifier import build_classifier, put_under
 from fpm_cli.runs.run import Run
 from fpm_cli.tasks.definition import TaskDefinition
@@ -21,7 +22,6 @@ from fpm_cli.tasks.finetuning import EXAMPLES
 from fpm_cli.tasks.import_run import import_run
 from fpm_cli.tasks.recipe import both_orders, finetune_config
 from fpm_cli.tasks.task_run import record_task
-from fpm_cli.tasks.trained import Trained, load_trained
 from fpm_cli.tokenization.base import load_tokenizer
 
 VALIDATION_SHARE = 0.05

@@ -3,9 +3,9 @@
 from fpm_cli.accounting.run_costs import read_run, run_costs
 from fpm_cli.config.schema import RunConfig
 from fpm_cli.errors import MissingError
+from fpm_cli.inference.trained import Trained
 from fpm_cli.models.interop import t5
 from fpm_cli.models.interop.compare import Agreement
-from fpm_cli.tasks.trained import Trained
 
 _LOADING = {
     "GPT2LMHeadModel": 'AutoModelForCausalLM.from_pretrained("FOLDER")',

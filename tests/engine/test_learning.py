@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from fpm_cli.inference.language_model import score_language_model
+from fpm_cli.inference.trained import load_trained
 from fpm_cli.runs.run import Run
-from fpm_cli.tasks.lm import score_language_model
-from fpm_cli.tasks.trained import load_trained
 from tests.small_runs import finish, start
 
 SECONDS = 1800.0

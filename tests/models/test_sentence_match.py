@@ -15,10 +15,10 @@ from fpm_cli.cli.app import run as fpm
 from fpm_cli.config.resolve import resolve
 from fpm_cli.config.schema import RunConfig
 from fpm_cli.errors import UsageError
+from fpm_cli.inference.trained import load_trained
 from fpm_cli.models.bert import BERT, MATCH_TEMPERATURE, mean_pooled, summed_match_loss
 from fpm_cli.models.build import build_model, build_skeleton
 from fpm_cli.runs.run import Run
-from fpm_cli.tasks.trained import load_trained
 from tests.small_runs import metrics, tiny
 
 MATCH = "model.sentence_task=match"

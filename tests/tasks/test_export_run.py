@@ -11,11 +11,11 @@ import torch
 
 from fpm_cli.checkpoints.checkpoint import load_weights
 from fpm_cli.cli.app import run as fpm
+from fpm_cli.inference.trained import Trained, load_trained
 from fpm_cli.models.bert import BERT
 from fpm_cli.models.encdec import EncoderDecoder
 from fpm_cli.models.gpt import GPT
 from fpm_cli.runs.run import Run
-from fpm_cli.tasks.trained import Trained, load_trained
 from tests.small_runs import tiny
 
 TOLERANCE = 1e-5

@@ -13,10 +13,10 @@ from safetensors.torch import load_file, save_file
 
 from fpm_cli.cli.app import run as fpm
 from fpm_cli.corpus.samples import sample_text
+from fpm_cli.inference.trained import load_trained
 from fpm_cli.models.bert import BERT
 from fpm_cli.models.encdec import EncoderDecoder
 from fpm_cli.runs.run import Run
-from fpm_cli.tasks.trained import load_trained
 from fpm_cli.tokenization.base import train_tokenizer
 
 TOLERANCE = 1e-5

@@ -9,8 +9,8 @@ from torch import Tensor
 from fpm_cli.corpus.manifest import Split
 from fpm_cli.engine.batches import load_batch
 from fpm_cli.errors import UsageError
+from fpm_cli.inference.trained import Trained
 from fpm_cli.objectives.build import build_samples
-from fpm_cli.tasks.trained import Trained
 
 
 @dataclass(frozen=True)

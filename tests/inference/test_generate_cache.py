@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from fpm_cli.cli.app import run as fpm
+from fpm_cli.inference.generate import Sampling, choose, generate, reply
+from fpm_cli.inference.trained import Trained, load_trained
 from fpm_cli.models.encdec import EncoderDecoder
 from fpm_cli.models.gpt import GPT
 from fpm_cli.runs.run import Run
-from fpm_cli.tasks.generate import Sampling, choose, generate, reply
-from fpm_cli.tasks.trained import Trained, load_trained
 from tests.small_runs import tiny
 
 NUM_PROMPTS = 100
@@ -130,5 +130,5 @@ def test_a_reply_is_one_line_that_follows_the_turns_as_the_corpus_has_them(
     continued = alone(run, turns, sampling).removeprefix(turns)
     assert reply(run, ["却说 曹操", "玄德曰"], sampling) == continued.split("\n")[0]
     script = iter(run.tokenizer.encode("关公曰\n张飞曰"))
-    monkeypatch.setattr("fpm_cli.tasks.generate.choose", lambda *_: next(script))
+    monkeypatch.setattr("fpm_cli.inference.generate.choose", lambda *_: next(script))
     assert reply(run, ["却说曹操", "玄德曰"], sampling) == "关公曰"

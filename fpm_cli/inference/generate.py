@@ -15,10 +15,10 @@ from torch import Tensor
 
 from fpm_cli.corpus.readers import join_segmented
 from fpm_cli.errors import UsageError
+from fpm_cli.inference.trained import Trained
 from fpm_cli.models.cache import Cache
 from fpm_cli.models.encdec import EncoderDecoder
 from fpm_cli.models.gpt import GPT
-from fpm_cli.tasks.trained import Trained
 
 Rows = Sequence[list[int]]
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from fpm_cli.cli.app import run as fpm
-from fpm_cli.tasks.generate import Sampling, choose
+from fpm_cli.inference.generate import Sampling, choose
 from tests.small_runs import tiny
 
 LOGITS = torch.tensor([0.1, 3.0, 2.0, -1.0, 2.5])

@@ -11,10 +11,10 @@ import torch
 from scipy.stats import entropy as scipy_entropy
 
 from fpm_cli.cli.app import run as fpm
+from fpm_cli.inference.language_model import entropy, score_language_model
+from fpm_cli.inference.trained import Trained, load_trained
 from fpm_cli.objectives.build import build_samples
 from fpm_cli.runs.run import Run
-from fpm_cli.tasks.lm import entropy, score_language_model
-from fpm_cli.tasks.trained import Trained, load_trained
 from tests.small_runs import tiny
 
 
