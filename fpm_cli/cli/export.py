@@ -26,7 +26,7 @@ def export(
 
     The folder is reloaded through transformers, and kept only if the logits are those of the run.
     """
-    from fpm_cli.tasks.export_run import export_run
+    from fpm_cli.interop.export_run import export_run
 
     exported = export_run(Run.open(run), out)
     agreement = exported.agreement

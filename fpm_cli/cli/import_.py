@@ -25,7 +25,7 @@ def import_(
     as_json: JsonFlag = False,
 ) -> None:
     """Make a run of BERT, MegatronBERT, GPT-2 or T5 v1.1 weights, proven by logits; safetensors only."""
-    from fpm_cli.tasks.import_run import import_run
+    from fpm_cli.interop.import_run import import_run
 
     made = import_run(source, out, name or out.name, tokenizer)
     if made.untrained:

@@ -13,13 +13,13 @@ from fpm_cli.checkpoints.storage import describe
 from fpm_cli.errors import DamagedError, MissingError, UsageError
 from fpm_cli.files import new_folder
 from fpm_cli.inference.trained import Trained, load_trained
+from fpm_cli.interop.import_run import import_run
 from fpm_cli.models.classifier import build_classifier, put_under
 from fpm_cli.runs.run import Run
 from fpm_cli.tasks.definition import TaskDefinition
 from fpm_cli.tasks.encoded import EncodedExamples, encode_examples
 from fpm_cli.tasks.examples import Example, read_examples
 from fpm_cli.tasks.finetuning import EXAMPLES
-from fpm_cli.tasks.import_run import import_run
 from fpm_cli.tasks.recipe import both_orders, finetune_config
 from fpm_cli.tasks.task_run import record_task
 from fpm_cli.tokenization.base import load_tokenizer

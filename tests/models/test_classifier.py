@@ -8,14 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from fpm_cli.config.schema import RunConfig
+from fpm_cli.interop.counterpart import to_theirs
+from fpm_cli.interop.families import COUNTERPARTS
 from fpm_cli.models.bert import BERT
 from fpm_cli.models.build import build_model
 from fpm_cli.models.classifier import LOSS, Classifier, build_classifier, put_under
-from fpm_cli.models.interop.counterpart import to_theirs
-from fpm_cli.models.interop.families import COUNTERPARTS
 from fpm_cli.ops import attention
 from fpm_cli.ops.attention import Packing
-from tests.models.test_parity import close, randomised, small
+from tests.interop.test_parity import close, randomised, small
 
 LENGTHS = (3, 3, 4, 9, 9, 9, 17)
 LABELS = torch.tensor([0, 2, 1, 1, 0, 2, 2])

@@ -5,8 +5,8 @@ from typing import Any
 
 from fpm_cli.config.schema import ModelConfig
 from fpm_cli.errors import UsageError
+from fpm_cli.interop.counterpart import Counterpart, number, pair, refuse_unless_square, require
 from fpm_cli.models.bert import NUM_TOKEN_TYPES
-from fpm_cli.models.interop.counterpart import Counterpart, number, pair, refuse_unless_square, require
 
 # What sits on top of the encoder, by the beginning of our names; a file may lack any of it.
 HEADS = ("pooler", "mlm_head", "sentence_order_head")

@@ -5,14 +5,14 @@ from typing import Any
 
 from fpm_cli.config.schema import ModelConfig
 from fpm_cli.errors import UsageError
-from fpm_cli.models.encdec import MAX_DISTANCE, NUM_BUCKETS
-from fpm_cli.models.interop.counterpart import (
+from fpm_cli.interop.counterpart import (
     Counterpart,
     number,
     pair,
     refuse_unless_pre_norm,
     require,
 )
+from fpm_cli.models.encdec import MAX_DISTANCE, NUM_BUCKETS
 
 MODEL_TYPE = "fpm_t5"
 CODE = "untied_t5.py"  # the documented model file that an export holds

@@ -14,13 +14,13 @@ from fpm_cli.config.schema import Family, Language, ModelConfig, RunConfig, Toke
 from fpm_cli.errors import DamagedError, MissingError, UsageError
 from fpm_cli.files import new_folder
 from fpm_cli.foreign import parse_json, read_whole
+from fpm_cli.interop.bert import HEADS
+from fpm_cli.interop.compare import Agreement, compare
+from fpm_cli.interop.counterpart import Counterpart, to_ours
+from fpm_cli.interop.families import COUNTERPARTS, load_counterpart, load_transformers, read_config
+from fpm_cli.interop.import_tokenizer import read_tokenizer
 from fpm_cli.models.build import build_skeleton, with_initial_weights
-from fpm_cli.models.interop.bert import HEADS
-from fpm_cli.models.interop.compare import Agreement, compare
-from fpm_cli.models.interop.counterpart import Counterpart, to_ours
-from fpm_cli.models.interop.families import COUNTERPARTS, load_counterpart, load_transformers, read_config
 from fpm_cli.runs.run import Run
-from fpm_cli.tasks.import_tokenizer import read_tokenizer
 from fpm_cli.tokenization.base import Tokenizer, load_tokenizer
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from fpm_cli.config.schema import ModelConfig
-from fpm_cli.models.interop.counterpart import (
+from fpm_cli.interop.counterpart import (
     Counterpart,
     Pair,
     number,

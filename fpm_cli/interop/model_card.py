@@ -4,8 +4,8 @@ from fpm_cli.accounting.run_costs import read_run, run_costs
 from fpm_cli.config.schema import RunConfig
 from fpm_cli.errors import MissingError
 from fpm_cli.inference.trained import Trained
-from fpm_cli.models.interop import t5
-from fpm_cli.models.interop.compare import Agreement
+from fpm_cli.interop import t5
+from fpm_cli.interop.compare import Agreement
 
 _LOADING = {
     "GPT2LMHeadModel": 'AutoModelForCausalLM.from_pretrained("FOLDER")',

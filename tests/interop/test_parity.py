@@ -9,12 +9,12 @@ from torch import Tensor, nn
 
 from fpm_cli.config.resolve import resolve
 from fpm_cli.config.schema import RunConfig
+from fpm_cli.interop.counterpart import to_theirs
+from fpm_cli.interop.families import COUNTERPARTS
 from fpm_cli.models.bert import BERT
 from fpm_cli.models.build import build_model
 from fpm_cli.models.encdec import EncoderDecoder
 from fpm_cli.models.gpt import GPT
-from fpm_cli.models.interop.counterpart import to_theirs
-from fpm_cli.models.interop.families import COUNTERPARTS
 
 TOLERANCE = 1e-5
 

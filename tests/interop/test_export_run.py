@@ -125,14 +125,14 @@ def test_what_differs_is_not_kept(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    from fpm_cli.models.interop.counterpart import to_theirs
+    from fpm_cli.interop.counterpart import to_theirs
 
     def wrong(*arguments: Any) -> dict[str, torch.Tensor]:
         state = to_theirs(*arguments)
         return {name: value * 1.001 if "ln_f" in name else value for name, value in state.items()}
 
     run, out = make_run("CPM-X-S"), tmp_path / "out"
-    monkeypatch.setattr("fpm_cli.tasks.export_run.to_theirs", wrong)
+    monkeypatch.setattr("fpm_cli.interop.export_run.to_theirs", wrong)
     assert fpm(["export", str(run), "--out", str(out)]) == 1
     assert "more than rounding" in capsys.readouterr().err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]

@@ -8,8 +8,8 @@ from typing import Any
 from fpm_cli.config.schema import Family, ModelConfig
 from fpm_cli.errors import DamagedError, MissingError, UsageError
 from fpm_cli.foreign import parse_json, read_whole
-from fpm_cli.models.interop import bert, gpt2, t5
-from fpm_cli.models.interop.counterpart import Counterpart
+from fpm_cli.interop import bert, gpt2, t5
+from fpm_cli.interop.counterpart import Counterpart
 
 COUNTERPARTS: dict[Family, Callable[[ModelConfig], Counterpart]] = {
     "gpt": gpt2.counterpart,
@@ -75,7 +75,7 @@ def load_counterpart(counterpart: Counterpart, folder: Path) -> Any:
     """
     library = load_transformers()
     if counterpart.architecture == "UntiedT5":
-        from fpm_cli.models.interop import untied_t5 as library
+        from fpm_cli.interop import untied_t5 as library
     network = getattr(library, counterpart.architecture)
     document = parse_json(read_whole(folder / "config.json"))
     said = {k: v for k, v in document.items() if k not in _UNTOLD and not k.startswith(("_", "attn_impl"))}

@@ -11,13 +11,13 @@ from safetensors.torch import save_file
 from fpm_cli.errors import MissingError
 from fpm_cli.files import new_folder, replace_text
 from fpm_cli.inference.trained import Trained, load_trained
-from fpm_cli.models.interop import t5
-from fpm_cli.models.interop.compare import Agreement, compare
-from fpm_cli.models.interop.counterpart import Counterpart, to_theirs
-from fpm_cli.models.interop.families import COUNTERPARTS, load_counterpart, load_transformers
+from fpm_cli.interop import t5
+from fpm_cli.interop.compare import Agreement, compare
+from fpm_cli.interop.counterpart import Counterpart, to_theirs
+from fpm_cli.interop.export_tokenizer import write_tokenizer
+from fpm_cli.interop.families import COUNTERPARTS, load_counterpart, load_transformers
+from fpm_cli.interop.model_card import model_card
 from fpm_cli.runs.run import Run
-from fpm_cli.tasks.export_tokenizer import write_tokenizer
-from fpm_cli.tasks.model_card import model_card
 from fpm_cli.tokenization.base import SpecialTokens, Tokenizer
 
 

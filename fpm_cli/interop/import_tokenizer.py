@@ -6,7 +6,7 @@ from typing import Any
 from fpm_cli.config.schema import TokenizerKind
 from fpm_cli.errors import DamagedError
 from fpm_cli.foreign import parse_json, read_whole
-from fpm_cli.tasks.export_tokenizer import OURS
+from fpm_cli.interop.export_tokenizer import OURS
 from fpm_cli.tokenization.base import Tokenizer, load_tokenizer
 from fpm_cli.tokenization.byte_bpe import ByteBpe
 from fpm_cli.tokenization.wordpiece import WordPiece, is_cjk

@@ -161,7 +161,7 @@ def test_the_first_berts_tensor_names_and_a_vocabulary_file_are_read(
 def test_t5_v1_1_keeps_its_own_head(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], sample_corpora: Callable[[str], Path]
 ) -> None:
-    from fpm_cli.models.interop.untied_t5 import UntiedT5, UntiedT5Config
+    from fpm_cli.interop.untied_t5 import UntiedT5, UntiedT5Config
 
     folder, run = tmp_path / "t5", tmp_path / "run"
     tokenizer = sample_corpora("CPM-2-X-S") / "tokenizer"
