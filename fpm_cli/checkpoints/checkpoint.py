@@ -41,7 +41,6 @@ from fpm_cli.checkpoints.storage import (
     write_file,
 )
 from fpm_cli.config.schema import Frozen
-from fpm_cli.engine.spikes import SpikeState
 from fpm_cli.errors import DamagedError, MissingError
 from fpm_cli.runs.run import Run
 
@@ -49,6 +48,15 @@ MANIFEST, STATE = "manifest.json", "state.json"
 _FOLDER = re.compile(r"step-(0|[1-9][0-9]{0,17})")
 _FILE = re.compile(r"(weights|optimizer)-[0-9]+\.safetensors|rank-[0-9]+\.json|state\.json")
 log = logging.getLogger(__name__)
+
+
+class SpikeState(Frozen):
+    """What the detection of loss spikes knows between two steps."""
+
+    losses: tuple[float, ...] = ()
+    gradient_norms: tuple[float, ...] = ()
+    batches_passed_over: NonNegativeInt = 0  # step k trains on global batch k + this many
+    skipped_in_a_row: NonNegativeInt = 0
 
 
 class CheckpointState(Frozen):

@@ -17,13 +17,12 @@ import torch
 from torch import Tensor
 
 from fpm_cli.checkpoints import checkpoint
-from fpm_cli.checkpoints.checkpoint import CheckpointState
+from fpm_cli.checkpoints.checkpoint import CheckpointState, SpikeState
 from fpm_cli.checkpoints.shards import OPTIMIZER, WEIGHTS, Shard, read_stretches, shard_facts, write_shard
 from fpm_cli.checkpoints.storage import LOCAL, Disk
 from fpm_cli.config.schema import RunConfig
 from fpm_cli.engine import leaves
 from fpm_cli.engine.deepspeed_engine import TrainingEngine
-from fpm_cli.engine.spikes import SpikeState
 from fpm_cli.errors import DamagedError, FpmError
 from fpm_cli.runs.run import Run
 

@@ -14,9 +14,8 @@ uninterrupted one does.
 import math
 from collections import deque
 
-from pydantic import NonNegativeInt
-
-from fpm_cli.config.schema import Frozen, TrainConfig
+from fpm_cli.checkpoints.checkpoint import SpikeState
+from fpm_cli.config.schema import TrainConfig
 from fpm_cli.engine.deepspeed_engine import StepResult
 from fpm_cli.errors import DivergedError
 
@@ -28,15 +27,6 @@ ADVICE = (
     "the last checkpoint is kept. Try a lower train.lr or a longer train.warmup_steps in a new run, or, "
     "where it is the data that changes, a higher train.spike_sigmas"
 )
-
-
-class SpikeState(Frozen):
-    """What a checkpoint holds of it."""
-
-    losses: tuple[float, ...] = ()
-    gradient_norms: tuple[float, ...] = ()
-    batches_passed_over: NonNegativeInt = 0  # step k trains on global batch k + this many
-    skipped_in_a_row: NonNegativeInt = 0
 
 
 class Window:

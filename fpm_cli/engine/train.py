@@ -7,13 +7,14 @@ from contextlib import ExitStack
 
 import torch
 
+from fpm_cli.checkpoints.checkpoint import SpikeState
 from fpm_cli.config.schema import RunConfig
 from fpm_cli.engine.budget import Budget
 from fpm_cli.engine.deepspeed_engine import Batch, BatchShape, TrainingEngine, batch_shape
 from fpm_cli.engine.layer_statistics import LayerStatistics
 from fpm_cli.engine.pretraining import Pretraining
 from fpm_cli.engine.saver import Saver
-from fpm_cli.engine.spikes import SpikeGuard, SpikeState
+from fpm_cli.engine.spikes import SpikeGuard
 from fpm_cli.engine.telemetry import Telemetry
 from fpm_cli.engine.workload import Workload
 from fpm_cli.engine.world import World, joined_world
