@@ -1,4 +1,7 @@
-"""The packages import downwards only: `LAYERS` lists them from the top, as CONTRIBUTING.md does."""
+"""The packages import downwards only, and no file imports itself through others.
+
+`LAYERS` lists the packages from the top, as CONTRIBUTING.md does.
+"""
 
 import ast
 from pathlib import Path
@@ -77,3 +80,53 @@ def test_modules_outside_the_packages_import_no_package() -> None:
     for name in ("errors.py", "files.py", "foreign.py"):
         modules = imported_modules((PACKAGE / name).read_text(encoding="utf-8"))
         assert not [module for module in modules if module.split(".")[1:2] and module.split(".")[1] in LAYERS]
+
+
+def imported_files(source: str, files: dict[str, Path]) -> set[Path]:
+    """Those of `files` (module name to path) that a source file imports, at its top or inside a function."""
+    modules: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            modules |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            submodules = {f"{node.module}.{alias.name}" for alias in node.names}
+            modules |= {name if name in files else node.module for name in submodules}
+    return {files[module] for module in modules if module in files}
+
+
+def files_in_circles(imports: dict[Path, set[Path]]) -> list[Path]:
+    """The files that import one another in circles, and those between two circles."""
+    remaining = {file: set(others) for file, others in imports.items()}
+    while True:
+        imported = set().union(*remaining.values()) if remaining else set()
+        outside = {file for file, others in remaining.items() if not others or file not in imported}
+        if not outside:
+            break
+        remaining = {file: others - outside for file, others in remaining.items() if file not in outside}
+    return sorted(remaining)
+
+
+def test_no_file_imports_itself_through_others() -> None:
+    paths = sorted(PACKAGE.rglob("*.py"))
+    files = {
+        ".".join(("fpm_cli", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(
+            ".__init__"
+        ): path
+        for path in paths
+    }
+    circles = files_in_circles(
+        {path: imported_files(path.read_text(encoding="utf-8"), files) for path in paths}
+    )
+    assert not [str(path.relative_to(PACKAGE)) for path in circles]
+
+
+def test_an_import_circle_is_found() -> None:
+    sources = {
+        "fpm_cli.a": "def load():\n    from fpm_cli import b\n",
+        "fpm_cli.b": "from fpm_cli.c import name\n",
+        "fpm_cli.c": "import fpm_cli.a\n",
+        "fpm_cli.d": "from fpm_cli.a import load\n",
+    }
+    files = {module: Path(f"{module}.py") for module in sources}
+    imports = {files[module]: imported_files(source, files) for module, source in sources.items()}
+    assert files_in_circles(imports) == [files[f"fpm_cli.{name}"] for name in "abc"]

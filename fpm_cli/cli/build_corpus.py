@@ -96,7 +96,7 @@ def build_corpus(
         max_expansion=max_expansion,
     )
     from fpm_cli.corpus import build
-    from fpm_cli.tokenization.base import load_tokenizer
+    from fpm_cli.tokenization.registry import load_tokenizer
 
     engine = build.Engine(
         workers=workers or len(os.sched_getaffinity(0)),

@@ -13,10 +13,10 @@ from rich.text import Text
 
 from fpm_cli.cli.console import JsonFlag, log, show, show_json
 from fpm_cli.errors import UsageError
-from fpm_cli.tokenization.base import Tokenizer, train_tokenizer
+from fpm_cli.tokenization.base import Tokenizer
 from fpm_cli.tokenization.bulk import TokenizerSource, encode_lines
 from fpm_cli.tokenization.inspection import Piece, measure, pieces_of
-from fpm_cli.tokenization.kinds import KINDS, PAPER_SIZES, check_kind
+from fpm_cli.tokenization.registry import KINDS, PAPER_SIZES, check_kind, train_tokenizer
 from fpm_cli.tokenization.store import check_free
 from fpm_cli.tokenization.text_files import STANDARD, Faults, OnFault, gather, read_lines, write_text
 

@@ -25,6 +25,7 @@ from fpm_cli.corpus.decide import DECISION, LOCATED, Decider
 from fpm_cli.corpus.encode import ENCODED, EncodeTask, check_tokenizer, encode_shard, has_sentences
 from fpm_cli.corpus.executors import Executor, Run, open_executor
 from fpm_cli.corpus.files import atomic_write, checksum
+from fpm_cli.corpus.hf import find_datasets
 from fpm_cli.corpus.indexed import token_dtype
 from fpm_cli.corpus.inputs import Input, find_inputs, resume_key
 from fpm_cli.corpus.manifest import (
@@ -83,7 +84,7 @@ def build_corpus(
     work = WorkFolder(out.with_name(f"{out.name}.building"))
     if out.exists() and not (work.path / PLAN).exists():
         raise UsageError(f"{out} exists; a corpus is never overwritten: name another --out or remove it")
-    files = find_inputs(inputs, options)
+    files = find_datasets(inputs) if options.source == "hf" else find_inputs(inputs, options)
     with _locked(work):
         _begin(files, tokenizer, options, engine, work)
         if not out.exists():  # else only the work folder was left to remove

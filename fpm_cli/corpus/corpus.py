@@ -50,7 +50,7 @@ class Corpus:
     @cached_property
     def tokenizer(self) -> Tokenizer:
         """The tokenizer that made the ids, loaded at first use and checked against the manifest."""
-        from fpm_cli.tokenization.base import load_tokenizer  # here: reading ids needs no tokenizer
+        from fpm_cli.tokenization.registry import load_tokenizer  # here: reading ids needs no tokenizer
 
         tokenizer = load_tokenizer(within(self.path, TOKENIZER))
         if tokenizer.fingerprint != self.manifest.tokenizer.fingerprint:

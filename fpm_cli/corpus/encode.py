@@ -15,7 +15,8 @@ from fpm_cli.corpus.indexed import token_dtype
 from fpm_cli.corpus.manifest import SPLITS, Split
 from fpm_cli.corpus.work import WorkFolder
 from fpm_cli.errors import UsageError
-from fpm_cli.tokenization.base import Tokenizer, load_tokenizer
+from fpm_cli.tokenization.base import Tokenizer
+from fpm_cli.tokenization.registry import load_tokenizer
 
 ENCODED = "encoded"
 # Kinds of file that a shard leaves for each split: ids, tokens a sequence, sequences a document.

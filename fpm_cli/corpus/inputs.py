@@ -35,10 +35,6 @@ def find_inputs(paths: list[Path], options: BuildOptions) -> list[Input]:
     Raises MissingError for a path that is absent and a folder with no file of the source's kind, and
     UsageError for a link that leads out of a folder: whoever made the folder may not read what it names.
     """
-    if options.source == "hf":
-        from fpm_cli.corpus.hf import find_datasets
-
-        return find_datasets(paths)
     found: list[Input] = []
     for path in paths:
         if path.is_dir():

@@ -19,7 +19,7 @@ def sample_text(language: Language) -> Path:
 
 def build_sample_corpus(config: RunConfig, out: Path) -> Corpus:
     """Train the configuration's tokenizer on its language's sample, and build the corpus in `out`."""
-    from fpm_cli.tokenization.base import train_tokenizer
+    from fpm_cli.tokenization.registry import train_tokenizer
 
     sample = sample_text(config.language)
     texts = sample.read_text(encoding="utf-8").split("\n\n")

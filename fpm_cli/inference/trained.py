@@ -13,7 +13,8 @@ from fpm_cli.corpus.corpus import Corpus
 from fpm_cli.errors import DamagedError
 from fpm_cli.models.build import build_skeleton
 from fpm_cli.runs.run import Run
-from fpm_cli.tokenization.base import Tokenizer, load_tokenizer
+from fpm_cli.tokenization.base import Tokenizer
+from fpm_cli.tokenization.registry import load_tokenizer
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,8 @@ from fpm_cli.interop.families import COUNTERPARTS, load_counterpart, load_transf
 from fpm_cli.interop.import_tokenizer import read_tokenizer
 from fpm_cli.models.build import build_skeleton, with_initial_weights
 from fpm_cli.runs.run import Run
-from fpm_cli.tokenization.base import Tokenizer, load_tokenizer
+from fpm_cli.tokenization.base import Tokenizer
+from fpm_cli.tokenization.registry import load_tokenizer
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 ADAPTER = "adapter_config.json"  # peft's: transformers would load the folder that it names

@@ -7,8 +7,9 @@ from fpm_cli.config.schema import TokenizerKind
 from fpm_cli.errors import DamagedError
 from fpm_cli.foreign import parse_json, read_whole
 from fpm_cli.interop.export_tokenizer import OURS
-from fpm_cli.tokenization.base import Tokenizer, load_tokenizer
+from fpm_cli.tokenization.base import Tokenizer
 from fpm_cli.tokenization.byte_bpe import ByteBpe
+from fpm_cli.tokenization.registry import load_tokenizer
 from fpm_cli.tokenization.wordpiece import WordPiece, is_cjk
 
 # Chinese BERTs have a third and more of Chinese characters; English and multilingual ones far fewer.

@@ -22,7 +22,7 @@ from fpm_cli.tasks.examples import Example, read_examples
 from fpm_cli.tasks.finetuning import EXAMPLES
 from fpm_cli.tasks.recipe import both_orders, finetune_config
 from fpm_cli.tasks.task_run import record_task
-from fpm_cli.tokenization.base import load_tokenizer
+from fpm_cli.tokenization.registry import load_tokenizer
 
 VALIDATION_SHARE = 0.05
 SPLITS = ("train", "validation")

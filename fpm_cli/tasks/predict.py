@@ -14,7 +14,7 @@ from fpm_cli.tasks.definition import TaskDefinition
 from fpm_cli.tasks.encoded import Ids, encode_examples
 from fpm_cli.tasks.examples import Example
 from fpm_cli.tasks.recipe import both_orders
-from fpm_cli.tokenization.base import load_tokenizer
+from fpm_cli.tokenization.registry import load_tokenizer
 
 TOKENS_A_PASS = 4096
 

@@ -1,4 +1,4 @@
-"""The one interface behind which the six tokenizers stand, and the two functions that make one."""
+"""The interface that all six tokenizers implement."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 from fpm_cli.config.schema import TokenizerKind
 from fpm_cli.errors import DamagedError, UsageError
 from fpm_cli.tokenization.accelerate import Ragged
-from fpm_cli.tokenization.store import fingerprint_of, read_directory, write_directory
+from fpm_cli.tokenization.store import fingerprint_of, write_directory
 
 if TYPE_CHECKING:
     import numpy as np
@@ -154,47 +154,3 @@ def check_ids(ids: Iterable[int], vocab_size: int) -> list[int]:
                 "these ids come from another tokenizer"
             )
     return checked
-
-
-def load_tokenizer(directory: Path) -> Tokenizer:
-    """The tokenizer that `Tokenizer.save` wrote.
-
-    Raises MissingError where there is none and DamagedError where a file, the fingerprint or the
-    vocabulary's size disagrees with what was recorded.
-    """
-    from fpm_cli.tokenization.kinds import CLASSES, check_kind
-
-    stored = read_directory(Path(directory))
-    try:
-        kind = check_kind(stored.kind)
-        tokenizer = CLASSES[kind].from_files(kind, stored.files, stored.options)
-        if tokenizer.vocab_size != stored.vocab_size:
-            raise ValueError(f"it has {tokenizer.vocab_size:,} pieces, recorded were {stored.vocab_size:,}")
-    except (UsageError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        raise DamagedError(f"tokenizer {directory} is damaged: {error}; make or copy it again") from error
-    return tokenizer
-
-
-def train_tokenizer(
-    kind: TokenizerKind,
-    texts: Iterable[str],
-    vocab_size: int,
-    allow_smaller: bool = False,
-    *,
-    whole_words: bool = False,
-) -> Tokenizer:
-    """Train on `texts` (documents or lines) to exactly `vocab_size` entries, special ones included.
-
-    The same texts give the same bytes. Where the text is too small for the size, UsageError names
-    the largest possible one; with `allow_smaller` that one is trained. `whole_words` (bert-zh) keeps
-    jieba's words together, which BERT cuts into characters.
-    """
-    from fpm_cli.tokenization.kinds import TRAINERS, check_kind
-    from fpm_cli.tokenization.wordpiece import train_wordpiece
-
-    checked = check_kind(kind)
-    if not whole_words:
-        return TRAINERS[checked](texts, vocab_size, allow_smaller)
-    if checked != "bert-zh":
-        raise UsageError(f"whole words are a choice of bert-zh: {kind} has its own way with words")
-    return train_wordpiece(checked, texts, vocab_size, allow_smaller, whole_words=True)

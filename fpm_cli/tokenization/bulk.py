@@ -11,8 +11,9 @@ from pathlib import Path
 
 from fpm_cli.config.schema import TokenizerKind
 from fpm_cli.errors import FpmError, UsageError
-from fpm_cli.tokenization.base import Tokenizer, load_tokenizer
+from fpm_cli.tokenization.base import Tokenizer
 from fpm_cli.tokenization.published import load_published
+from fpm_cli.tokenization.registry import load_tokenizer
 
 _BATCH_CHARACTERS = 1 << 18
 _WAITING_PER_WORKER = 3  # batches

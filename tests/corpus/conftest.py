@@ -2,7 +2,8 @@
 
 import pytest
 
-from fpm_cli.tokenization.base import Tokenizer, train_tokenizer
+from fpm_cli.tokenization.base import Tokenizer
+from fpm_cli.tokenization.registry import train_tokenizer
 
 CHARACTERS = " ".join("abcdefghijklmnopqrstuvwxyz0123456789.,!?一二三四五六七八九完了好故事")
 

@@ -11,7 +11,8 @@ from fpm_cli.corpus.build import build_corpus
 from fpm_cli.corpus.corpus import Corpus
 from fpm_cli.corpus.options import BuildOptions
 from fpm_cli.errors import DamagedError, MissingError, UsageError
-from fpm_cli.tokenization.base import Tokenizer, train_tokenizer
+from fpm_cli.tokenization.base import Tokenizer
+from fpm_cli.tokenization.registry import train_tokenizer
 
 TEXT = BuildOptions(source="text", validation_fraction=0.2, near_duplicates=0)
 

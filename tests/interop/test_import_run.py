@@ -17,7 +17,7 @@ from fpm_cli.inference.trained import load_trained
 from fpm_cli.models.bert import BERT
 from fpm_cli.models.encdec import EncoderDecoder
 from fpm_cli.runs.run import Run
-from fpm_cli.tokenization.base import train_tokenizer
+from fpm_cli.tokenization.registry import train_tokenizer
 
 TOLERANCE = 1e-5
 VOCABULARY = 400

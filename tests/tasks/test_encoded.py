@@ -11,7 +11,8 @@ from fpm_cli.tasks.encoded import EncodedExamples, encode_examples, load_encoded
 from fpm_cli.tasks.examples import Example
 from fpm_cli.tasks.finetune_run import hold_back
 from fpm_cli.tasks.finetuning import deal
-from fpm_cli.tokenization.base import Tokenizer, train_tokenizer
+from fpm_cli.tokenization.base import Tokenizer
+from fpm_cli.tokenization.registry import train_tokenizer
 
 TEXT = "abcdefg " * 20
 CPU = torch.device("cpu")

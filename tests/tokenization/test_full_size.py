@@ -7,7 +7,7 @@ from texts import lines_of
 
 from fpm_cli.errors import UsageError
 from fpm_cli.tokenization import train_tokenizer
-from fpm_cli.tokenization.kinds import PAPER_SIZES
+from fpm_cli.tokenization.registry import PAPER_SIZES
 from fpm_cli.tokenization.text_files import gather
 
 pytestmark = pytest.mark.long

@@ -18,7 +18,7 @@ from fpm_cli.corpus.manifest import SPLITS
 from fpm_cli.corpus.options import build_options
 from fpm_cli.errors import FpmError
 from fpm_cli.interop.import_run import import_run
-from fpm_cli.tokenization.base import load_tokenizer, train_tokenizer
+from fpm_cli.tokenization.registry import load_tokenizer, train_tokenizer
 from tests.torture.hostile import Attack, Payload
 from tests.torture.hostile_corpora import CORPUS, TEXTS
 from tests.torture.hostile_models import IMPORT, TOKENIZER
