@@ -18,7 +18,7 @@ test: $(DEV_INSTALLED)  ## The default tests.
 test-long: $(DEV_INSTALLED)  ## The checks that take minutes: many layers, several seeds.
 	$(BIN)/python -m pytest -m long
 
-# A row on each core; FPM_KILLS=10000, FPM_FUZZ=1000000 and FPM_SLACK=3 (seconds, on a busy machine) change rows.
+# A row on each core; TORTURE_KILLS=10000, TORTURE_FUZZ=1000000 and TORTURE_SLACK=3 (seconds, on a busy machine) change rows.
 torture: $(DEV_INSTALLED)  ## Kills, crashes, full disks, flipped bits, hostile files: about 30 minutes.
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "torture or row" --numprocesses 2 --dist load --maxschedchunk 1
 

@@ -50,6 +50,18 @@ class StoppedError(FpmError):
     exit_status = 75
 
 
+DISTRIBUTION = "fpm-depth"  # the name on an index, where `fpm` is the Fortran package manager
+
+
+def install_hint(extra: str) -> str:
+    """The command that installs an optional dependency of fpm, such as `pip install 'fpm-depth[ray]'`.
+
+    It works for a wheel and for a checkout that was installed with `pip install --editable .`; `extra` is a
+    key of `[project.optional-dependencies]` in pyproject.toml.
+    """
+    return f"pip install '{DISTRIBUTION}[{extra}]'"
+
+
 def did_you_mean(wrong: str, known: Iterable[str]) -> str:
     """Return `; did you mean 'x'?` for the nearest known name, or an empty string.
 

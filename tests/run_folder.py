@@ -16,7 +16,7 @@ def write_run(folder, launches, steps, tail=""):
         {"kind": "train", "step": step, "loss": 9.0 - step / 100, "seconds": 0.5, "tokens": 1024}
         for step in steps
     ]
-    rows.append({"kind": "eval", "step": max(steps), "loss": 5.0})
+    rows.append({"kind": "validation", "step": max(steps), "loss": 5.0})
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows) + tail)
     return config
 

@@ -18,8 +18,6 @@ from fpm_cli.config.schema import RunConfig
 from fpm_cli.errors import MissingError, UsageError, did_you_mean
 
 ENVIRONMENT_PREFIX = "FPM_"
-# Variables that are not configuration keys: what the launcher tells its workers.
-RESERVED_VARIABLES = frozenset({"FPM_WORKER"})
 
 
 @dataclass(frozen=True)
@@ -176,7 +174,7 @@ def _with_deepspeed_read(layer: Tree) -> Tree:
 
 def _environment_layers(environment: Mapping[str, str]) -> list[tuple[str, Tree]]:
     """`FPM_TRAIN__LR=1e-4` sets `train.lr`: two underscores stand for the dot."""
-    names = sorted(n for n in environment if n.startswith(ENVIRONMENT_PREFIX) and n not in RESERVED_VARIABLES)
+    names = sorted(n for n in environment if n.startswith(ENVIRONMENT_PREFIX))
     return [
         (name, _nested(name.removeprefix(ENVIRONMENT_PREFIX).lower().split("__"), _value(environment[name])))
         for name in names

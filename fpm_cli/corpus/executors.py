@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any, Literal
 
-from fpm_cli.errors import FpmError, MissingError
+from fpm_cli.errors import FpmError, MissingError, install_hint
 
 Executor = Literal["local", "ray"]
 
@@ -75,7 +75,7 @@ def _run_on_ray(function: Callable[[Any], None], tasks: Sequence[Any]) -> Iterat
     try:
         import ray
     except ImportError:
-        raise MissingError("--executor ray needs Ray: pip install 'fpm[ray]'") from None
+        raise MissingError(f"--executor ray needs Ray: {install_hint('ray')}") from None
 
     if not ray.is_initialized():
         ray.init(log_to_driver=False)  # the cluster that RAY_ADDRESS names, or this machine

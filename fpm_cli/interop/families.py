@@ -6,7 +6,7 @@ from types import ModuleType
 from typing import Any
 
 from fpm_cli.config.schema import Family, ModelConfig
-from fpm_cli.errors import DamagedError, MissingError, UsageError
+from fpm_cli.errors import DamagedError, MissingError, UsageError, install_hint
 from fpm_cli.foreign import parse_json, read_whole
 from fpm_cli.interop import bert, gpt2, t5
 from fpm_cli.interop.counterpart import Counterpart
@@ -55,7 +55,7 @@ def load_transformers() -> ModuleType:
     except ImportError as error:
         raise MissingError(
             "transformers is not installed, and the logits are compared with it: "
-            "pip install 'fpm[transformers]', or pip install 'transformers>=5,<6'"
+            + install_hint("transformers")
         ) from error
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()

@@ -1,7 +1,7 @@
 """Faster libraries for bulk encoding, taken only where they answer as the reference does.
 
 gigatoken (byte-level BPE) and nanotoken (WordPiece) are young. Each is optional (`pip install
-fpm[fast]`), and is asked the probes below before its first use: a different id, or an exception,
+'fpm-depth[fast]'`), and is asked the probes below before its first use: a different id, or an exception,
 and the reference library (Hugging Face tokenizers) does the work, only more slowly.
 """
 

@@ -147,7 +147,7 @@ def test_without_transformers_it_says_what_to_install(
     run = make_run("CPM-X-S")
     monkeypatch.setitem(sys.modules, "transformers", None)
     assert fpm(["export", str(run), "--out", str(tmp_path / "out")]) == 3
-    assert "pip install 'fpm[transformers]'" in capsys.readouterr().err
+    assert "pip install 'fpm-depth[transformers]'" in capsys.readouterr().err
 
 
 def test_a_network_that_transformers_does_not_have_is_refused(

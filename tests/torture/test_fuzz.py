@@ -1,6 +1,6 @@
 """Row: mutated index, manifest, TSV, JSONL and vocabulary files end in typed errors, in bounded memory.
 
-`FPM_FUZZ=1000000 make torture` reads a tenth of the inputs.
+`TORTURE_FUZZ=1000000 make torture` reads a tenth of the inputs.
 """
 
 import os
@@ -18,7 +18,7 @@ from fpm_cli.tasks.rows import delimited_rows, json_rows, text_lines
 from fpm_cli.tokenization.published import load_published
 from tests.torture.scale import counts
 
-MANY = int(os.environ.get("FPM_FUZZ", "10_000_000"))  # over all readers
+MANY = int(os.environ.get("TORTURE_FUZZ", "10_000_000"))  # over all readers
 ROWS = 6  # of a table: most of what a reader takes is for the rows that no edit touched
 MOST_MEMORY_GROWTH = 256 * 2**20  # bytes
 EDGES = (b"\x00", b"\xff", b"\n", b"\t", b'"', b"{", b"[", b"\xe2\x80\xa8", b"-1", b"1e999", b"\xff" * 8)

@@ -3,7 +3,7 @@
 In memory, since what a killed process wrote is kept by the kernel on any file system; `test_crashes.py`
 is for what a disk may lose.
 
-`FPM_KILLS=10000 make torture` kills the saving process ten thousand times.
+`TORTURE_KILLS=10000 make torture` kills the saving process ten thousand times.
 """
 
 import json
@@ -16,7 +16,7 @@ from typing import Any
 
 from tests.torture.scale import counts
 
-MANY = int(os.environ.get("FPM_KILLS", "1000"))
+MANY = int(os.environ.get("TORTURE_KILLS", "1000"))
 
 
 def outcome(module: str, *arguments: str) -> Any:
