@@ -1,0 +1,1 @@
+"""Depth studies: the grid of runs, their statistics, the verdict."""
