@@ -1,4 +1,4 @@
-# Two commands need no other set-up: `make demo` and `make test`.
+# `make demo` and `make test` create the environment themselves; `. .venv/bin/activate` puts `fpm` on the PATH.
 
 PYTHON ?= python3
 VENV := .venv
@@ -9,20 +9,20 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: demo test test-long torture torture-depth lint clean
 
-demo: $(INSTALLED)  ## Train a 128-layer CPM-X-L proxy on real Chinese text, score it, let it speak, account for it.
+demo: $(INSTALLED)  ## Train a 128-layer CPM-X-L proxy on Chinese text, evaluate it, generate text, report the cost.
 	@FPM=$(BIN)/fpm sh demo.sh
 
 test: $(DEV_INSTALLED)  ## The default tests.
 	$(BIN)/python -m pytest
 
-test-long: $(DEV_INSTALLED)  ## The checks that take minutes: many layers, several seeds.
+test-long: $(DEV_INSTALLED)  ## The tests that take minutes: many layers, several seeds.
 	$(BIN)/python -m pytest -m long
 
-# A row on each core; TORTURE_KILLS=10000, TORTURE_FUZZ=1000000 and TORTURE_SLACK=3 (seconds, on a busy machine) change rows.
+# One test on each core. TORTURE_KILLS and TORTURE_FUZZ set counts; TORTURE_SLACK adds seconds to time limits.
 torture: $(DEV_INSTALLED)  ## Kills, crashes, full disks, flipped bits, hostile files: about 30 minutes.
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "torture or row" --numprocesses 2 --dist load --maxschedchunk 1
 
-torture-depth: $(DEV_INSTALLED)  ## The deepest proxies learn, over three seeds, a bad setting does not: 45 minutes.
+torture-depth: $(DEV_INSTALLED)  ## The deepest proxies train over three seeds, a known-bad setting does not: 45 minutes.
 	$(BIN)/python -m pytest -m long tests/engine/test_learning.py
 
 lint: $(DEV_INSTALLED)  ## Linter, formatter, type check.
@@ -30,7 +30,7 @@ lint: $(DEV_INSTALLED)  ## Linter, formatter, type check.
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-clean:  ## Remove the environment, the demo's folder and caches.
+clean:  ## Remove the environment, the demo folder and caches.
 	rm -rf $(VENV) demo .pytest_cache .mypy_cache .ruff_cache
 
 $(VENV)/bin/python:

@@ -1,5 +1,5 @@
 #!/bin/sh
-# `make demo`: the whole way, from raw text to a trained, scored, accounted model, in some minutes on a laptop.
+# `make demo`: from raw text to a trained, scored and accounted model, in about six minutes on two cores.
 set -eu
 FPM=${FPM:-fpm}
 DEMO=${DEMO:-demo}
@@ -7,21 +7,21 @@ rm -rf "$DEMO"
 mkdir -p "$DEMO"
 step() { printf '\n== %s\n' "$1"; }
 
-step "A tokenizer from raw text (jieba + SentencePiece unigram, as CPM's)"
+step "Train a tokenizer on raw text (jieba and a SentencePiece unigram model, as CPM)"
 TEXT=fpm_cli/corpus/sample/zh.txt
 "$FPM" tokenize train "$TEXT" --kind gpt-zh --vocab-size 2048 --out "$DEMO/tokenizer"
 
-step "An indexed corpus"
+step "Build an indexed corpus"
 "$FPM" build-corpus text "$TEXT" --tokenizer "$DEMO/tokenizer" --out "$DEMO/corpus" --validation-fraction 0.1
 
-step "Pre-training: CPM-X-L, all 128 layers, laptop width, through DeepSpeed on two processes"
+step "Pretrain the proxy of CPM-X-L: all 128 layers at laptop width, DeepSpeed on two processes"
 "$FPM" pretrain --preset CPM-X-L --proxy --corpus "$DEMO/corpus" --nproc 2 --out "$DEMO/run"
 
-step "Scoring: the loss must be below the unigram entropy of the same text"
+step "Evaluate: the loss must be below the unigram entropy of the same text"
 "$FPM" evaluate lm "$DEMO/run"
 
-step "Speaking"
+step "Generate text"
 "$FPM" generate "$DEMO/run" --prompt "却说曹操" --top-k 20 --max-tokens 60
 
-step "What it cost, beside Table 4 of the paper"
+step "Report the cost, and Table 4 of the paper recomputed"
 "$FPM" cost-report "$DEMO/run"

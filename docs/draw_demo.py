@@ -12,8 +12,8 @@ with (run / "metrics.jsonl").open(encoding="utf-8") as lines:
     rows = [json.loads(line) for line in lines]
 train = [(row["step"], row["loss"]) for row in rows if row["kind"] == "train"]
 validation = [(row["step"], row["loss"]) for row in rows if row["kind"] == "validation"]
-ask = [sys.executable, "-m", "fpm_cli", "evaluate", "lm", str(run), "--json"]
-score = json.loads(subprocess.run(ask, check=True, capture_output=True, text=True).stdout)
+command = [sys.executable, "-m", "fpm_cli", "evaluate", "lm", str(run), "--json"]
+score = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 plt.rcParams["svg.hashsalt"] = "fpm"  # the same run draws the same file
 figure, axes = plt.subplots(figsize=(7.2, 3.0), layout="constrained")

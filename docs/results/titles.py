@@ -1,6 +1,7 @@
-"""Writes the titles of TNEWS files to stdout as text for `fpm build-corpus`: each once, no labels.
+"""Writes the titles of TNEWS files to stdout as text for `fpm build-corpus`: each once, without labels.
 
-Each title becomes a document whose lines may be parted: BERT's second task is over two halves of a document.
+Each title becomes a document of several lines, because BERT's second objective splits a document
+between lines.
 
 python titles.py train.tsv dev.json test.json ... > titles.txt
 """
@@ -22,8 +23,8 @@ def titles(path: Path) -> list[str]:
     return [line.split("\t")[0] for line in lines]
 
 
-def in_parts(title: str) -> str:
-    """The title with a line break before each word that begins in its middle, wherever it may be parted."""
+def split_in_lines(title: str) -> str:
+    """The title with a line break before each word that begins in its middle."""
     lower, upper = (share * len(title) for share in MIDDLE)
     lines, place = [""], 0
     for word in jieba.cut(title):
@@ -43,7 +44,7 @@ def main() -> None:
     sys.stdout.reconfigure(encoding="utf-8")  # type: ignore[union-attr]
     for title in dict.fromkeys(spaced):
         if len(title) > 1:
-            sys.stdout.write(f"{in_parts(title)}\n\n")
+            sys.stdout.write(f"{split_in_lines(title)}\n\n")
 
 
 if __name__ == "__main__":
