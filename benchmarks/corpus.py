@@ -30,9 +30,9 @@ from typing import Any
 
 import numpy as np
 
-from fpm_cli.corpus.build import Engine, build_corpus
+from fpm_cli.corpus.build import Execution, build_corpus
 from fpm_cli.corpus.indexed import IndexedDataset
-from fpm_cli.corpus.near import NUM_BANDS, ROWS_PER_BAND, SHINGLE_BYTES, band_keys
+from fpm_cli.corpus.minhash import NUM_BANDS, ROWS_PER_BAND, SHINGLE_BYTES, band_keys
 from fpm_cli.corpus.options import build_options
 from fpm_cli.corpus.samples import sample_text
 from fpm_cli.corpus.sentences import split_sentences
@@ -271,7 +271,7 @@ def _dropped(texts: list[str], folder: Path) -> set[int]:
     path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), encoding="utf-8")
     tokenizer = train_tokenizer("gpt-en", ["a"], 257)
     corpus = build_corpus(
-        [path], tokenizer, folder / "near", build_options("jsonl"), Engine(workers=1)
+        [path], tokenizer, folder / "near", build_options("jsonl"), Execution(workers=1)
     ).corpus
     kept: dict[bytes, int] = {}
     for split in ("train", "validation"):

@@ -29,7 +29,7 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"  # Hugging Face on one thread, as
 
 from fpm_cli.tokenization import Tokenizer, load_published
 from fpm_cli.tokenization.bulk import make_batches
-from fpm_cli.tokenization.text_files import Faults, read_lines
+from fpm_cli.tokenization.text_files import DecodeErrors, read_lines
 
 MEGABYTE = 1_000_000
 Encode = Callable[[Sequence[str]], Any]
@@ -219,7 +219,7 @@ def chinese(options: argparse.Namespace) -> list[str]:
 
 
 def _lines(path: Path) -> Iterator[str]:
-    return read_lines([path], "strict", Faults())
+    return read_lines([path], "strict", DecodeErrors())
 
 
 def _documents(lines: Iterator[str], megabytes: float) -> Iterator[str]:

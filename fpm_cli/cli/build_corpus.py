@@ -98,13 +98,13 @@ def build_corpus(
     from fpm_cli.corpus import build
     from fpm_cli.tokenization.registry import load_tokenizer
 
-    engine = build.Engine(
-        workers=workers or len(os.sched_getaffinity(0)),
+    execution = build.Execution(
+        workers=workers or _num_cores(),
         executor=executor,
         shard_bytes=shard_mib << 20,
         report=_report,
     )
-    built = build.build_corpus(inputs, load_tokenizer(tokenizer), out, options, engine)
+    built = build.build_corpus(inputs, load_tokenizer(tokenizer), out, options, execution)
     manifest = built.corpus.manifest
     counts = manifest.counts
     tokens = sum(facts.tokens for facts in manifest.splits.values())
@@ -129,6 +129,11 @@ def build_corpus(
             log(f"{step}: {', '.join(f'{reason} {count:,}' for reason, count in reasons.items())}")
     log(f"read {counts.documents_read:,} documents, kept {counts.documents_kept:,}: {tokens:,} tokens")
     log(f"{out} in {built.seconds:.1f} s")
+
+
+def _num_cores() -> int:
+    """The cores that this process may use; macOS has no affinity."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _source(name: str) -> Source:

@@ -15,10 +15,17 @@ from fpm_cli.cli.console import JsonFlag, log, show, show_json
 from fpm_cli.errors import UsageError
 from fpm_cli.tokenization.base import Tokenizer
 from fpm_cli.tokenization.bulk import TokenizerSource, encode_lines
-from fpm_cli.tokenization.inspection import Piece, measure, pieces_of
+from fpm_cli.tokenization.inspection import Piece, encoding_statistics, token_table
 from fpm_cli.tokenization.registry import KINDS, PAPER_SIZES, check_kind, train_tokenizer
-from fpm_cli.tokenization.store import check_free
-from fpm_cli.tokenization.text_files import STANDARD, Faults, OnFault, gather, read_lines, write_text
+from fpm_cli.tokenization.store import check_output_is_new
+from fpm_cli.tokenization.text_files import (
+    STANDARD,
+    DecodeErrors,
+    OnDecodeError,
+    join_lines,
+    read_lines,
+    write_text,
+)
 
 app = typer.Typer(help="Train, load and apply the six tokenizers.", no_args_is_help=True)
 
@@ -30,7 +37,7 @@ Published = Annotated[
     Path | None, typer.Option(help="Published vocabulary instead: the file, or its folder; with --kind.")
 ]
 KindOption = Annotated[str | None, typer.Option("--kind", help=f"One of {', '.join(KINDS)}.")]
-Errors = Annotated[OnFault, typer.Option(help="Bytes not UTF-8: stop, put U+FFFD, or skip the line.")]
+Errors = Annotated[OnDecodeError, typer.Option(help="Bytes not UTF-8: stop, put U+FFFD, or skip the line.")]
 Out = Annotated[Path, typer.Option(help="File to write, .gz and .zst too; - is standard output.")]
 
 
@@ -56,14 +63,14 @@ def train(
 ) -> None:
     """Train a tokenizer on text, to exactly its size; the same text gives the same bytes."""
     checked = check_kind(kind)
-    check_free(out)
+    check_output_is_new(out)
     began = time.perf_counter()
-    faults = Faults()
-    texts = gather(read_lines(inputs or [STANDARD], errors, faults))
+    decode_errors = DecodeErrors()
+    texts = join_lines(read_lines(inputs or [STANDARD], errors, decode_errors))
     size = vocab_size or PAPER_SIZES[checked]
     tokenizer = train_tokenizer(checked, texts, size, allow_smaller, whole_words=whole_words)
     tokenizer.save(out)
-    _report(faults, errors)
+    _report(decode_errors, errors)
     document = {**_describe(tokenizer), "out": str(out), "seconds": round(time.perf_counter() - began, 3)}
     if as_json:
         show_json("tokenize-train", document)
@@ -89,12 +96,12 @@ def encode(
 ) -> None:
     """Encode text line by line: a line of ids for each line of text."""
     source = _source(tokenizer, published, kind)
-    faults = Faults()
-    lines = read_lines(inputs or [STANDARD], errors, faults)
+    decode_errors = DecodeErrors()
+    lines = read_lines(inputs or [STANDARD], errors, decode_errors)
     with write_text(out) as file:
         for encoded in encode_lines(source, lines, as_json, workers):
             file.write(encoded)
-    _report(faults, errors)
+    _report(decode_errors, errors)
 
 
 @app.command(
@@ -112,7 +119,7 @@ def decode(
     """Decode lines of ids, as `encode` writes them (numbers or JSON), to lines of text."""
     loaded = _source(tokenizer, published, kind).load()
     with write_text(out) as file:
-        for number, line in enumerate(read_lines(inputs or [STANDARD], "strict", Faults()), start=1):
+        for number, line in enumerate(read_lines(inputs or [STANDARD], "strict", DecodeErrors()), start=1):
             text = loaded.decode(_parse_ids(line, number))
             file.write((json.dumps({"text": text}, ensure_ascii=False) if as_json else text) + "\n")
 
@@ -138,12 +145,12 @@ def inspect(
     document = _describe(loaded)
     pieces: list[Piece] = []
     if inputs or text is not None:
-        faults = Faults()
-        lines = iter([text]) if text is not None else read_lines(inputs or [STANDARD], errors, faults)
+        decode_errors = DecodeErrors()
+        lines = iter([text]) if text is not None else read_lines(inputs or [STANDARD], errors, decode_errors)
         first = next(lines, "")
-        pieces = pieces_of(loaded, first)
-        document |= measure(loaded, _again(first, lines)).document()
-        _report(faults, errors)
+        pieces = token_table(loaded, first)
+        document |= encoding_statistics(loaded, _again(first, lines)).document()
+        _report(decode_errors, errors)
     if as_json:
         show_json("tokenize-inspect", {**document, "pieces": [vars(piece) for piece in pieces[:rows]]})
         return
@@ -172,7 +179,7 @@ def import_published(
     as_json: JsonFlag = False,
 ) -> None:
     """Write a published vocabulary as a tokenizer folder, which the other verbs take."""
-    check_free(out)
+    check_output_is_new(out)
     loaded = _source(None, published, kind).load()
     loaded.save(out)
     if as_json:
@@ -213,10 +220,10 @@ def _readable(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
-def _report(faults: Faults, errors: OnFault) -> None:
-    if faults.lines:
+def _report(decode_errors: DecodeErrors, errors: OnDecodeError) -> None:
+    if decode_errors.lines:
         done = "replaced" if errors == "replace" else "skipped, with"
-        log(f"not UTF-8: {faults.lines:,} lines {done} {faults.sequences:,} bad byte sequences")
+        log(f"not UTF-8: {decode_errors.lines:,} lines {done} {decode_errors.sequences:,} bad byte sequences")
 
 
 def _parse_ids(line: str, number: int) -> list[int]:

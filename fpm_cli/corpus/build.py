@@ -1,10 +1,10 @@
 """Builds a corpus: shards are cleaned, duplicates found over all of them, shards encoded, and merged.
 
-    inputs -> unpack (archives) -> shards -> clean_shard (each) -> Decider (all) -> encode_shard (each)
-    -> merge_split
+    inputs -> unpack (archives) -> shards -> clean_shard (each) -> Deduplicator (all) -> encode_shard (each)
+    -> assemble
 
-Everything goes through `OUT.building`, where finished shards are entered in a journal: a build that was
-stopped at any moment goes on from there, and gives the same bytes as one that ran through.
+All of it happens in the folder `OUT.building`, which records each finished shard: a build that was stopped
+at any moment resumes from there and gives the same bytes as an uninterrupted one.
 """
 
 import json
@@ -18,89 +18,81 @@ from pathlib import Path
 from typing import Any
 
 from fpm_cli import __version__
-from fpm_cli.corpus.card import write_card
+from fpm_cli.corpus.assemble import DEDUPLICATED, assemble
 from fpm_cli.corpus.clean import CLEAN, CleanTask, clean_shard
-from fpm_cli.corpus.corpus import MANIFEST, TOKENIZER, Corpus
-from fpm_cli.corpus.decide import DECISION, LOCATED, Decider
+from fpm_cli.corpus.corpus import TOKENIZER, Corpus
+from fpm_cli.corpus.deduplicate import Deduplicator
 from fpm_cli.corpus.encode import ENCODED, EncodeTask, check_tokenizer, encode_shard, has_sentences
-from fpm_cli.corpus.executors import Executor, Run, open_executor
-from fpm_cli.corpus.files import atomic_write, checksum
+from fpm_cli.corpus.executors import Executor, RunTasks, open_executor
 from fpm_cli.corpus.hf import find_datasets
-from fpm_cli.corpus.indexed import token_dtype
 from fpm_cli.corpus.inputs import Input, find_inputs, resume_key
-from fpm_cli.corpus.manifest import (
-    SPLITS,
-    Counts,
-    FileFacts,
-    InputFile,
-    Manifest,
-    Split,
-    SplitFacts,
-    TokenizerFacts,
-)
-from fpm_cli.corpus.merge import concatenate, merge_split
 from fpm_cli.corpus.options import MIB, BuildOptions
 from fpm_cli.corpus.shards import UNPACKED, Shard, UnpackTask, is_archive, plan_shards, unpack
-from fpm_cli.corpus.work import WorkFolder, write_json
+from fpm_cli.corpus.validation_split import validation_bound
+from fpm_cli.corpus.work_folder import WORK_FORMAT, WorkFolder, write_json
 from fpm_cli.errors import FpmError, MissingError, UsageError
 from fpm_cli.tokenization.base import Tokenizer
 
 SHARD_BYTES = 64 * MIB
-PLAN, LOCK, DEFECTS, OUT = "plan.json", "lock", "defects.jsonl", "out"
+PLAN, LOCK, OUT = "plan.json", "lock", "out"
 
 # Called with a stage's name, how many of its shards are done, and how many there are.
-Report = Callable[[str, int, int], None]
+ReportProgress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
-class Built:
-    """The finished corpus, and how long this run took to make or finish it."""
+class BuildResult:
+    """The finished corpus, and how many seconds this call took."""
 
     corpus: Corpus
     seconds: float
 
 
 @dataclass(frozen=True)
-class Engine:
-    """How the work is run; none of it changes the bytes that come out."""
+class Execution:
+    """How the work is run; nothing here changes the bytes of the corpus."""
 
     workers: int = 1
     executor: Executor = "local"
     shard_bytes: int = SHARD_BYTES
-    report: Report = lambda stage, done, total: None
+    report: ReportProgress = lambda stage, done, total: None
 
 
 def build_corpus(
-    inputs: list[Path], tokenizer: Tokenizer, out: Path, options: BuildOptions, engine: Engine | None = None
-) -> Built:
-    """Build, or go on building, the corpus in the folder `out`; it appears there when complete.
+    inputs: list[Path],
+    tokenizer: Tokenizer,
+    out: Path,
+    options: BuildOptions,
+    execution: Execution | None = None,
+) -> BuildResult:
+    """Build the corpus in the folder `out`, or resume its unfinished build; it appears there when complete.
 
     Raises UsageError (`out` exists; the folder of an unfinished build belongs to another one; no token
     to end a document) and MissingError (an input is absent; too few documents are left).
     """
     started = time.perf_counter()
-    engine = engine or Engine()
+    execution = execution or Execution()
     check_tokenizer(tokenizer)
     work = WorkFolder(out.with_name(f"{out.name}.building"))
     if out.exists() and not (work.path / PLAN).exists():
         raise UsageError(f"{out} exists; a corpus is never overwritten: name another --out or remove it")
     files = find_datasets(inputs) if options.source == "hf" else find_inputs(inputs, options)
     with _locked(work):
-        _begin(files, tokenizer, options, engine, work)
+        _check_plan(files, tokenizer, options, execution, work)
         if not out.exists():  # else only the work folder was left to remove
-            with open_executor(engine.executor, engine.workers) as run:
-                _unpack(files, options, engine, run, work)
-                shards = plan_shards(files, options, engine.shard_bytes, work)
-                _clean(shards, tokenizer, options, run, engine.report, work)
-                if not (work.path / DECISION).exists():
-                    engine.report("duplicates", 0, 1)
-                    _decide(shards, options, work)
-                _encode(shards, run, engine.report, work)
-            engine.report("merge", 0, 1)
-            _merge(files, shards, tokenizer, options, work)
+            with open_executor(execution.executor, execution.workers) as run:
+                _unpack(files, options, execution, run, work)
+                shards = plan_shards(files, options, execution.shard_bytes, work)
+                _clean(shards, tokenizer, options, run, execution.report, work)
+                if not (work.path / DEDUPLICATED).exists():
+                    execution.report("duplicates", 0, 1)
+                    _deduplicate(shards, options, work)
+                _encode(shards, run, execution.report, work)
+            execution.report("merge", 0, 1)
+            assemble(files, shards, tokenizer, options, work, work.path / OUT)
             (work.path / OUT).rename(out)
         _remove(work)
-    return Built(Corpus.open(out), time.perf_counter() - started)
+    return BuildResult(Corpus.open(out), time.perf_counter() - started)
 
 
 @contextmanager
@@ -117,24 +109,25 @@ def _locked(work: WorkFolder) -> Iterator[None]:
         yield
 
 
-def _begin(
-    files: list[Input], tokenizer: Tokenizer, options: BuildOptions, engine: Engine, work: WorkFolder
+def _check_plan(
+    files: list[Input], tokenizer: Tokenizer, options: BuildOptions, execution: Execution, work: WorkFolder
 ) -> None:
-    """Write the plan, or check that the one found is ours, so that no two builds are mixed."""
+    """Write the plan, or check that an unfinished build has the same one, so that no two are mixed."""
     plan: dict[str, Any] = {
         "fpm": __version__,
+        "work_format": WORK_FORMAT,
         "inputs": [resume_key(file) for file in files],
         "options": options.model_dump(mode="json"),
         "tokenizer": tokenizer.fingerprint,
-        "shard_bytes": engine.shard_bytes,
+        "shard_bytes": execution.shard_bytes,
     }
     path = work.path / PLAN
     if path.exists():
-        found = json.loads(path.read_bytes())
-        if differing := [key for key, value in plan.items() if found.get(key) != value]:
+        recorded = json.loads(path.read_bytes())
+        if differing := [key for key, value in plan.items() if recorded.get(key) != value]:
             raise UsageError(
                 f"{work.path} is an unfinished build with other {', '.join(differing)}; "
-                "give the same as then to go on with it, or remove it to start anew"
+                "give the same ones to resume it, or remove it to start again"
             )
     else:
         write_json(path, plan)
@@ -152,22 +145,24 @@ def _remove(work: WorkFolder) -> None:
     shutil.rmtree(work.path)
 
 
-def _unpack(files: list[Input], options: BuildOptions, engine: Engine, run: Run, work: WorkFolder) -> None:
+def _unpack(
+    files: list[Input], options: BuildOptions, execution: Execution, run: RunTasks, work: WorkFolder
+) -> None:
     todo = [
-        UnpackTask(number, file, options, engine.shard_bytes, work)
+        UnpackTask(number, file, options, execution.shard_bytes, work)
         for number, file in enumerate(files)
         if is_archive(file) and not work.is_finished(number, UNPACKED)
     ]
     for done, _ in enumerate(run(unpack, todo), start=1):
-        engine.report("unpack", done, len(todo))
+        execution.report("unpack", done, len(todo))
 
 
 def _clean(
     shards: list[Shard],
     tokenizer: Tokenizer,
     options: BuildOptions,
-    run: Run,
-    report: Report,
+    run: RunTasks,
+    report: ReportProgress,
     work: WorkFolder,
 ) -> None:
     todo = [
@@ -181,16 +176,38 @@ def _clean(
         report("clean", done, len(shards))
 
 
-def _decide(shards: list[Shard], options: BuildOptions, work: WorkFolder) -> None:
+def _deduplicate(shards: list[Shard], options: BuildOptions, work: WorkFolder) -> None:
+    deduplicator = Deduplicator(shards, options, work)
+    deduplicator.deduplicate()
     try:
-        Decider(shards, options, work).decide()
-    except MissingError:  # too few documents are left: going on cannot help, other options may
+        bound = validation_bound(deduplicator.kept_digests(), options.validation_fraction)
+    except ValueError:  # too few documents are left: resuming cannot help, other options may
+        message = _too_few_documents(shards, deduplicator.dropped(), work)
         shutil.rmtree(work.path)
-        raise
+        raise MissingError(message) from None
+    summary = {
+        "dropped": deduplicator.dropped(),
+        "defects": deduplicator.write_defects(),
+        "validation_bound": bound,
+    }
+    write_json(work.path / DEDUPLICATED, summary)
 
 
-def _encode(shards: list[Shard], run: Run, report: Report, work: WorkFolder) -> None:
-    bound = json.loads((work.path / DECISION).read_bytes())["validation_bound"]
+def _too_few_documents(shards: list[Shard], duplicates: dict[str, int], work: WorkFolder) -> str:
+    dropped, read = Counter[str](duplicates), 0
+    for shard in shards:
+        summary = work.summary(shard.number, CLEAN)
+        dropped.update(summary["dropped"])
+        read += summary["read"]
+    reasons = ", ".join(f"{reason} {number:,}" for reason, number in sorted(dropped.items()))
+    return (
+        f"{read - dropped.total()} of {read:,} documents left, and two splits need two"
+        f"{f' (dropped: {reasons})' if reasons else ''}; give more text, or other filters"
+    )
+
+
+def _encode(shards: list[Shard], run: RunTasks, report: ReportProgress, work: WorkFolder) -> None:
+    bound = json.loads((work.path / DEDUPLICATED).read_bytes())["validation_bound"]
     todo = [
         EncodeTask(shard.number, work, work.path / TOKENIZER, bound)
         for shard in sorted(shards, key=lambda shard: shard.start - shard.end)
@@ -200,70 +217,3 @@ def _encode(shards: list[Shard], run: Run, report: Report, work: WorkFolder) -> 
     for _ in run(encode_shard, todo):
         done += 1
         report("encode", done, len(shards))
-
-
-def _merge(
-    files: list[Input], shards: list[Shard], tokenizer: Tokenizer, options: BuildOptions, work: WorkFolder
-) -> None:
-    out = work.path / OUT
-    shutil.rmtree(out, ignore_errors=True)
-    out.mkdir()
-    numbers = [shard.number for shard in shards]
-    encoded = [work.summary(number, ENCODED) for number in numbers]
-    splits = {split: _add_up([summary["splits"][split] for summary in encoded]) for split in SPLITS}
-    for split in SPLITS:
-        merge_split(split, splits[split], numbers, token_dtype(tokenizer.vocab_size), work, out)
-    with atomic_write(out / DEFECTS) as file:
-        concatenate([*(work.file(number, "defects") for number in numbers), work.path / LOCATED], file)
-    tokenizer.save(out / TOKENIZER)
-    manifest = Manifest(
-        source=options.source,
-        inputs=tuple(_input_facts(file) for file in files),
-        options=options.model_dump(mode="json", exclude={"source"}),
-        tokenizer=TokenizerFacts(
-            kind=tokenizer.kind, vocab_size=tokenizer.vocab_size, fingerprint=tokenizer.fingerprint
-        ),
-        counts=_counts(shards, splits, files, work),
-        splits=splits,
-        files={
-            path.relative_to(out).as_posix(): FileFacts(bytes=path.stat().st_size, xxh3_128=checksum(path))
-            for path in sorted(out.rglob("*"))
-            if path.is_file()
-        },
-    ).sealed()
-    manifest.write(out / MANIFEST)
-    write_card(out, manifest)
-
-
-def _add_up(facts: list[dict[str, int]]) -> SplitFacts:
-    return SplitFacts(**{name: sum(part[name] for part in facts) for name in SplitFacts.model_fields})
-
-
-def _input_facts(file: Input) -> InputFile:
-    if file.path.is_file():
-        return InputFile(name=file.name, bytes=file.path.stat().st_size, xxh3_128=checksum(file.path))
-    return InputFile(name=file.name, bytes=0, xxh3_128="")
-
-
-def _counts(
-    shards: list[Shard], splits: dict[Split, SplitFacts], files: list[Input], work: WorkFolder
-) -> Counts:
-    summaries = [work.summary(shard.number, CLEAN) for shard in shards]
-    decision = json.loads((work.path / DECISION).read_bytes())
-    dropped, defects = Counter[str](decision["dropped"]), Counter[str](decision["defects"])
-    repaired = Counter[str]()
-    for summary, shard in zip(summaries, shards, strict=True):
-        dropped.update(summary["dropped"])
-        repaired.update(summary["repaired"])
-        defects.update(summary["defects"])
-        dropped.update(work.summary(shard.number, ENCODED)["dropped"])
-    counts = Counts(
-        documents_read=sum(summary["read"] for summary in summaries),
-        documents_kept=sum(facts.documents for facts in splits.values()),
-        dropped=dict(sorted(dropped.items())),
-        repaired=dict(sorted(repaired.items())),
-        defects=dict(sorted(defects.items())),
-        bytes_in=sum(file.path.stat().st_size for file in files if file.path.is_file()),
-    )
-    assert counts.documents_read == counts.documents_kept + sum(dropped.values()), counts
-    return counts

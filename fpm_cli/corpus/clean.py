@@ -1,7 +1,7 @@
-"""First half of the pipeline, a shard at a time: read -> normalise -> filter -> sentences -> hashes.
+"""First half of the pipeline, one shard at a time: read -> normalise -> filter -> sentences -> hashes.
 
-A pure function of the shard and the options. The text that is left goes to disk, with one record of
-fixed size for each document, on which duplicates are found over all shards (`duplicates.py`).
+A pure function of the shard and the options. The text that is kept goes to disk, with one record of fixed
+size per document, from which duplicates are found over all shards (`deduplicate.py`).
 """
 
 import json
@@ -15,27 +15,27 @@ import xxhash
 
 from fpm_cli.corpus.files import atomic_write
 from fpm_cli.corpus.filters import drop_reason
-from fpm_cli.corpus.near import band_keys
+from fpm_cli.corpus.minhash import band_keys
 from fpm_cli.corpus.normalise import normalise
 from fpm_cli.corpus.options import BuildOptions
 from fpm_cli.corpus.readers import BROKEN, INVALID, NO_TEXT, OVERSIZED, READERS, Record
 from fpm_cli.corpus.sentences import split_sentences
 from fpm_cli.corpus.shards import Shard
 from fpm_cli.corpus.streams import open_range
-from fpm_cli.corpus.work import WorkFolder, pack_record
+from fpm_cli.corpus.work_folder import WorkFolder, pack_document_record
 
 CLEAN = "clean"
 FEW_SENTENCES = "fewer_than_two_sentences"
-DEFECTS = (BROKEN, NO_TEXT, OVERSIZED)  # drops that are damage of the input, hence located
+DEFECTS = (BROKEN, NO_TEXT, OVERSIZED)  # reasons that are damage of the input, hence located
 BATCH_BYTES = 1 << 18  # text whose shingles are hashed at once
 
-# Where a defect stands: reason, offset in the input, detail.
-Locate = Callable[[str, int, str], None]
+# Called with a defect: its reason, its offset in the input, and a detail.
+ReportDefect = Callable[[str, int, str], None]
 
 
 @dataclass(frozen=True)
 class CleanTask:
-    """A shard to clean, and where to leave what is left of it."""
+    """A shard to clean, and the folder for the result."""
 
     shard: Shard
     options: BuildOptions
@@ -62,26 +62,26 @@ def clean_shard(task: CleanTask) -> None:
             for kind in ("text", "records", "bands", "defects")
         )
 
-        def locate(reason: str, offset: int, detail: str) -> None:
+        def report_defect(reason: str, offset: int, detail: str) -> None:
             counts.defects[reason] += 1
             defects.write(defect_line(shard.input.name, offset, reason, detail))
 
-        writer = _Writer(text, records, bands, options)
+        writer = _DocumentWriter(text, records, bands, options)
         for record in _read(shard, options):
             counts.read += 1
-            clean, reason = _clean(record, task, counts.repaired, locate)
+            clean, reason = _clean(record, task, counts.repaired, report_defect)
             if reason:
                 counts.dropped[reason] += 1
                 if reason in DEFECTS:
-                    locate(reason, shard.start + record.offset, "")
+                    report_defect(reason, shard.start + record.offset, "")
             else:
                 counts.kept += 1
                 writer.add(clean, shard.start + record.offset, record)
         writer.flush()
-        if shard.fault:
-            locate(shard.fault.reason, shard.fault.offset, shard.fault.detail)
+        if shard.defect:
+            report_defect(shard.defect.reason, shard.defect.offset, shard.defect.detail)
         elif shard.is_only and not counts.read:
-            locate("empty_file", 0, "")
+            report_defect("empty_file", 0, "")
     work.finish(shard.number, CLEAN, vars(counts))
     if shard.path != shard.input.path:
         shard.path.unlink(missing_ok=True)  # the unpacked part of an archive
@@ -104,7 +104,9 @@ def _read(shard: Shard, options: BuildOptions) -> Iterator[Record]:
         yield from READERS[options.source](stream, options)
 
 
-def _clean(record: Record, task: CleanTask, repaired: Counter[str], locate: Locate) -> tuple[str, str | None]:
+def _clean(
+    record: Record, task: CleanTask, repaired: Counter[str], report_defect: ReportDefect
+) -> tuple[str, str | None]:
     """The text to keep, or an empty one and the reason to drop the document."""
     if record.text is None:
         return "", record.reason
@@ -112,10 +114,10 @@ def _clean(record: Record, task: CleanTask, repaired: Counter[str], locate: Loca
     text, removed = normalise(record.text)
     if record.invalid_at is not None:
         repaired[INVALID] += 1
-        locate(INVALID, start + record.invalid_at, "")
+        report_defect(INVALID, start + record.invalid_at, "")
     for kind in removed:
         repaired[kind] += 1
-        locate(kind, start + record.offset, f"{removed[kind]} removed")
+        report_defect(kind, start + record.offset, f"{removed[kind]} removed")
     reason = drop_reason(text, task.options)
     if reason or not task.sentences:
         return text, reason
@@ -123,8 +125,8 @@ def _clean(record: Record, task: CleanTask, repaired: Counter[str], locate: Loca
     return "\n".join(sentences), FEW_SENTENCES if len(sentences) < 2 else None
 
 
-class _Writer:
-    """Appends clean documents to the shard's files; shingles are hashed a megabyte of text at a time."""
+class _DocumentWriter:
+    """Appends clean documents to the shard's files; shingles are hashed in batches of documents."""
 
     def __init__(self, text: BinaryIO, records: BinaryIO, bands: BinaryIO, options: BuildOptions) -> None:
         self._text, self._records, self._bands = text, records, bands
@@ -135,8 +137,8 @@ class _Writer:
     def add(self, text: str, offset: int, record: Record) -> None:
         content = text.encode()
         digest = xxhash.xxh3_128_intdigest(content)
-        row = pack_record(
-            *(self._text_start, len(content), len(text), offset),
+        row = pack_document_record(
+            *(self._text_start, len(content), offset),
             *(digest >> 64, digest & 0xFFFFFFFFFFFFFFFF),
             *(_hash(record.id), _hash(record.group)),
         )

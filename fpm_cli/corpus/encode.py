@@ -1,4 +1,4 @@
-"""Second half of the pipeline, a shard at a time: kept documents -> token ids of each split, on disk."""
+"""Second half of the pipeline, one shard at a time: kept documents -> token ids of each split, on disk."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -13,15 +13,15 @@ import numpy.typing as npt
 from fpm_cli.corpus.files import atomic_write
 from fpm_cli.corpus.indexed import token_dtype
 from fpm_cli.corpus.manifest import SPLITS, Split
-from fpm_cli.corpus.work import WorkFolder
+from fpm_cli.corpus.work_folder import WorkFolder
 from fpm_cli.errors import UsageError
 from fpm_cli.tokenization.base import Tokenizer
 from fpm_cli.tokenization.registry import load_tokenizer
 
 ENCODED = "encoded"
-# Kinds of file that a shard leaves for each split: ids, tokens a sequence, sequences a document.
-KINDS = ("bin", "sizes", "lengths")
-WORDS = "words.bin"  # bert only: a byte a token, 1 where a whole word begins
+# The files of a shard for each split: ids, tokens per sequence, sequences per document.
+FILE_KINDS = ("bin", "sizes", "lengths")
+WORDS = "words.bin"  # bert only: one byte per token, 1 where a whole word begins
 BATCH_BYTES = 1 << 18  # text encoded at once: enough for a library's own batching, little memory
 NO_TOKENS = "no_tokens"
 
@@ -78,7 +78,7 @@ def has_sentences(tokenizer: Tokenizer) -> bool:
 
 
 def check_tokenizer(tokenizer: Tokenizer) -> None:
-    """UsageError if a document of this tokenizer's kind could not be ended."""
+    """Raise UsageError if the tokenizer has no token to end a document with."""
     if not has_sentences(tokenizer) and tokenizer.special.eod is None:
         raise UsageError(f"tokenizer {tokenizer.kind} has no <eod> token to end a document with")
 
@@ -86,7 +86,7 @@ def check_tokenizer(tokenizer: Tokenizer) -> None:
 def encode_shard(task: EncodeTask) -> None:
     """Encode one shard; its files are on disk when its summary is."""
     tokenizer = _tokenizer(task.tokenizer)
-    kinds = (*KINDS, WORDS) if has_sentences(tokenizer) else KINDS
+    kinds = (*FILE_KINDS, WORDS) if has_sentences(tokenizer) else FILE_KINDS
     dropped = 0
     with ExitStack() as stack:
         splits = {split: _SplitFiles(_open(stack, task, split, kinds)) for split in SPLITS}
@@ -100,7 +100,7 @@ def encode_shard(task: EncodeTask) -> None:
             "splits": {split: vars(files.facts) for split, files in splits.items()},
         },
     )
-    task.work.file(task.number, "text").unlink(missing_ok=True)  # the largest file, and not needed again
+    task.work.file(task.number, "text").unlink(missing_ok=True)  # the largest file; no later stage reads it
 
 
 def _open(stack: ExitStack, task: EncodeTask, split: Split, kinds: tuple[str, ...]) -> dict[str, BinaryIO]:
@@ -156,7 +156,7 @@ def _encode(batch: list[_Document], tokenizer: Tokenizer, splits: dict[Split, _S
     if sentences:
         starts = tokenizer.word_starts_ragged(flat, ids).view(np.uint8)
     else:
-        assert tokenizer.special.eod is not None  # `check_tokenizer` saw to it
+        assert tokenizer.special.eod is not None  # checked by `check_tokenizer`
         ids, sizes = np.insert(ids, ends, tokenizer.special.eod), sizes + 1
     for split, files in splits.items():
         of_split = is_kept & [document.split == split for document in batch]

@@ -1,4 +1,4 @@
-"""Runs a pure function over many tasks: here, in worker processes, or on a Ray cluster."""
+"""Runs a function over many tasks: in this process, in worker processes, or on a Ray cluster."""
 
 import multiprocessing
 import os
@@ -16,18 +16,17 @@ from fpm_cli.errors import FpmError, MissingError, install_hint
 
 Executor = Literal["local", "ray"]
 
-
 # Calls a function on every task, in any order, and yields once for each that is done.
-Run = Callable[[Callable[[Any], None], Sequence[Any]], Iterator[None]]
+RunTasks = Callable[[Callable[[Any], None], Sequence[Any]], Iterator[None]]
 
 
 @contextmanager
-def open_executor(executor: Executor, workers: int) -> Iterator[Run]:
-    """Give what runs tasks until the context ends; worker processes start with the first task."""
+def open_executor(executor: Executor, workers: int) -> Iterator[RunTasks]:
+    """What runs tasks until the context ends; worker processes start with the first task."""
     if executor == "ray":
         yield _run_on_ray
     elif workers == 1:
-        yield _run_here
+        yield _run_in_process
     else:
         context = multiprocessing.get_context("spawn")  # a fork would inherit threads and locks of libraries
         pool = ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=(os.getpid(),))
@@ -37,7 +36,7 @@ def open_executor(executor: Executor, workers: int) -> Iterator[Run]:
             pool.shutdown(cancel_futures=True)
 
 
-def _run_here(function: Callable[[Any], None], tasks: Sequence[Any]) -> Iterator[None]:
+def _run_in_process(function: Callable[[Any], None], tasks: Sequence[Any]) -> Iterator[None]:
     for task in tasks:
         function(task)
         yield
@@ -52,8 +51,8 @@ def _run_in_pool(
             yield
     except BrokenProcessPool:
         raise FpmError(
-            "a worker died (killed, perhaps for want of memory); the same command goes on from the finished "
-            "shards, with fewer --workers if memory is short"
+            "a worker process died (killed, perhaps for lack of memory); the same command resumes from the "
+            "finished shards, with fewer --workers if memory is short"
         ) from None
 
 
@@ -61,10 +60,10 @@ def _start_worker(parent: int) -> None:
     """Leave Ctrl-C to the parent, stay on one core, and never outlive the parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    threading.Thread(target=_exit_with_parent, args=(parent,), daemon=True).start()
 
 
-def _end_with(parent: int) -> None:
+def _exit_with_parent(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(0.5)
     os._exit(1)

@@ -1,4 +1,4 @@
-"""The little file layer of this room: whole files appear under their name, synced, or not at all."""
+"""Atomic, synced writes of binary files, and checksums."""
 
 import os
 from collections.abc import Iterator

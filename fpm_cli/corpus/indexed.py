@@ -1,4 +1,4 @@
-"""Megatron-LM's indexed dataset: raw token ids in `.bin`, and where each sequence lies in `.idx`.
+"""Megatron-LM's indexed dataset: raw token ids in `.bin`, and where each sequence begins in `.idx`.
 
 Layout of `.idx`, little-endian (Megatron-LM, megatron/core/datasets/indexed_dataset.py): magic
 `MMIDIDX\\0\\0`, version u64 = 1, dtype code u8, number of sequences u64, length of the document index
@@ -7,17 +7,13 @@ sequence at which each document starts, with a leading 0 and the number of seque
 """
 
 import struct
-from array import array
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
+from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from fpm_cli.corpus.files import atomic_write
 from fpm_cli.errors import DamagedError, MissingError
 
 MAGIC = b"MMIDIDX\x00\x00"
@@ -44,45 +40,8 @@ def index_bytes(num_sequences: int, num_boundaries: int) -> int:
     return HEADER.size + 12 * num_sequences + 8 * num_boundaries
 
 
-class IndexedWriter:
-    """Writes documents one by one; both files appear, complete, when the context ends cleanly."""
-
-    def __init__(self, prefix: Path, vocab_size: int) -> None:
-        self._prefix, self._dtype = prefix, token_dtype(vocab_size)
-        self._sizes = array("i")
-        self._boundaries = array("q", [0])
-        self._stack = ExitStack()
-        self._bin = self._stack.enter_context(atomic_write(with_suffix(prefix, ".bin")))
-
-    def add_document(self, sequences: Iterable[Iterable[int] | Tokens]) -> None:
-        """Append one document: its sequences of token ids, in order."""
-        for sequence in sequences:
-            tokens = np.asarray(sequence, dtype=self._dtype)
-            self._bin.write(tokens.tobytes())
-            self._sizes.append(len(tokens))
-        self._boundaries.append(len(self._sizes))
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if kind is None:
-            self._write_index()
-        self._stack.__exit__(kind, error, trace)
-
-    def _write_index(self) -> None:
-        sizes = np.asarray(self._sizes, dtype=np.int32)
-        with atomic_write(with_suffix(self._prefix, ".idx")) as index:
-            index.write(index_header(self._dtype, len(sizes), len(self._boundaries)))
-            index.write(sizes.tobytes())
-            index.write(byte_pointers(sizes, self._dtype).tobytes())
-            index.write(self._boundaries.tobytes())
-
-
 def index_header(dtype: np.dtype[Any], num_sequences: int, num_boundaries: int) -> bytes:
-    """The fixed part at the head of an `.idx` file."""
+    """The first 34 bytes of an `.idx` file."""
     return HEADER.pack(MAGIC, VERSION, dtype_code(dtype), num_sequences, num_boundaries)
 
 
@@ -104,7 +63,7 @@ class IndexedDataset:
 
     `sizes` (num_sequences,) int32 tokens, `pointers` (num_sequences,) int64 bytes, `document_index`
     (num_documents + 1,) int64, and `tokens`, the whole `.bin` as one flat read-only array: sequences
-    lie there one after the other, so that the stream can be cut anywhere in constant time.
+    follow one another there, so that the stream can be cut anywhere in constant time.
     """
 
     sizes: npt.NDArray[np.int32]
@@ -153,7 +112,7 @@ class IndexedDataset:
         return self.tokens[start : start + int(self.sizes[index])]
 
     def windows(self, starts: npt.NDArray[np.int64], length: int) -> npt.NDArray[np.int64]:
-        """Cut `length` tokens of the flat stream at each start: (len(starts), length) int64, in one sweep."""
+        """`length` tokens of the flat stream from each start: (len(starts), length) int64."""
         views = np.lib.stride_tricks.sliding_window_view(self.tokens, length)
         return views[starts].astype(np.int64)
 

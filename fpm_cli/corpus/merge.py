@@ -1,4 +1,4 @@
-"""Last step: the shards' files, one after the other, become the corpus; memory stays flat."""
+"""Concatenates the files of all shards into the indexed files of one split; memory stays flat."""
 
 import shutil
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from fpm_cli.corpus.encode import WORDS
 from fpm_cli.corpus.files import CHUNK_BYTES, atomic_write
 from fpm_cli.corpus.indexed import byte_pointers, index_header
 from fpm_cli.corpus.manifest import Split, SplitFacts
-from fpm_cli.corpus.work import WorkFolder
+from fpm_cli.corpus.work_folder import WorkFolder
 
 CHUNK_ITEMS = 1 << 18
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fpm_cli.corpus.options import MIB, BuildOptions
-from fpm_cli.corpus.streams import Source, lines
+from fpm_cli.corpus.streams import InputStream, lines
 
 BROKEN, NO_TEXT, OVERSIZED, EXCLUDED = "broken_json", "no_text_field", "oversized", "excluded_set"
 INVALID = "invalid_utf8"
@@ -31,7 +31,7 @@ class Record:
     invalid_at: int | None = None
 
 
-def read_text(stream: Source, options: BuildOptions) -> Iterator[Record]:
+def read_text(stream: InputStream, options: BuildOptions) -> Iterator[Record]:
     """Documents of a plain text: a blank line, or the file's end, ends one."""
     start = end = size = 0
     parts: list[bytes] | None = []  # None: the document is over the limit
@@ -66,7 +66,7 @@ def _text_record(start: int, parts: list[bytes] | None) -> Record:
     return Record(start, text, invalid_at=None if invalid is None else start + invalid)
 
 
-def read_jsonl(stream: Source, options: BuildOptions) -> Iterator[Record]:
+def read_jsonl(stream: InputStream, options: BuildOptions) -> Iterator[Record]:
     """One JSON object a line; blank lines are no documents."""
     for offset, line in lines(stream, options.max_document_bytes):
         if line is None:
@@ -76,7 +76,7 @@ def read_jsonl(stream: Source, options: BuildOptions) -> Iterator[Record]:
             yield _json_record(offset, value, invalid, options)
 
 
-def read_wudao(stream: Source, options: BuildOptions) -> Iterator[Record]:
+def read_wudao(stream: InputStream, options: BuildOptions) -> Iterator[Record]:
     """Objects of a JSON array, found one by one: title and content."""
     for offset, value, invalid in _json_values(stream, _OBJECT_START, options.max_document_bytes):
         record = _json_record(offset, value, invalid, options)
@@ -87,7 +87,7 @@ def read_wudao(stream: Source, options: BuildOptions) -> Iterator[Record]:
         yield record
 
 
-def read_stc(stream: Source, options: BuildOptions) -> Iterator[Record]:
+def read_stc(stream: InputStream, options: BuildOptions) -> Iterator[Record]:
     """Dialogues, a turn a line of the document: lists of turns in JSON at any depth, or `post<TAB>response`.
 
     The blanks between segmented Chinese words or characters are taken out.
@@ -173,7 +173,7 @@ _DECODER = json.JSONDecoder(strict=False)
 
 
 def _json_values(
-    stream: Source, start: re.Pattern[bytes], limit: int
+    stream: InputStream, start: re.Pattern[bytes], limit: int
 ) -> Iterator[tuple[int, Any, int | None]]:
     """Yield (offset, value or reason, first invalid byte) for each value that begins with `start`.
 
@@ -218,7 +218,7 @@ def _first_value(
     yield offset, BROKEN, None
 
 
-def _pieces(stream: Source, start: re.Pattern[bytes], limit: int) -> Iterator[tuple[int, bytes | None]]:
+def _pieces(stream: InputStream, start: re.Pattern[bytes], limit: int) -> Iterator[tuple[int, bytes | None]]:
     """Cut a stream before each match of `start`; a piece of more than `limit` bytes comes as None.
 
     What stands before the first match is a piece only if it is more than brackets and keys.
@@ -247,7 +247,7 @@ def _is_frame(piece: bytes) -> bool:
     return _BETWEEN.fullmatch(piece.decode("utf-8-sig", errors="replace")) is not None
 
 
-READERS: dict[str, Callable[[Source, BuildOptions], Iterator[Record]]] = {
+READERS: dict[str, Callable[[InputStream, BuildOptions], Iterator[Record]]] = {
     "text": read_text,
     "jsonl": read_jsonl,
     "pile": read_jsonl,

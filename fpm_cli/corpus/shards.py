@@ -13,8 +13,8 @@ from typing import BinaryIO
 from fpm_cli.corpus.files import atomic_write
 from fpm_cli.corpus.inputs import Input
 from fpm_cli.corpus.options import MIB, BuildOptions
-from fpm_cli.corpus.streams import COMPRESSED, Fault, open_archive
-from fpm_cli.corpus.work import WorkFolder
+from fpm_cli.corpus.streams import COMPRESSED, StreamDefect, open_archive
+from fpm_cli.corpus.work_folder import WorkFolder
 
 UNPACKED = "unpacked"
 ROWS_PER_SHARD = 20_000
@@ -35,7 +35,7 @@ _TURNS_END = re.compile(rb'\]\s*,\s*(?=\[\s*")')
 class Shard:
     """A part of one input: bytes of its content (or rows of an `hf` data set) from `start` up to `end`.
 
-    They stand in the file `path`, whose first byte is byte `base` of the content. `fault` is where and
+    They stand in the file `path`, whose first byte is byte `base` of the content. `defect` is where and
     why the content ended too early; `is_only` that the input has no other shard.
     """
 
@@ -45,7 +45,7 @@ class Shard:
     end: int
     path: Path
     base: int = 0
-    fault: Fault | None = None
+    defect: StreamDefect | None = None
     is_only: bool = False
 
 
@@ -75,8 +75,8 @@ def unpack(task: UnpackTask) -> None:
             with atomic_write(_part(task.work, task.number, len(sizes)), sync_name=False) as part:
                 rest = _copy(stream, part, rest, task.shard_bytes, end)
                 sizes.append(part.tell())
-        fault = asdict(stream.fault) if stream.fault else None
-    task.work.finish(task.number, UNPACKED, {"sizes": sizes, "fault": fault})
+        defect = asdict(stream.defect) if stream.defect else None
+    task.work.finish(task.number, UNPACKED, {"sizes": sizes, "defect": defect})
 
 
 def _part(work: WorkFolder, number: int, part: int) -> Path:
@@ -125,7 +125,7 @@ def plan_shards(
 
 def _shards_of_archive(number: int, file: Input, first: int, work: WorkFolder) -> list[Shard]:
     summary = work.summary(number, UNPACKED)
-    sizes, fault = summary["sizes"], summary["fault"]
+    sizes, defect = summary["sizes"], summary["defect"]
     shards, start = [], 0
     for part, size in enumerate(sizes):
         is_last = part == len(sizes) - 1
@@ -136,7 +136,7 @@ def _shards_of_archive(number: int, file: Input, first: int, work: WorkFolder) -
             end=start + size,
             path=_part(work, number, part),
             base=start,
-            fault=Fault(**fault) if fault and is_last else None,
+            defect=StreamDefect(**defect) if defect and is_last else None,
             is_only=len(sizes) == 1,
         )
         shards.append(shard)

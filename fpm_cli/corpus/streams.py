@@ -16,7 +16,7 @@ ARCHIVE_CHUNK = 2048
 
 
 @dataclass(frozen=True)
-class Fault:
+class StreamDefect:
     """Where a stream ended before its time (bytes of content), and why."""
 
     offset: int
@@ -24,21 +24,21 @@ class Fault:
     detail: str
 
 
-class Source(io.BufferedReader):
-    """A readable stream; `fault` says, once it has been read to its end, whether that came too early."""
+class InputStream(io.BufferedReader):
+    """A readable stream; `defect` says, once it has been read to its end, whether that came too early."""
 
     def __init__(self, raw: "_Raw") -> None:
         super().__init__(raw, MIB)
         self._source = raw
 
     @property
-    def fault(self) -> Fault | None:
+    def defect(self) -> StreamDefect | None:
         """None when everything could be read."""
-        return self._source.fault
+        return self._source.defect
 
 
 class _Raw(io.RawIOBase):
-    fault: Fault | None = None
+    defect: StreamDefect | None = None
 
     def readable(self) -> bool:
         return True
@@ -83,7 +83,7 @@ class _Archive(_Raw):
         self._bytes_in = self._bytes_out = 0
 
     def readinto(self, buffer: Any) -> int:
-        while not self._content and self.fault is None:
+        while not self._content and self.defect is None:
             chunk = self._pending or self._file.read(ARCHIVE_CHUNK)
             if not chunk:
                 if self._decoder is not None:
@@ -124,21 +124,21 @@ class _Archive(_Raw):
         return cast(_Decoder, zstandard.ZstdDecompressor().decompressobj())
 
     def _stop(self, reason: str, detail: str) -> None:
-        self.fault = Fault(self._bytes_out, reason, detail)
+        self.defect = StreamDefect(self._bytes_out, reason, detail)
 
     def close(self) -> None:
         self._file.close()
         super().close()
 
 
-def open_range(path: Path, start: int, end: int) -> Source:
+def open_range(path: Path, start: int, end: int) -> InputStream:
     """Open bytes `start` to `end` of a file as they are."""
-    return Source(_Range(path, start, end))
+    return InputStream(_Range(path, start, end))
 
 
-def open_archive(path: Path, max_expansion: int) -> Source:
+def open_archive(path: Path, max_expansion: int) -> InputStream:
     """Open the content of a .gz or .zst file."""
-    return Source(_Archive(path, max_expansion))
+    return InputStream(_Archive(path, max_expansion))
 
 
 def lines(stream: BinaryIO, limit: int) -> Iterator[tuple[int, bytes | None]]:

@@ -39,7 +39,9 @@ PROBES = (
 )
 
 
-def trusted(make: Callable[[], Accelerator], reference: Callable[[str], list[int]]) -> Accelerator | None:
+def load_if_exact(
+    make: Callable[[], Accelerator], reference: Callable[[str], list[int]]
+) -> Accelerator | None:
     """The accelerator that `make` gives, or None if it is not installed or fails a probe."""
     try:
         accelerator = make()

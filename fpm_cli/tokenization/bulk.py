@@ -44,11 +44,11 @@ def encode_lines(source: TokenizerSource, lines: Iterable[str], as_json: bool, w
             yield format_ids(tokenizer, batch, as_json)
         return
     context = multiprocessing.get_context("spawn")  # a fork would inherit the libraries' threads
-    with ProcessPoolExecutor(workers, context, initializer=_start, initargs=(source,)) as pool:
+    with ProcessPoolExecutor(workers, context, initializer=_initialize_worker, initargs=(source,)) as pool:
         waiting: deque[Future[str]] = deque()
         try:
             for batch in make_batches(lines):
-                waiting.append(pool.submit(_work, batch, as_json))
+                waiting.append(pool.submit(_encode_in_worker, batch, as_json))
                 if len(waiting) > workers * _WAITING_PER_WORKER:
                     yield waiting.popleft().result()
             while waiting:
@@ -85,14 +85,14 @@ def make_batches(lines: Iterable[str]) -> Iterator[list[str]]:
         yield batch
 
 
-_of_this_process: Tokenizer
+_worker_tokenizer: Tokenizer
 
 
-def _start(source: TokenizerSource) -> None:
-    global _of_this_process
+def _initialize_worker(source: TokenizerSource) -> None:
+    global _worker_tokenizer
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    _of_this_process = source.load()
+    _worker_tokenizer = source.load()
 
 
-def _work(batch: list[str], as_json: bool) -> str:
-    return format_ids(_of_this_process, batch, as_json)
+def _encode_in_worker(batch: list[str], as_json: bool) -> str:
+    return format_ids(_worker_tokenizer, batch, as_json)

@@ -6,9 +6,9 @@ from functools import cached_property
 from typing import Any, Self
 
 from fpm_cli.config.schema import TokenizerKind
-from fpm_cli.tokenization.accelerate import Accelerator, Ragged, make_gigatoken, to_lists, trusted
+from fpm_cli.tokenization.accelerate import Accelerator, Ragged, load_if_exact, make_gigatoken, to_lists
 from fpm_cli.tokenization.base import SpecialTokens, Tokenizer, check_ids, check_text
-from fpm_cli.tokenization.pieces import MIN_FREQUENCY, check_minimum, check_size
+from fpm_cli.tokenization.subwords import MIN_FREQUENCY, check_minimum, check_size
 
 END_OF_TEXT = "<|endoftext|>"
 MODEL = "tokenizer.json"
@@ -60,7 +60,7 @@ class ByteBpe(Tokenizer):
 
     @cached_property
     def _accelerator(self) -> Accelerator | None:
-        return trusted(lambda: make_gigatoken(self._hf.to_str()), self.encode)
+        return load_if_exact(lambda: make_gigatoken(self._hf.to_str()), self.encode)
 
     def decode(self, ids: Iterable[int]) -> str:
         """See `Tokenizer.decode`. Bytes that form no character, as a model may emit, become U+FFFD."""
@@ -113,7 +113,7 @@ def byte_characters() -> list[str]:
 
 
 def train_byte_bpe(texts: Iterable[str], vocab_size: int, allow_smaller: bool) -> ByteBpe:
-    """Merges learnt from `texts`; `<|endoftext|>` is the last id, as in GPT-2."""
+    """Merges trained from `texts`; `<|endoftext|>` is the last id, as in GPT-2."""
     from tokenizers import Tokenizer as HfTokenizer
     from tokenizers import models, pre_tokenizers, trainers
 

@@ -12,7 +12,7 @@ from typing import Any
 from fpm_cli.errors import UsageError
 from fpm_cli.tokenization import jieba_exact
 from fpm_cli.tokenization.base import check_text
-from fpm_cli.tokenization.doubts import doubtful_positions
+from fpm_cli.tokenization.rjieba_differences import differing_positions
 
 # The only words of jieba's dictionary that contain one of `+#&._%-`.
 _WORDS_WITH_SIGNS = frozenset(("AT&T", "c#", "C#", "c++", "C++"))
@@ -42,13 +42,13 @@ def words(text: str) -> list[str]:
     found: list[str] = []
     for word in _cut(fast, text):
         if len(word) > 1 and word.isascii():
-            found += _part(word)
+            found += _split_run(word)
         else:
             found.append(word)
     return found
 
 
-def groups(texts: Sequence[str]) -> Iterator[Sequence[str]]:
+def batches(texts: Sequence[str]) -> Iterator[Sequence[str]]:
     """The texts in the numbers that `join_words` is quickest with."""
     for begin in range(0, len(texts), _TEXTS_AT_ONCE):
         yield texts[begin : begin + _TEXTS_AT_ONCE]
@@ -66,7 +66,7 @@ def join_words(texts: Sequence[str], space: str, newline: str) -> list[str]:
         lines = [_join(text.replace(" ", space).replace("\n", newline)) for text in texts]
     else:
         lines = _join(together.replace(" ", space).replace("\n", newline)).split(_SEPARATOR)
-    return [_ASCII_RUN.sub(_part_match, line) if _has_sign(line) else line for line in lines]
+    return [_ASCII_RUN.sub(_split_match, line) if _has_sign(line) else line for line in lines]
 
 
 def _check(together: str, texts: Sequence[str]) -> None:
@@ -91,13 +91,13 @@ def _has_sign(text: str) -> bool:
     )
 
 
-def _part_match(run: re.Match[str]) -> str:
-    return " ".join(_part(run[0]))
+def _split_match(run: re.Match[str]) -> str:
+    return " ".join(_split_run(run[0]))
 
 
 def _cut(fast: Any, text: str) -> list[str]:
     """rjieba's words, but jieba's own in blocks on which the two may part."""
-    positions = doubtful_positions(text)
+    positions = differing_positions(text)
     if not positions:
         whole: list[str] = fast.cut(text)
         return whole
@@ -124,7 +124,7 @@ def _block_around(text: str, position: int) -> tuple[int, int]:
     return (begin, end) if _BLOCK_CHARACTER.match(text, position) else (position, position + 1)
 
 
-def _part(run: str) -> list[str]:
+def _split_run(run: str) -> list[str]:
     """A run that rjieba leaves whole, as jieba parts it."""
     if run.isalnum() or run in _WORDS_WITH_SIGNS:
         return [run]
@@ -141,6 +141,6 @@ def _rjieba() -> Any:
     fast = Jieba()
     for probe in _PROBES:
         found = " ".join(fast.cut(probe.replace("|", "")))
-        if _ASCII_RUN.sub(_part_match, found) != probe.replace("|", " "):
+        if _ASCII_RUN.sub(_split_match, found) != probe.replace("|", " "):
             return None
     return fast

@@ -25,7 +25,7 @@ def special_ids(pieces: list[str]) -> SpecialTokens:
     return SpecialTokens(unk=0, bos=1, eos=2, sep=4, pad=5, mask=6, eod=7, sentinels=sentinels)
 
 
-def lay_out(learnt: list[str], marks: tuple[str, ...]) -> list[str]:
-    """A T5 vocabulary in the order of its ids: specials, marks, learnt pieces, sentinels."""
+def t5_vocabulary(trained: list[str], marks: tuple[str, ...]) -> list[str]:
+    """A T5 vocabulary in the order of its ids: specials, marks, trained pieces, sentinels."""
     fixed = {*SPECIALS, *marks}
-    return [*SPECIALS, *marks, *(piece for piece in learnt if piece not in fixed), *SENTINELS]
+    return [*SPECIALS, *marks, *(piece for piece in trained if piece not in fixed), *SENTINELS]

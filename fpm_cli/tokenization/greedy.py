@@ -14,10 +14,10 @@ from fpm_cli.tokenization.cpm import (
     SPACE,
     SPECIALS,
     TO_MARKS,
-    lay_out,
     special_ids,
+    t5_vocabulary,
 )
-from fpm_cli.tokenization.pieces import check_minimum, check_size, count_words, learn_pieces
+from fpm_cli.tokenization.subwords import check_minimum, check_size, count_words, train_subwords
 
 MODEL = "vocab.txt"
 LONGEST_WORD = 200  # characters; a longer word is one <unk>, as in CPM-2
@@ -64,7 +64,7 @@ class Greedy(Tokenizer):
         if self._half_width:
             texts = [text if text.isascii() else text.translate(HALF_WIDTH) for text in texts]
         joined = chain.from_iterable(
-            chinese.join_words(group, SPACE, NEWLINE) for group in chinese.groups(texts)
+            chinese.join_words(group, SPACE, NEWLINE) for group in chinese.batches(texts)
         )
         return [[i for word in line.split(" ") if word for i in self._word_ids(word)] for line in joined]
 
@@ -151,6 +151,6 @@ def train_greedy(texts: Iterable[str], vocab_size: int, allow_smaller: bool) -> 
     for mark in (" ", "\n", SPACE, NEWLINE):
         counts.pop(mark, None)
     counts = type(counts)({w: c for w, c in counts.items() if len(w) <= LONGEST_WORD and not w.isspace()})
-    pieces = lay_out(learn_pieces(counts, vocab_size - fixed).pieces, (SPACE,))
+    pieces = t5_vocabulary(train_subwords(counts, vocab_size - fixed).pieces, (SPACE,))
     check_size("t5-zh", len(pieces), vocab_size, allow_smaller)
     return Greedy(pieces)

@@ -20,7 +20,7 @@ class Piece:
 
 
 @dataclass
-class Rates:
+class EncodingStatistics:
     """Counts over texts. `exact`, `normalised` and `changed` sort the texts by what decoding gives back:
 
     the text itself, its stated normalisation, or something else (unknown characters).
@@ -45,16 +45,16 @@ class Rates:
         }
 
 
-def pieces_of(tokenizer: Tokenizer, text: str) -> list[Piece]:
+def token_table(tokenizer: Tokenizer, text: str) -> list[Piece]:
     """Each token of `text` with what it stands for."""
     ids = tokenizer.encode(text)
     rows = zip(ids, tokenizer.tokens(ids), tokenizer.offsets(text), tokenizer.word_starts(text), strict=True)
     return [Piece(i, piece, begin, end, text[begin:end], start) for i, piece, (begin, end), start in rows]
 
 
-def measure(tokenizer: Tokenizer, texts: Iterable[str]) -> Rates:
+def encoding_statistics(tokenizer: Tokenizer, texts: Iterable[str]) -> EncodingStatistics:
     """Encode and decode every text and count."""
-    rates = Rates()
+    rates = EncodingStatistics()
     for text in texts:
         ids = tokenizer.encode(text)
         decoded = tokenizer.decode(ids)

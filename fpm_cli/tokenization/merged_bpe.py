@@ -16,10 +16,10 @@ from fpm_cli.tokenization.cpm import (
     SPACE,
     SPECIALS,
     TO_MARKS,
-    lay_out,
     special_ids,
+    t5_vocabulary,
 )
-from fpm_cli.tokenization.pieces import check_minimum, check_size, count_words, learn_pieces
+from fpm_cli.tokenization.subwords import check_minimum, check_size, count_words, train_subwords
 
 MODEL = "bpe.json"
 JOIN = "\u2581"
@@ -41,7 +41,7 @@ _GAP_AND_RUN = re.compile(r"([ \n]*)([^ \n]*)")
 
 
 @dataclass(frozen=True, slots=True)
-class _Run:
+class _EncodedRun:
     """What stands between two spaces: ids, word starts, and the pieces at its ends."""
 
     ids: tuple[int, ...]
@@ -75,12 +75,12 @@ class MergedBpe(Tokenizer):
         self._merges = [(left, right) for left, right in merges]
         self._bpe = models.BPE(self._ids, self._merges, unk_token="<unk>", fuse_unk=False)
         self._marks = frozenset((SPACE, NEWLINE, JOIN))
-        self._cache: dict[str, _Run] = {}
+        self._cache: dict[str, _EncodedRun] = {}
 
     def encode(self, text: str) -> list[int]:
         """See `Tokenizer.encode`."""
         ids: list[int] = []
-        for some, _ in self._stretches(text):
+        for some, _ in self._segments(text):
             ids += some
         return ids
 
@@ -108,7 +108,7 @@ class MergedBpe(Tokenizer):
 
     def word_starts(self, text: str) -> list[bool]:
         """True where one of nltk's words, or a written space, begins."""
-        return [start for _, starts in self._stretches(text) for start in starts]
+        return [start for _, starts in self._segments(text) for start in starts]
 
     def offsets(self, text: str) -> list[tuple[int, int]]:
         """See `Tokenizer.offsets`; U+2581 stands for nothing, an implied space for no token."""
@@ -141,7 +141,7 @@ class MergedBpe(Tokenizer):
         model = json.loads(files[MODEL])
         return cls(model["pieces"], [(left, right) for left, right in model["merges"]])
 
-    def _stretches(self, text: str) -> Iterator[tuple[Sequence[int], Sequence[bool]]]:
+    def _segments(self, text: str) -> Iterator[tuple[Sequence[int], Sequence[bool]]]:
         """Ids and word starts of each gap and each run, in order."""
         before = ""
         for gap, characters in _GAP_AND_RUN.findall(self.normalise(text)):
@@ -155,7 +155,7 @@ class MergedBpe(Tokenizer):
                 yield run.ids, run.starts
                 before = run.last
 
-    def _run(self, characters: str) -> _Run:
+    def _run(self, characters: str) -> _EncodedRun:
         run = self._cache.get(characters)
         if run is None:
             run = self._cut(characters)
@@ -164,7 +164,7 @@ class MergedBpe(Tokenizer):
             self._cache[characters] = run
         return run
 
-    def _cut(self, characters: str) -> _Run:
+    def _cut(self, characters: str) -> _EncodedRun:
         ids: list[int] = []
         starts: list[bool] = []
         first = before = ""
@@ -177,7 +177,7 @@ class MergedBpe(Tokenizer):
                 starts.append(index == 0)
                 before = token.value
                 first = first or before
-        return _Run(tuple(ids), tuple(starts), first, before)
+        return _EncodedRun(tuple(ids), tuple(starts), first, before)
 
 
 def _space_implied(left: str, right: str) -> bool:
@@ -199,7 +199,7 @@ def train_merged_bpe(texts: Iterable[str], vocab_size: int, allow_smaller: bool)
     for run, count in runs.items():
         for word in _words(run):
             counts[word] += count
-    learnt = learn_pieces(counts, vocab_size - fixed)
-    pieces = lay_out(learnt.pieces, (SPACE, JOIN))
+    trained = train_subwords(counts, vocab_size - fixed)
+    pieces = t5_vocabulary(trained.pieces, (SPACE, JOIN))
     check_size("t5-en", len(pieces), vocab_size, allow_smaller)
-    return MergedBpe(pieces, learnt.merges)
+    return MergedBpe(pieces, trained.merges)

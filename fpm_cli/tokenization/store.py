@@ -17,7 +17,7 @@ FORMAT = "fpm.tokenizer/1"
 
 
 @dataclass(frozen=True)
-class Stored:
+class StoredTokenizer:
     """What a tokenizer directory holds, its fingerprint already checked."""
 
     kind: str
@@ -44,7 +44,7 @@ def write_directory(
     hf_inexact: str | None,
 ) -> None:
     """Write beside the place and rename into it; an existing directory is refused."""
-    check_free(directory)
+    check_output_is_new(directory)
     meta = {
         "format": FORMAT,
         "kind": kind,
@@ -67,13 +67,13 @@ def write_directory(
         raise
 
 
-def check_free(directory: Path) -> None:
+def check_output_is_new(directory: Path) -> None:
     """Refuse to overwrite, before hours of work end in that refusal."""
     if directory.exists() and not (directory.is_dir() and not any(directory.iterdir())):
         raise UsageError(f"{directory} exists; choose another --out or remove it")
 
 
-def read_directory(directory: Path) -> Stored:
+def read_directory(directory: Path) -> StoredTokenizer:
     """Read and verify. MissingError without the directory, DamagedError if anything disagrees."""
     if not directory.is_dir():
         raise MissingError(f"no tokenizer at {directory}")
@@ -82,7 +82,7 @@ def read_directory(directory: Path) -> Stored:
     try:
         meta = parse_json(read_whole(within(directory, META)))
         names = [str(name) for name in meta["files"]]
-        stored = Stored(str(meta["kind"]), int(meta["vocab_size"]), dict(meta["options"]), {})
+        stored = StoredTokenizer(str(meta["kind"]), int(meta["vocab_size"]), dict(meta["options"]), {})
         if meta["format"] != FORMAT:
             raise ValueError(f"format is {meta['format']!r}, not {FORMAT!r}")
         if any(Path(name).name != name for name in names):

@@ -13,24 +13,24 @@ from typing import BinaryIO, Literal, TextIO
 
 from fpm_cli.errors import DamagedError, MissingError
 
-OnFault = Literal["strict", "replace", "skip"]
+OnDecodeError = Literal["strict", "replace", "skip"]
 STANDARD = Path("-")
 _BLOCK_BYTES = 1 << 20
 
 
 @dataclass
-class Faults:
+class DecodeErrors:
     """What was not UTF-8: lines with a fault, and bad byte sequences in them."""
 
     lines: int = 0
     sequences: int = 0
 
 
-def read_lines(inputs: Iterable[Path], on_fault: OnFault, faults: Faults) -> Iterator[str]:
+def read_lines(inputs: Iterable[Path], on_error: OnDecodeError, decode_errors: DecodeErrors) -> Iterator[str]:
     """The lines of all inputs, without their newlines; `-` is standard input. Memory: one line.
 
     Only U+000A ends a line. Where bytes are not UTF-8, `strict` raises DamagedError with file and
-    byte offset, `replace` puts U+FFFD and `skip` leaves the line out; both are counted in `faults`.
+    byte offset, `replace` puts U+FFFD and `skip` leaves the line out; both are counted in `decode_errors`.
     """
     for path in inputs:
         offset = 0
@@ -38,21 +38,21 @@ def read_lines(inputs: Iterable[Path], on_fault: OnFault, faults: Faults) -> Ite
             try:
                 yield line.decode("utf-8")
             except UnicodeDecodeError as error:
-                if on_fault == "strict":
+                if on_error == "strict":
                     raise DamagedError(
                         f"{_name(path)} is not UTF-8 at byte {offset + error.start:,} "
                         f"(0x{line[error.start]:02x}); --errors replace or --errors skip goes on"
                     ) from None
                 text = line.decode("utf-8", "replace")
-                faults.lines += 1
-                faults.sequences += text.count("\ufffd") - line.count("\ufffd".encode())
-                if on_fault == "replace":
+                decode_errors.lines += 1
+                decode_errors.sequences += text.count("\ufffd") - line.count("\ufffd".encode())
+                if on_error == "replace":
                     yield text
             offset += len(line) + 1
 
 
-def gather(lines: Iterable[str], num_characters: int = 1 << 16) -> Iterator[str]:
-    """Lines joined again into texts of at least so many characters, so that newlines are learnt too."""
+def join_lines(lines: Iterable[str], num_characters: int = 1 << 16) -> Iterator[str]:
+    """Lines joined again into texts of at least so many characters, so that newlines are trained too."""
     texts: list[str] = []
     size = 0
     for line in lines:

@@ -11,7 +11,7 @@ from fpm_cli.tokenization import chinese
 from fpm_cli.tokenization.accelerate import Ragged
 from fpm_cli.tokenization.base import SpecialTokens, Tokenizer, check_ids
 from fpm_cli.tokenization.cpm import FROM_MARKS, NEWLINE, SPACE, SPECIALS, special_ids
-from fpm_cli.tokenization.pieces import check_minimum, check_size, choose_alphabet
+from fpm_cli.tokenization.subwords import check_minimum, check_size, choose_alphabet
 
 MODEL = "sentencepiece.model"
 WORD_MARK = "\u2581"  # SentencePiece's: a word begins
@@ -53,7 +53,7 @@ class Unigram(Tokenizer):
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """See `Tokenizer.encode_batch`; on the calling thread alone."""
         ids: list[list[int]] = []
-        for group in chinese.groups(texts):
+        for group in chinese.batches(texts):
             ids += self._sp.EncodeAsIds(_segment(group), num_threads=1)
         return ids
 
@@ -62,7 +62,7 @@ class Unigram(Tokenizer):
         import numpy as np
 
         groups, lengths = [np.empty(0, np.int32)], list[int]()
-        for group in chinese.groups(texts):
+        for group in chinese.batches(texts):
             arrays = self._sp.EncodeAsNumpy(_segment(group), num_threads=1)
             groups.append(np.concatenate(arrays))
             lengths += map(len, arrays)

@@ -1,7 +1,7 @@
 """`bert-en` and `bert-zh`: BERT's basic tokenisation and WordPiece.
 
 BERT sets every Chinese character apart. With `whole_words` jieba's words are kept together instead, and
-pieces are learnt within them, as within English words (after WoBERT; ZhuiyiTechnology/WoBERT).
+pieces are trained within them, as within English words (after WoBERT; ZhuiyiTechnology/WoBERT).
 """
 
 import json
@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 from fpm_cli.config.schema import TokenizerKind
 from fpm_cli.tokenization import chinese
-from fpm_cli.tokenization.accelerate import Accelerator, Ragged, make_nanotoken, to_lists, trusted
+from fpm_cli.tokenization.accelerate import Accelerator, Ragged, load_if_exact, make_nanotoken, to_lists
 from fpm_cli.tokenization.base import SpecialTokens, Tokenizer, check_ids, check_text
-from fpm_cli.tokenization.pieces import check_minimum, check_size, count_words, learn_pieces
+from fpm_cli.tokenization.subwords import check_minimum, check_size, count_words, train_subwords
 
 if TYPE_CHECKING:
     import numpy as np
@@ -93,7 +93,7 @@ class WordPiece(Tokenizer):
 
     @cached_property
     def _accelerator(self) -> Accelerator | None:
-        return trusted(lambda: make_nanotoken(self._hf.to_str()), self._ids)
+        return load_if_exact(lambda: make_nanotoken(self._hf.to_str()), self._ids)
 
     def decode(self, ids: Iterable[int]) -> str:
         """Words with a space between, none beside a Chinese character."""
@@ -185,7 +185,7 @@ def train_wordpiece(
     *,
     whole_words: bool = False,
 ) -> WordPiece:
-    """Pieces learnt from the words of `texts`; the five special tokens are ids 0 to 4."""
+    """Pieces trained from the words of `texts`; the five special tokens are ids 0 to 4."""
     from tokenizers import Tokenizer as HfTokenizer
     from tokenizers import models
 
@@ -193,9 +193,9 @@ def train_wordpiece(
     basic = HfTokenizer(models.WordPiece({"[UNK]": 0}, unk_token="[UNK]"))
     _set_basic_tokenisation(basic, True, whole_words)
     counts = count_words(_basic_words(basic, spaced(text) if whole_words else text) for text in texts)
-    learnt = learn_pieces(counts, vocab_size - len(SPECIALS), CONTINUATION)
-    check_size(kind, len(learnt.pieces) + len(SPECIALS), vocab_size, allow_smaller)
-    return WordPiece(kind, [*SPECIALS, *learnt.pieces], whole_words=whole_words)
+    trained = train_subwords(counts, vocab_size - len(SPECIALS), CONTINUATION)
+    check_size(kind, len(trained.pieces) + len(SPECIALS), vocab_size, allow_smaller)
+    return WordPiece(kind, [*SPECIALS, *trained.pieces], whole_words=whole_words)
 
 
 def spaced(text: str) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from fpm_cli.corpus.build import Engine, build_corpus
+from fpm_cli.corpus.build import Execution, build_corpus
 from fpm_cli.corpus.corpus import Corpus
 from fpm_cli.corpus.filters import is_trivial, language, repetition, text_density
 from fpm_cli.corpus.options import build_options
@@ -96,7 +96,7 @@ def test_executors_give_the_same_bytes(tmp_path: Path, gpt: Tokenizer) -> None:
     texts = "\n\n".join(f"Story {i} begins. It ends here, at {i * i}." for i in range(3000))
     (tmp_path / "a.txt").write_text(texts)
     options = build_options("text", near_duplicates=0)
-    local = build_corpus([tmp_path / "a.txt"], gpt, tmp_path / "local", options, Engine(shard_bytes=9000))
+    local = build_corpus([tmp_path / "a.txt"], gpt, tmp_path / "local", options, Execution(shard_bytes=9000))
     import ray
 
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
@@ -104,7 +104,7 @@ def test_executors_give_the_same_bytes(tmp_path: Path, gpt: Tokenizer) -> None:
         cluster.add_node(num_cpus=1)
         ray.init(address=cluster.address, log_to_driver=False)
         assert len([node for node in ray.nodes() if node["Alive"]]) == 2
-        engine = Engine(executor="ray", shard_bytes=9000)
+        engine = Execution(executor="ray", shard_bytes=9000)
         remote = build_corpus([tmp_path / "a.txt"], gpt, tmp_path / "ray", options, engine)
     finally:
         ray.shutdown()

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from fpm_cli.corpus.build import Engine, build_corpus
+from fpm_cli.corpus.build import Execution, build_corpus
 from fpm_cli.corpus.options import build_options
 from fpm_cli.errors import FpmError, UsageError
 from fpm_cli.tokenization.base import Tokenizer
@@ -53,12 +53,12 @@ def test_workers_and_shards_change_no_byte(
 ) -> None:
     inputs = write_inputs(tmp_path / "in", 3, 200)
     tokenizer = gpt if kind == "gpt" else bert
-    engines = {"one": Engine(), "two": Engine(workers=2), "small": Engine(shard_bytes=20_000)}
+    executions = {"one": Execution(), "two": Execution(workers=2), "small": Execution(shard_bytes=20_000)}
     if kind == "bert":
-        del engines["two"]  # the same code, and workers take seconds to start
+        del executions["two"]  # the same code, and workers take seconds to start
     built = {
-        name: build_corpus([inputs], tokenizer, tmp_path / name, OPTIONS, engine).corpus
-        for name, engine in engines.items()
+        name: build_corpus([inputs], tokenizer, tmp_path / name, OPTIONS, execution).corpus
+        for name, execution in executions.items()
     }
     dropped = built["one"].manifest.counts.dropped
     assert {"exact_duplicate", "near_duplicate", "duplicate_id", "broken_json"} <= dropped.keys()
@@ -76,7 +76,7 @@ def test_a_different_build_does_not_go_on_from_an_unfinished_one(
         raise OSError("the disk is full")
 
     with monkeypatch.context() as patch:
-        patch.setattr("fpm_cli.corpus.build.merge_split", fail)
+        patch.setattr("fpm_cli.corpus.assemble.merge_split", fail)
         with pytest.raises(OSError, match="disk is full"):
             build_corpus([inputs], gpt, tmp_path / "corpus", OPTIONS)
     assert not (tmp_path / "corpus").exists()

@@ -13,7 +13,7 @@ from fpm_cli.corpus.options import BuildOptions, build_options
 from fpm_cli.corpus.readers import READERS, Record
 from fpm_cli.corpus.shards import Shard, UnpackTask, plan_shards, unpack
 from fpm_cli.corpus.streams import open_range
-from fpm_cli.corpus.work import WorkFolder
+from fpm_cli.corpus.work_folder import WorkFolder
 
 SHARD_BYTES = 300_000
 

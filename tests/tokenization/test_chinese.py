@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fpm_cli.tokenization import chinese, doubts, jieba_exact
+from fpm_cli.tokenization import chinese, jieba_exact, rjieba_differences
 
 TRICKY = [
     "",
@@ -88,9 +88,9 @@ def test_jieba_agrees_on_every_probe(jieba_cut):
 
 
 def test_the_pair_that_rounding_tips_is_listed():
-    assert doubts.doubtful_positions("我常在这") == [1]
-    assert doubts.doubtful_positions("他们去学校") == []
-    assert doubts.doubtful_positions("a龘㐀") == [1, 2]
+    assert rjieba_differences.differing_positions("我常在这") == [1]
+    assert rjieba_differences.differing_positions("他们去学校") == []
+    assert rjieba_differences.differing_positions("a龘㐀") == [1, 2]
 
 
 def test_the_dictionary_words_with_signs_are_all_listed():

@@ -8,7 +8,7 @@ from texts import lines_of
 from fpm_cli.errors import UsageError
 from fpm_cli.tokenization import train_tokenizer
 from fpm_cli.tokenization.registry import PAPER_SIZES
-from fpm_cli.tokenization.text_files import gather
+from fpm_cli.tokenization.text_files import join_lines
 
 pytestmark = pytest.mark.long
 
@@ -25,7 +25,7 @@ LINES = {
 
 def texts_for(kind, data):
     parts = (islice(lines_of(data, language), count) for language, count in LINES[kind].items())
-    return gather(chain(*parts))
+    return join_lines(chain(*parts))
 
 
 @pytest.mark.parametrize("kind", PAPER_SIZES)

@@ -9,14 +9,14 @@ import pytest
 import zstandard
 
 from fpm_cli.errors import DamagedError, MissingError
-from fpm_cli.tokenization.text_files import STANDARD, Faults, gather, read_lines, write_text
+from fpm_cli.tokenization.text_files import STANDARD, DecodeErrors, join_lines, read_lines, write_text
 
 LINES = ["first", "", "第三 \u2028 line\r", "x" * 3_000_000, "last"]
 CONTENT = "\n".join(LINES).encode()
 
 
-def lines_of(*paths, on_fault="strict", faults=None):
-    return list(read_lines(paths, on_fault, faults or Faults()))
+def lines_of(*paths, on_error="strict", decode_errors=None):
+    return list(read_lines(paths, on_error, decode_errors or DecodeErrors()))
 
 
 def packed(suffix: str, content: bytes) -> bytes:
@@ -78,12 +78,17 @@ def test_a_byte_that_is_not_utf8_is_named_by_its_offset(tmp_path):
     path.write_bytes("好\nab".encode() + b"\xffc\n" + b"\xed\xa0\x80\nfine\n")
     with pytest.raises(DamagedError, match=r"bad\.txt is not UTF-8 at byte 6 \(0xff\)"):
         lines_of(path)
-    faults = Faults()
-    assert lines_of(path, on_fault="replace", faults=faults) == ["好", "ab\ufffdc", "\ufffd" * 3, "fine"]
-    assert (faults.lines, faults.sequences) == (2, 4)
-    faults = Faults()
-    assert lines_of(path, on_fault="skip", faults=faults) == ["好", "fine"]
-    assert faults.lines == 2
+    decode_errors = DecodeErrors()
+    assert lines_of(path, on_error="replace", decode_errors=decode_errors) == [
+        "好",
+        "ab\ufffdc",
+        "\ufffd" * 3,
+        "fine",
+    ]
+    assert (decode_errors.lines, decode_errors.sequences) == (2, 4)
+    decode_errors = DecodeErrors()
+    assert lines_of(path, on_error="skip", decode_errors=decode_errors) == ["好", "fine"]
+    assert decode_errors.lines == 2
 
 
 def test_standard_input_is_read_by_its_dash(monkeypatch):
@@ -95,4 +100,4 @@ def test_standard_input_is_read_by_its_dash(monkeypatch):
 
 
 def test_gathered_lines_keep_their_newlines():
-    assert list(gather(iter(["ab", "c", "def"]), num_characters=4)) == ["ab\nc\n", "def\n"]
+    assert list(join_lines(iter(["ab", "c", "def"]), num_characters=4)) == ["ab\nc\n", "def\n"]

@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from fpm_cli.corpus.indexed import IndexedDataset, IndexedWriter
+from fpm_cli.corpus.indexed import IndexedDataset
 from fpm_cli.corpus.manifest import read_manifest
 from fpm_cli.errors import FpmError
 from fpm_cli.tasks.rows import delimited_rows, json_rows, text_lines
 from fpm_cli.tokenization.published import load_published
+from tests.indexed_files import write_indexed
 from tests.torture.scale import counts
 
 MANY = int(os.environ.get("TORTURE_FUZZ", "10_000_000"))  # over all readers
@@ -73,9 +74,7 @@ READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
 
 @pytest.fixture
 def originals(fast_folder: Path, sample_corpora: Callable[[str], Path]) -> Path:
-    with IndexedWriter(fast_folder / "train", 1000) as writer:
-        for number in range(20):
-            writer.add_document([range(number), range(3)])
+    write_indexed(fast_folder / "train", [[list(range(number)), [0, 1, 2]] for number in range(20)], 1000)
     manifest = sample_corpora("BERT-C") / "manifest.json"
     (fast_folder / "manifest.json").write_bytes(manifest.read_bytes())
     (fast_folder / "rows.tsv").write_text('1\ta b\tc "d"\n' * ROWS, encoding="utf-8")

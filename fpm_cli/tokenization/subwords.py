@@ -22,7 +22,7 @@ _PRIVATE = 0xF0000  # plane 15: private use, so that no text has these character
 
 
 @dataclass(frozen=True)
-class LearntPieces:
+class TrainedSubwords:
     """Pieces, single characters first, then in the order of their merges."""
 
     pieces: list[str]
@@ -58,34 +58,34 @@ def choose_alphabet(
     return ranked[: max(1, int(ALPHABET_SHARE * room))]
 
 
-def learn_pieces(word_counts: Mapping[str, int], size: int, continuation: str = "") -> LearntPieces:
+def train_subwords(word_counts: Mapping[str, int], size: int, continuation: str = "") -> TrainedSubwords:
     """At most `size` pieces; fewer where the text has no more pairs that occur twice.
 
     With a `continuation` such as `##`, pieces inside a word are marked by it and distinct from the
     same letters at a word's start (WordPiece); without, the two are one piece (CPM-2).
     """
-    marks = _Marks(bool(continuation))
+    marks = _ContinuationMarks(bool(continuation))
     counts = {marks.mark(word): count for word, count in word_counts.items() if "\n" not in word}
     characters: Counter[str] = Counter()
     for word, count in counts.items():
         for character in word:
             characters[character] += count
     alphabet = choose_alphabet(characters, size)
-    model = _learn_merges(counts, characters, alphabet, size)
+    model = _train_merges(counts, characters, alphabet, size)
     if (missing := size - model.get_vocab_size()) > 0:
         # Too few pairs to merge, as where every Chinese character is a word: the room goes to characters.
         more = choose_alphabet(characters, len(alphabet) + missing, coverage=1)
-        model = _learn_merges(counts, characters, more, size) if len(more) > len(alphabet) else model
+        model = _train_merges(counts, characters, more, size) if len(more) > len(alphabet) else model
     vocabulary = model.get_vocab()
     ranked = sorted(vocabulary, key=vocabulary.__getitem__)
     merges = _merges(model.to_str())
-    return LearntPieces(
+    return TrainedSubwords(
         [marks.unmark(piece, continuation) for piece in ranked],
         [(marks.unmark(left, continuation), marks.unmark(right, continuation)) for left, right in merges],
     )
 
 
-def _learn_merges(
+def _train_merges(
     counts: Mapping[str, int], characters: Mapping[str, int], alphabet: list[str], size: int
 ) -> Any:
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
@@ -140,7 +140,7 @@ def _merges(model_json: str) -> list[tuple[str, str]]:
     return [(left, right) for left, right in json.loads(model_json)["model"]["merges"]]
 
 
-class _Marks:
+class _ContinuationMarks:
     """Writes each character that continues a word as a private one, so that merges tell them apart."""
 
     def __init__(self, used: bool) -> None:

@@ -1,6 +1,6 @@
-"""The work folder of a build: where each shard's files lie, and which shards are finished.
+"""The work folder of a build: where each shard's files are, and which shards are finished.
 
-A shard's summary is written last and whole, so that its presence is the journal's entry.
+A shard's summary is written last and atomically: a shard is finished when its summary is there.
 """
 
 import json
@@ -15,12 +15,13 @@ import numpy.typing as npt
 
 from fpm_cli.corpus.files import atomic_write
 
-# One clean document: where its text lies in the shard's text file, its place in the input, its hashes.
-RECORD = np.dtype(
+WORK_FORMAT = 2  # of the files in the folder: a build begun in another format cannot be resumed
+
+# One clean document: where its text is in the shard's text file, its place in the input, its hashes.
+DOCUMENT_RECORD = np.dtype(
     [
         ("text_start", "<u8"),
-        ("text_bytes", "<u4"),
-        ("characters", "<u4"),
+        ("text_bytes", "<u8"),
         ("offset", "<u8"),
         ("digest_high", "<u8"),
         ("digest_low", "<u8"),
@@ -28,7 +29,7 @@ RECORD = np.dtype(
         ("group", "<u8"),
     ]
 )
-pack_record = struct.Struct("<QIIQQQQQ").pack  # a row of RECORD, some times quicker than by numpy
+pack_document_record = struct.Struct("<7Q").pack  # a DOCUMENT_RECORD, several times as fast as by numpy
 CHUNK_RECORDS = 1 << 16
 Records = npt.NDArray[np.void]
 
@@ -46,15 +47,15 @@ class WorkFolder:
     def records(self, number: int) -> Iterator[Records]:
         """The records of a cleaned shard, in chunks of bounded size."""
         with self.file(number, "records").open("rb") as file:
-            while len(records := np.fromfile(file, dtype=RECORD, count=CHUNK_RECORDS)):
+            while len(records := np.fromfile(file, dtype=DOCUMENT_RECORD, count=CHUNK_RECORDS)):
                 yield records
 
     def finish(self, number: int, stage: str, summary: Mapping[str, Any]) -> None:
-        """Enter a shard into the journal."""
+        """Mark a shard as finished with a stage."""
         write_json(self.file(number, f"{stage}.json"), summary)
 
     def is_finished(self, number: int, stage: str) -> bool:
-        """Whether the shard went through that stage."""
+        """Whether the shard has finished that stage."""
         return self.file(number, f"{stage}.json").is_file()
 
     def summary(self, number: int, stage: str) -> Any:
@@ -63,6 +64,6 @@ class WorkFolder:
 
 
 def write_json(path: Path, document: Any) -> None:
-    """Write indented JSON, whole or not at all."""
+    """Write indented JSON atomically."""
     with atomic_write(path) as file:
         file.write((json.dumps(document, ensure_ascii=False, indent=2) + "\n").encode())

@@ -1,0 +1,106 @@
+"""Last stage of a build: the encoded shards become the corpus's folder, with its manifest and data card."""
+
+import json
+import shutil
+from collections import Counter
+from pathlib import Path
+
+from fpm_cli.corpus.card import write_card
+from fpm_cli.corpus.clean import CLEAN
+from fpm_cli.corpus.corpus import MANIFEST, TOKENIZER
+from fpm_cli.corpus.deduplicate import DUPLICATE_DEFECTS
+from fpm_cli.corpus.encode import ENCODED
+from fpm_cli.corpus.files import atomic_write, checksum
+from fpm_cli.corpus.indexed import token_dtype
+from fpm_cli.corpus.inputs import Input
+from fpm_cli.corpus.manifest import (
+    SPLITS,
+    Counts,
+    FileFacts,
+    InputFile,
+    Manifest,
+    Split,
+    SplitFacts,
+    TokenizerFacts,
+)
+from fpm_cli.corpus.merge import concatenate, merge_split
+from fpm_cli.corpus.options import BuildOptions
+from fpm_cli.corpus.shards import Shard
+from fpm_cli.corpus.work_folder import WorkFolder
+from fpm_cli.tokenization.base import Tokenizer
+
+DEDUPLICATED, DEFECTS = "deduplicated.json", "defects.jsonl"
+
+
+def assemble(
+    files: list[Input],
+    shards: list[Shard],
+    tokenizer: Tokenizer,
+    options: BuildOptions,
+    work: WorkFolder,
+    out: Path,
+) -> None:
+    """Write the corpus into the folder `out`, replacing what an interrupted call has left there."""
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir()
+    numbers = [shard.number for shard in shards]
+    encoded = [work.summary(number, ENCODED) for number in numbers]
+    splits = {split: _add_up([summary["splits"][split] for summary in encoded]) for split in SPLITS}
+    for split in SPLITS:
+        merge_split(split, splits[split], numbers, token_dtype(tokenizer.vocab_size), work, out)
+    with atomic_write(out / DEFECTS) as file:
+        concatenate(
+            [*(work.file(number, "defects") for number in numbers), work.path / DUPLICATE_DEFECTS], file
+        )
+    tokenizer.save(out / TOKENIZER)
+    manifest = Manifest(
+        source=options.source,
+        inputs=tuple(_input_facts(file) for file in files),
+        options=options.model_dump(mode="json", exclude={"source"}),
+        tokenizer=TokenizerFacts(
+            kind=tokenizer.kind, vocab_size=tokenizer.vocab_size, fingerprint=tokenizer.fingerprint
+        ),
+        counts=_counts(shards, splits, files, work),
+        splits=splits,
+        files={
+            path.relative_to(out).as_posix(): FileFacts(bytes=path.stat().st_size, xxh3_128=checksum(path))
+            for path in sorted(out.rglob("*"))
+            if path.is_file()
+        },
+    ).sealed()
+    manifest.write(out / MANIFEST)
+    write_card(out, manifest)
+
+
+def _add_up(facts: list[dict[str, int]]) -> SplitFacts:
+    return SplitFacts(**{name: sum(part[name] for part in facts) for name in SplitFacts.model_fields})
+
+
+def _input_facts(file: Input) -> InputFile:
+    if file.path.is_file():
+        return InputFile(name=file.name, bytes=file.path.stat().st_size, xxh3_128=checksum(file.path))
+    return InputFile(name=file.name, bytes=0, xxh3_128="")
+
+
+def _counts(
+    shards: list[Shard], splits: dict[Split, SplitFacts], files: list[Input], work: WorkFolder
+) -> Counts:
+    summaries = [work.summary(shard.number, CLEAN) for shard in shards]
+    deduplicated = json.loads((work.path / DEDUPLICATED).read_bytes())
+    dropped, defects = Counter[str](deduplicated["dropped"]), Counter[str](deduplicated["defects"])
+    repaired = Counter[str]()
+    for summary, shard in zip(summaries, shards, strict=True):
+        dropped.update(summary["dropped"])
+        repaired.update(summary["repaired"])
+        defects.update(summary["defects"])
+        dropped.update(work.summary(shard.number, ENCODED)["dropped"])
+    counts = Counts(
+        documents_read=sum(summary["read"] for summary in summaries),
+        documents_kept=sum(facts.documents for facts in splits.values()),
+        dropped=dict(sorted(dropped.items())),
+        repaired=dict(sorted(repaired.items())),
+        defects=dict(sorted(defects.items())),
+        bytes_in=sum(file.path.stat().st_size for file in files if file.path.is_file()),
+    )
+    assert counts.documents_read == counts.documents_kept + sum(dropped.values()), counts
+    return counts
