@@ -24,6 +24,7 @@ from torch import Tensor
 from fpm_cli.checkpoints.shards import (
     OPTIMIZER,
     WEIGHTS,
+    ParameterName,
     Shard,
     Stretch,
     read_document,
@@ -70,7 +71,7 @@ class CheckpointState(Frozen):
     optimizer_step: float = 0.0  # the optimizer's own count, which a skipped step does not raise
     loss_scaler: dict[str, float] = Field(default_factory=dict)
     spikes: SpikeState = SpikeState()
-    shapes: dict[str, tuple[NonNegativeInt, ...]]  # of every parameter
+    shapes: dict[ParameterName, tuple[NonNegativeInt, ...]]  # of every parameter
 
 
 class Manifest(Frozen):

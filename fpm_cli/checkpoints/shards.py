@@ -10,22 +10,24 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import numpy as np
 import torch
-from pydantic import BaseModel, NonNegativeInt, PositiveInt, ValidationError
+from pydantic import AfterValidator, BaseModel, NonNegativeInt, PositiveInt, ValidationError
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from fpm_cli.checkpoints.storage import CHUNK_BYTES, Disk, FileFacts, describe, put_file, write_file
 from fpm_cli.config.schema import Frozen
 from fpm_cli.errors import DamagedError, DivergedError
+from fpm_cli.models.renamed_parameters import current_parameter_name
 
 WEIGHTS, OPTIMIZER = "weights", "optimizer"
 JSON_BYTES = 2**28  # a map of more is not ours
 _DTYPES = {torch.float64: "F64", torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
 Document = TypeVar("Document", bound=BaseModel)
+ParameterName = Annotated[str, AfterValidator(current_parameter_name)]  # old checkpoints: today's name
 
 
 class Stretch(Frozen):
@@ -33,7 +35,7 @@ class Stretch(Frozen):
 
     leaf: str
     start: NonNegativeInt
-    name: str
+    name: ParameterName
     offset: NonNegativeInt
     length: PositiveInt
 

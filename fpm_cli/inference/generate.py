@@ -1,6 +1,6 @@
 """Text from a trained run: the next token again and again, greedy or sampled, for many prompts at once.
 
-What was read is kept (`fpm_cli.models.cache`), so that a new token costs one position. A row of a
+What was read is kept (`fpm_cli.models.kv_cache`), so that a new token costs one position. A row of a
 batch gets the tokens that its prompt alone would get: it has a random generator of its own, and never
 sees another row's tokens or its own padding. The logits are equal up to rounding, which depends on the
 shapes that are multiplied: in float32 two tokens that are as likely as each other to six digits may
@@ -16,9 +16,9 @@ from torch import Tensor
 from fpm_cli.corpus.readers import join_segmented
 from fpm_cli.errors import UsageError
 from fpm_cli.inference.trained import Trained
-from fpm_cli.models.cache import Cache
 from fpm_cli.models.encdec import EncoderDecoder
 from fpm_cli.models.gpt import GPT
+from fpm_cli.models.kv_cache import KVCache
 
 Rows = Sequence[list[int]]
 
@@ -122,7 +122,7 @@ class _GPTReader:
     def __init__(self, model: GPT, trained: Trained, max_tokens: int, cached: bool):
         self.model, self.device = model, trained.device
         self.window, self.max_tokens, self.cached = trained.config.model.max_positions, max_tokens, cached
-        self.cache: Cache | None = None
+        self.cache: KVCache | None = None
 
     def __call__(self, rows: Rows) -> Tensor:
         """Rows of token ids -> (B, V); the rows are those of the last call, each a token longer."""
@@ -134,7 +134,7 @@ class _GPTReader:
             padding = [width - min(len(row), width) for row in rows]
             new = [[0] * pad + row[-width:] for pad, row in zip(padding, rows, strict=True)]
             capacity = min(self.window, width + self.max_tokens) if self.cached else width
-            self.cache = Cache(torch.tensor(padding, device=self.device), capacity)
+            self.cache = KVCache(torch.tensor(padding, device=self.device), capacity)
         return self.model.next_logits(torch.tensor(new, device=self.device), self.cache)
 
 
@@ -153,12 +153,12 @@ def _fill_in(
     mask = mask.to(device)
     memory = model.encode(torch.tensor(tokens, device=device), mask)
     none = torch.zeros(len(prompts), dtype=torch.long, device=device)
-    cache = Cache(none, 2 + sampling.max_tokens)
+    cache = KVCache(none, 2 + sampling.max_tokens)
 
     def next_logits(rows: Rows) -> Tensor:
         nonlocal cache
         if not cached:
-            cache = Cache(none, 2 + sampling.max_tokens)
+            cache = KVCache(none, 2 + sampling.max_tokens)
         new = torch.tensor([row[cache.length :] for row in rows], device=device)
         return model.next_logits(new, memory, mask, cache)
 

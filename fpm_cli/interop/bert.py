@@ -39,8 +39,8 @@ def counterpart(config: ModelConfig) -> Counterpart:
     }
     embeddings = "bert.embeddings"
     pairs = [
-        *pair("tokens", f"{embeddings}.word_embeddings", kinds=["weight"]),
-        *pair("positions", f"{embeddings}.position_embeddings", kinds=["weight"]),
+        *pair("token_embedding", f"{embeddings}.word_embeddings", kinds=["weight"]),
+        *pair("position_embedding", f"{embeddings}.position_embeddings", kinds=["weight"]),
         *pair("token_types", f"{embeddings}.token_type_embeddings", kinds=["weight"]),
         *pair("pooler", "bert.pooler.dense"),
         *pair("mlm_head.dense", "cls.predictions.transform.dense"),

@@ -46,8 +46,8 @@ def counterpart(config: ModelConfig) -> Counterpart:
         **dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), config.dropout),
     }
     pairs = [
-        *pair("tokens", "transformer.wte", kinds=["weight"]),
-        *pair("positions", "transformer.wpe", kinds=["weight"]),
+        *pair("token_embedding", "transformer.wte", kinds=["weight"]),
+        *pair("position_embedding", "transformer.wpe", kinds=["weight"]),
         *pair("decoder.final_norm", "transformer.ln_f"),
     ]
     for layer in range(config.num_layers):

@@ -19,7 +19,7 @@ from fpm_cli.interop.compare import Agreement, compare
 from fpm_cli.interop.counterpart import Counterpart, to_ours
 from fpm_cli.interop.families import COUNTERPARTS, load_counterpart, load_transformers, read_config
 from fpm_cli.interop.import_tokenizer import read_tokenizer
-from fpm_cli.models.build import build_skeleton, with_initial_weights
+from fpm_cli.models.build import build_skeleton, materialise
 from fpm_cli.runs.run import Run
 from fpm_cli.tokenization.base import Tokenizer
 from fpm_cli.tokenization.registry import load_tokenizer
@@ -84,7 +84,7 @@ def import_run(source: Path, out: Path, name: str, tokenizer_folder: Path | None
         config = _run_config(name, family, model_config, tokenizer.kind if tokenizer else None)
         skeleton = build_skeleton(config)
         untrained = _check(skeleton, weights, counterpart, source)
-        model = with_initial_weights(skeleton, config, "cpu").eval()
+        model = materialise(skeleton, config, "cpu").eval()
         model.load_state_dict(weights, strict=False)
         agreement = compare(model_config, model, load_counterpart(counterpart, source), untrained)
         _write_run(folder, config, model, tokenizer, _record(source, counterpart, untrained))

@@ -50,7 +50,7 @@ def counterpart(config: ModelConfig) -> Counterpart:
         "tie_word_embeddings": False,
         "is_encoder_decoder": True,
     }
-    names = [("tokens", "shared"), ("head", "lm_head")]
+    names = [("token_embedding", "shared"), ("head", "lm_head")]
     for stack in ("encoder", "decoder"):
         names += [
             (f"{stack}.final_norm", f"{stack}.final_layer_norm"),

@@ -14,7 +14,7 @@ from fpm_cli.errors import DamagedError, MissingError, UsageError
 from fpm_cli.files import new_folder
 from fpm_cli.inference.trained import Trained, load_trained
 from fpm_cli.interop.import_run import import_run
-from fpm_cli.models.classifier import build_classifier, put_under
+from fpm_cli.models.classifier import build_classifier, load_backbone
 from fpm_cli.runs.run import Run
 from fpm_cli.tasks.definition import TaskDefinition
 from fpm_cli.tasks.encoded import EncodedExamples, encode_examples
@@ -91,7 +91,7 @@ def create_run(request: Request, out: Path, log: Callable[[str], None] = lambda 
         record_task(run, request.task, request.train_files, request.dev_file)
         model = build_classifier(config, len(request.task.labels))
         if not request.from_scratch:
-            untrained = put_under(model, trained.model.state_dict())
+            untrained = load_backbone(model, trained.model.state_dict())
             assert not untrained, untrained
         save_weights(run, {name: tensor.detach() for name, tensor in model.named_parameters()})
     return Run.open(out)
