@@ -1,7 +1,7 @@
 """The raw operators `torch.ops.fpm.*`: their schemas and output shapes, for the CPU and CUDA alike.
 
 Compiled libraries (`kernels/*/cpu_register.cpp` and their CUDA counterparts) add implementations. Each backward
-is an operator of its own; autograd is joined on in `fpm_cli/ops/`, by functions that may span several operators.
+is an operator of its own; autograd is joined on in `fpm_cli/ops/`, by functions that may span several ones.
 """
 
 import torch
@@ -10,29 +10,38 @@ from torch import Tensor
 LIBRARY = torch.library.Library("fpm", "DEF")
 
 DROPOUT = "float dropout, int seed, int stream"
-ATTENTION_INPUTS = (
-    "Tensor query, Tensor key, Tensor value, Tensor? bias, Tensor? key_mask, Tensor? documents, "
-    "Tensor? cu_seqlens"
-)
-SCHEMAS = (
-    f"residual_norm(Tensor x, Tensor y, Tensor? bias, Tensor weight, Tensor? norm_bias, float alpha, {DROPOUT}, "
-    "float eps, bool rms) -> (Tensor sum, Tensor normed, Tensor stats)",
-    "residual_norm_backward(Tensor? grad_sum, Tensor grad_normed, Tensor sum, Tensor stats, Tensor weight, "
-    f"float alpha, {DROPOUT}, bool rms, bool has_bias, bool has_norm_bias) "
-    "-> (Tensor grad_x, Tensor grad_y, Tensor grad_bias, Tensor grad_weight, Tensor grad_norm_bias)",
-    "bias_gelu(Tensor x, Tensor? bias, bool tanh) -> Tensor",
-    "bias_gelu_backward(Tensor grad, Tensor x, Tensor? bias, bool tanh) -> (Tensor grad_x, Tensor grad_bias)",
-    "gated_gelu(Tensor gate, Tensor up, bool tanh) -> Tensor",
-    "gated_gelu_backward(Tensor grad, Tensor gate, Tensor up, bool tanh) -> (Tensor grad_gate, Tensor grad_up)",
-    f"attention({ATTENTION_INPUTS}, bool causal, float scale, {DROPOUT}) -> (Tensor out, Tensor log_sum_exp)",
-    # Written into tensors of the caller's, which may be views of one buffer for the packed projection; the
-    # gradient of the bias is added to what is there, so that the layers that share one may share its gradient.
-    "attention_backward(Tensor grad_out, "
-    f"{ATTENTION_INPUTS}, Tensor out, Tensor log_sum_exp, bool causal, float scale, {DROPOUT}, "
-    "Tensor(a!) grad_query, Tensor(b!) grad_key, Tensor(c!) grad_value, Tensor(d!)? grad_bias) -> ()",
-)
-for schema in SCHEMAS:
-    LIBRARY.define(schema)
+ATTENTION_INPUTS = """
+    Tensor query, Tensor key, Tensor value, Tensor? bias, Tensor? key_mask, Tensor? documents, Tensor? cu_seqlens
+"""
+# `attention_backward` writes into tensors of the caller's, which may be views of one buffer for the packed
+# projection; the gradient of the bias is added to what is there, so that layers that share one share its gradient.
+SCHEMAS = f"""
+residual_norm(
+    Tensor x, Tensor y, Tensor? bias, Tensor weight, Tensor? norm_bias, float alpha, {DROPOUT}, float eps, bool rms
+) -> (Tensor sum, Tensor normed, Tensor stats)
+
+residual_norm_backward(
+    Tensor? grad_sum, Tensor grad_normed, Tensor sum, Tensor stats, Tensor weight, float alpha, {DROPOUT},
+    bool rms, bool has_bias, bool has_norm_bias
+) -> (Tensor grad_x, Tensor grad_y, Tensor grad_bias, Tensor grad_weight, Tensor grad_norm_bias)
+
+bias_gelu(Tensor x, Tensor? bias, bool tanh) -> Tensor
+
+bias_gelu_backward(Tensor grad, Tensor x, Tensor? bias, bool tanh) -> (Tensor grad_x, Tensor grad_bias)
+
+gated_gelu(Tensor gate, Tensor up, bool tanh) -> Tensor
+
+gated_gelu_backward(Tensor grad, Tensor gate, Tensor up, bool tanh) -> (Tensor grad_gate, Tensor grad_up)
+
+attention({ATTENTION_INPUTS}, bool causal, float scale, {DROPOUT}) -> (Tensor out, Tensor log_sum_exp)
+
+attention_backward(
+    Tensor grad_out, {ATTENTION_INPUTS}, Tensor out, Tensor log_sum_exp, bool causal, float scale, {DROPOUT},
+    Tensor(a!) grad_query, Tensor(b!) grad_key, Tensor(c!) grad_value, Tensor(d!)? grad_bias
+) -> ()
+"""
+for schema in SCHEMAS.strip().split("\n\n"):
+    LIBRARY.define(" ".join(schema.split()))
 
 
 @torch.library.register_fake("fpm::residual_norm")
