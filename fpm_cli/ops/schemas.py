@@ -1,7 +1,7 @@
 """The raw operators `torch.ops.fpm.*`: their schemas and output shapes, for the CPU and CUDA alike.
 
-Compiled libraries (`kernels/*/cpu_register.cpp` and their CUDA counterparts) add implementations. Each backward
-is an operator of its own; autograd is joined on in `fpm_cli/ops/`, by functions that may span several ones.
+Compiled libraries (`kernels/*/cpu_register.cpp` and their CUDA counterparts) add implementations. Each
+backward is an operator of its own; autograd is joined on in `fpm_cli/ops/`, by functions that may span several.
 """
 
 import torch
@@ -11,13 +11,15 @@ LIBRARY = torch.library.Library("fpm", "DEF")
 
 DROPOUT = "float dropout, int seed, int stream"
 ATTENTION_INPUTS = """
-    Tensor query, Tensor key, Tensor value, Tensor? bias, Tensor? key_mask, Tensor? documents, Tensor? cu_seqlens
+    Tensor query, Tensor key, Tensor value,
+    Tensor? bias, Tensor? key_mask, Tensor? documents, Tensor? cu_seqlens
 """
 # `attention_backward` writes into tensors of the caller's, which may be views of one buffer for the packed
-# projection; the gradient of the bias is added to what is there, so that layers that share one share its gradient.
+# projection; the gradient of the bias is added to what is there: layers that share one share its gradient.
 SCHEMAS = f"""
 residual_norm(
-    Tensor x, Tensor y, Tensor? bias, Tensor weight, Tensor? norm_bias, float alpha, {DROPOUT}, float eps, bool rms
+    Tensor x, Tensor y, Tensor? bias, Tensor weight, Tensor? norm_bias, float alpha, {DROPOUT},
+    float eps, bool rms
 ) -> (Tensor sum, Tensor normed, Tensor stats)
 
 residual_norm_backward(
