@@ -1,13 +1,11 @@
 """The raw operators `torch.ops.fpm.*`: their schemas and output shapes, for the CPU and CUDA alike.
 
 Compiled libraries (`kernels/*/cpu_register.cpp` and their CUDA counterparts) add implementations. Each
-backward is an operator of its own; autograd is joined on in `fpm_cli/ops/`, by functions that may span several.
+backward is an operator of its own; autograd is joined on in `fpm_cli/ops/`, by functions that may span some.
 """
 
 import torch
 from torch import Tensor
-
-LIBRARY = torch.library.Library("fpm", "DEF")
 
 DROPOUT = "float dropout, int seed, int stream"
 ATTENTION_INPUTS = """
@@ -43,86 +41,58 @@ attention_backward(
 ) -> ()
 """
 for schema in SCHEMAS.strip().split("\n\n"):
-    LIBRARY.define(" ".join(schema.split()))
+    operator, signature = " ".join(schema.split()).split("(", maxsplit=1)
+    torch.library.define(f"fpm::{operator}", f"({signature}")
 
 
-@torch.library.register_fake("fpm::residual_norm")
-def _residual_norm(
-    x: Tensor,
-    y: Tensor,
-    bias: Tensor | None,
-    weight: Tensor,
-    norm_bias: Tensor | None,
-    alpha: float,
-    dropout: float,
-    seed: int,
-    stream: int,
-    eps: float,
-    rms: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
+def _residual_norm(x: Tensor, *_: object) -> tuple[Tensor, Tensor, Tensor]:
     rows = x.numel() // max(1, x.shape[-1])
     return torch.empty_like(x), torch.empty_like(x), x.new_empty((rows, 2), dtype=torch.float32)
 
 
-@torch.library.register_fake("fpm::residual_norm_backward")
 def _residual_norm_backward(
-    grad_sum: Tensor | None,
-    grad_normed: Tensor,
-    sum: Tensor,
-    stats: Tensor,
-    weight: Tensor,
-    alpha: float,
-    dropout: float,
-    seed: int,
-    stream: int,
-    rms: bool,
-    has_bias: bool,
-    has_norm_bias: bool,
+    grad_sum: Tensor | None, grad_normed: Tensor, sum: Tensor, stats: Tensor, weight: Tensor, *rest: object
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    width = weight.shape[0]
-    vectors = [weight.new_empty(width if wanted else 0) for wanted in (has_bias, True, has_norm_bias)]
-    return torch.empty_like(sum), torch.empty_like(sum), vectors[0], vectors[1], vectors[2]
+    *_, has_bias, has_norm_bias = rest
+    bias, scale, norm_bias = (
+        weight.new_empty(weight.shape[0] if wanted else 0) for wanted in (has_bias, True, has_norm_bias)
+    )
+    return torch.empty_like(sum), torch.empty_like(sum), bias, scale, norm_bias
 
 
-@torch.library.register_fake("fpm::bias_gelu")
 def _bias_gelu(x: Tensor, bias: Tensor | None, tanh: bool) -> Tensor:
     return torch.empty_like(x)
 
 
-@torch.library.register_fake("fpm::bias_gelu_backward")
 def _bias_gelu_backward(grad: Tensor, x: Tensor, bias: Tensor | None, tanh: bool) -> tuple[Tensor, Tensor]:
     return torch.empty_like(x), x.new_empty(0 if bias is None else bias.shape[0])
 
 
-@torch.library.register_fake("fpm::gated_gelu")
 def _gated_gelu(gate: Tensor, up: Tensor, tanh: bool) -> Tensor:
     return torch.empty_like(gate)
 
 
-@torch.library.register_fake("fpm::gated_gelu_backward")
 def _gated_gelu_backward(grad: Tensor, gate: Tensor, up: Tensor, tanh: bool) -> tuple[Tensor, Tensor]:
     return torch.empty_like(gate), torch.empty_like(gate)
 
 
-@torch.library.register_fake("fpm::attention")
-def _attention(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    bias: Tensor | None,
-    key_mask: Tensor | None,
-    documents: Tensor | None,
-    cu_seqlens: Tensor | None,
-    causal: bool,
-    scale: float,
-    dropout: float,
-    seed: int,
-    stream: int,
-) -> tuple[Tensor, Tensor]:
-    *leading, queries, heads, _ = query.shape
-    return query.new_empty(query.shape), query.new_empty((*leading, heads, queries), dtype=torch.float32)
+def _attention(query: Tensor, *_: object) -> tuple[Tensor, Tensor]:
+    *batch, queries, heads, _head_size = query.shape
+    return query.new_empty(query.shape), query.new_empty((*batch, heads, queries), dtype=torch.float32)
 
 
-@torch.library.register_fake("fpm::attention_backward")
-def _attention_backward(*arguments: object) -> None:
+def _attention_backward(*_: object) -> None:
     return None
+
+
+for name, fake in (
+    ("residual_norm", _residual_norm),
+    ("residual_norm_backward", _residual_norm_backward),
+    ("bias_gelu", _bias_gelu),
+    ("bias_gelu_backward", _bias_gelu_backward),
+    ("gated_gelu", _gated_gelu),
+    ("gated_gelu_backward", _gated_gelu_backward),
+    ("attention", _attention),
+    ("attention_backward", _attention_backward),
+):
+    torch.library.register_fake(f"fpm::{name}", fake)
