@@ -25,7 +25,7 @@ from fpm_cli.cli.launching import (
 )
 from fpm_cli.config.resolve import difference
 from fpm_cli.errors import DamagedError, UsageError
-from fpm_cli.launch.shutdown import stopping_at_once
+from fpm_cli.launch.shutdown import stop_immediately_on_signal
 from fpm_cli.runs.run import RUNS, Run, newest_run
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def finetune(
     where = Launching("finetune", launcher, nproc, hostfile, *node, interface, launcher_arg or [])
     if dry_run and (resume or launcher is Launcher.local):
         raise UsageError("--dry-run prints how --launcher deepspeed or slurm begins a run; name one of them")
-    if not where.leads:
+    if not where.is_main_node:
         from fpm_cli.tasks.finetuning import Finetuning
 
         where.follow(out, began, Finetuning)
@@ -200,7 +200,7 @@ def _train(run: Run, where: Launching, began: float) -> None:
     if run.manifest()["state"] == "finished":
         log(f"{run.path} is finished; nothing is left to train")
         return
-    with stopping_at_once(f"stopped before training; go on with {run.resume_command}"):
+    with stop_immediately_on_signal(f"stopped before training; go on with {run.resume_command}"):
         check_unchanged(run)
         calibration = stored_calibration()
         run.note(cpu_peak_flops=calibration.peak_flops if calibration else None)
@@ -209,10 +209,10 @@ def _train(run: Run, where: Launching, began: float) -> None:
 
 
 def _show(run: Run, as_json: bool) -> None:
-    from fpm_cli.checkpoints.checkpoint import best_checkpoint, checkpoints, step_of
+    from fpm_cli.checkpoints.checkpoint import checkpoint_step, find_best_checkpoint
 
     rows, manifest = run.last_rows(), run.manifest()
-    best = best_checkpoint(checkpoints(run))
+    best = find_best_checkpoint(run)
     validation = {name: value for name, value in rows["validation"].items() if name not in ("kind", "step")}
     if as_json:
         show_json(
@@ -226,9 +226,9 @@ def _show(run: Run, as_json: bool) -> None:
                 "step": rows["train"]["step"],
                 "train_loss": rows["train"]["loss"],
                 "validation": validation,
-                "best_step": step_of(best) if best else None,
+                "best_step": checkpoint_step(best) if best else None,
             },
         )
     else:
-        chosen = f"; the best is step {step_of(best)}" if best else ""
+        chosen = f"; the best is step {checkpoint_step(best)}" if best else ""
         show(f"{run.path}: step {rows['train']['step']}, validation {in_words(validation)}{chosen}")

@@ -30,7 +30,7 @@ from fpm_cli.cli.launching import (
 from fpm_cli.config.resolve import Resolved, difference, reconfigure, resolve
 from fpm_cli.config.schema import RunConfig
 from fpm_cli.errors import DamagedError, MissingError, OutOfMemoryError, UsageError
-from fpm_cli.launch.shutdown import stopping_at_once
+from fpm_cli.launch.shutdown import stop_immediately_on_signal
 from fpm_cli.runs.run import RUNS, Run, newest_run
 
 GIB = 2**30
@@ -87,7 +87,7 @@ def pretrain(
     assignments = [*(assignments or []), *([f"train.budget_seconds={seconds_of(budget)}"] if budget else [])]
     if price is not None and price < 0:
         raise UsageError(f"--price {price:g}: 0 or more; did you mean {-price:g}?")
-    if not where.leads:
+    if not where.is_main_node:
         where.follow(out, began)
         return
     if resume and launcher is Launcher.slurm:
@@ -229,7 +229,7 @@ def _train(
     if run.manifest()["state"] == "finished":
         log(f"{run.path} is finished; nothing is left to train")
     else:
-        with stopping_at_once(f"stopped before training; go on with {run.resume_command}"):
+        with stop_immediately_on_signal(f"stopped before training; go on with {run.resume_command}"):
             if corpus is None:
                 _ensure_corpus(run)
             _check_corpus(run, corpus, allow_change)

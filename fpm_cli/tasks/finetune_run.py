@@ -9,9 +9,8 @@ from typing import Any
 import xxhash
 
 from fpm_cli.checkpoints.checkpoint import save_weights
-from fpm_cli.checkpoints.storage import describe
 from fpm_cli.errors import DamagedError, MissingError, UsageError
-from fpm_cli.files import new_folder
+from fpm_cli.files import hash_file, new_folder
 from fpm_cli.inference.trained import Trained, load_trained
 from fpm_cli.interop.import_run import import_run
 from fpm_cli.models.classifier import build_classifier, load_backbone
@@ -188,4 +187,4 @@ def _save_examples(run: Run, encoded: Sequence[EncodedExamples]) -> dict[str, st
 
 def _fingerprint(path: Path) -> str | None:
     """xxh3-128 of a file; None for a data set that is no single file."""
-    return describe(path).xxh3_128 if path.is_file() else None
+    return hash_file(path).xxh3_128 if path.is_file() else None

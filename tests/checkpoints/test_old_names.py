@@ -5,9 +5,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from fpm_cli.checkpoints.storage import describe
 
 from fpm_cli.checkpoints.checkpoint import MANIFEST, load_weights
-from fpm_cli.checkpoints.storage import describe
 from fpm_cli.cli.app import run as fpm
 from fpm_cli.runs.run import Run
 from tests.small_runs import metrics, tiny
