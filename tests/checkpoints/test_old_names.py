@@ -5,10 +5,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from fpm_cli.checkpoints.storage import describe
 
 from fpm_cli.checkpoints.checkpoint import MANIFEST, load_weights
 from fpm_cli.cli.app import run as fpm
+from fpm_cli.files import hash_file
 from fpm_cli.runs.run import Run
 from tests.small_runs import metrics, tiny
 
@@ -26,7 +26,7 @@ def give_old_names(checkpoint: Path) -> None:
         path.write_text(text, encoding="utf-8")
     manifest = json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))
     for name in manifest["files"]:
-        facts = describe(checkpoint / name)
+        facts = hash_file(checkpoint / name)
         manifest["files"][name] = {"bytes": facts.bytes, "xxh3_128": facts.xxh3_128}
     (checkpoint / MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
 
