@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fpm_cli.cli.completion import complete_run
 from fpm_cli.cli.console import JsonFlag, log, show, show_json
 from fpm_cli.cli.score_tables import confusion_table, differences_table, scores_table
 
@@ -23,7 +24,11 @@ def examples_of(task: str) -> str:
 def evaluate_task(
     context: typer.Context,
     run: Annotated[
-        Path | None, typer.Argument(help="A fine-tuned run; by default the newest finished one of the task.")
+        Path | None,
+        typer.Argument(
+            help="A fine-tuned run; by default the newest finished one of the task.",
+            autocompletion=complete_run,
+        ),
     ] = None,
     input_: Annotated[
         Path | None,
@@ -35,7 +40,11 @@ def evaluate_task(
         str | None, typer.Option(help="What to call the split; by default dev, or the file's own name.")
     ] = None,
     compare: Annotated[
-        Path | None, typer.Option(help="Another run of the task, compared in pairs on the same examples.")
+        Path | None,
+        typer.Option(
+            help="Another run of the task, compared in pairs on the same examples.",
+            autocompletion=complete_run,
+        ),
     ] = None,
     baseline: Annotated[
         bool,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fpm_cli.cli.calibrated import stored_calibration
+from fpm_cli.cli.completion import complete_run, complete_task
 from fpm_cli.cli.console import JsonFlag, in_words, log, show, show_json
 from fpm_cli.cli.launching import (
     HostfileFlag,
@@ -39,11 +40,18 @@ EXAMPLES = (
 
 def finetune(
     task: Annotated[
-        str | None, typer.Argument(metavar="TASK", help="qqp, tnews, or a TOML file that defines a task.")
+        str | None,
+        typer.Argument(
+            metavar="TASK",
+            help="qqp, tnews, or a TOML file that defines a task.",
+            autocompletion=complete_task,
+        ),
     ] = None,
     source: Annotated[
         Path | None,
-        typer.Option("--from", help="A run, or a folder in transformers' format."),
+        typer.Option(
+            "--from", help="A run, or a folder in transformers' format.", autocompletion=complete_run
+        ),
     ] = None,
     train: Annotated[list[Path] | None, typer.Option(help="Examples to train on; may be repeated.")] = None,
     validation: Annotated[

@@ -11,6 +11,7 @@ import typer
 from fpm_cli.accounting.devices import CPU, this_machine
 from fpm_cli.accounting.plan import fits_here
 from fpm_cli.cli.calibrated import stored_calibration
+from fpm_cli.cli.completion import complete_device, complete_preset
 from fpm_cli.cli.console import JsonFlag, in_words, log, show, show_json
 from fpm_cli.cli.dry_run import show_dry_run
 from fpm_cli.cli.durations import seconds_of
@@ -42,7 +43,10 @@ EXAMPLES = (
 
 
 def pretrain(
-    preset: Annotated[str | None, typer.Option(help="One of the twenty, see `fpm presets list`.")] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(help="One of the twenty, see `fpm presets list`.", autocompletion=complete_preset),
+    ] = None,
     proxy: Annotated[bool, typer.Option("--proxy", help="Laptop width; the full depth.")] = False,
     corpus: Annotated[
         Path | None, typer.Option(help="A corpus from `fpm build-corpus`; --proxy has a sample of its own.")
@@ -58,7 +62,10 @@ def pretrain(
         ),
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Plan only: FLOPs, memory, time.")] = False,
-    device: Annotated[str | None, typer.Option(help="With --dry-run: the device to plan for.")] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(help="With --dry-run: the device to plan for.", autocompletion=complete_device),
+    ] = None,
     devices: Annotated[int, typer.Option(help="With --dry-run: how many of them.")] = 1,
     price: Annotated[
         float | None,
