@@ -28,7 +28,7 @@ from fpm_cli.corpus.samples import build_sample_corpus
 from fpm_cli.engine.launch import launch
 from fpm_cli.errors import DivergedError
 from fpm_cli.inference.language_model import score_language_model
-from fpm_cli.inference.trained import load_trained
+from fpm_cli.inference.trained_model import load_trained_model
 from fpm_cli.launch.placement import Placement
 from fpm_cli.runs.run import Run
 
@@ -101,7 +101,7 @@ def nats_below_unigram(trial: Trial, corpus: Path, folder: Path) -> float | None
         launch(run, Placement(), quiet=True)
     except DivergedError:
         return None
-    score = score_language_model(load_trained(run))
+    score = score_language_model(load_trained_model(run))
     return score.unigram_entropy - score.loss
 
 

@@ -35,7 +35,7 @@ from fpm_cli.launch.placement import keep_freed_memory
 from fpm_cli.models.classifier import LOSS, Classifier
 from fpm_cli.runs.run import Run
 from fpm_cli.tasks.definition import load_task
-from fpm_cli.tasks.finetune_run import Request, create_run
+from fpm_cli.tasks.finetune_run import FinetuneRequest, create_run
 from fpm_cli.tasks.finetuning import Finetuning
 
 WARM_UP = 1  # steps before the clock starts
@@ -67,7 +67,7 @@ def main() -> None:
 def make_run(out: Path, options: argparse.Namespace) -> Run:
     """A fine-tuning of QQP that was not begun yet, with just enough steps."""
     settings = (f"train.steps={WARM_UP + options.steps}", f"model.dropout={options.dropout}")
-    request = Request(load_task("qqp"), options.weights, tuple(options.train), assignments=settings)
+    request = FinetuneRequest(load_task("qqp"), options.weights, tuple(options.train), assignments=settings)
     return create_run(request, out)
 
 

@@ -27,8 +27,9 @@ import torch
 from fpm_cli.checkpoints.checkpoint import save_weights
 from fpm_cli.config.resolve import resolve
 from fpm_cli.corpus.samples import sample_text
-from fpm_cli.inference.generate import Sampling, generate
-from fpm_cli.inference.trained import Trained, load_trained
+from fpm_cli.inference.generate import generate
+from fpm_cli.inference.sampling import SamplingConfig
+from fpm_cli.inference.trained_model import TrainedModel, load_trained_model
 from fpm_cli.models.build import build_model
 from fpm_cli.runs.run import Run
 from fpm_cli.tokenization import train_tokenizer
@@ -72,7 +73,7 @@ def main() -> None:
         options.out.write_text(json.dumps({**about, "rows": rows}, indent=2) + "\n")
 
 
-def make_run(folder: Path, family: str, options: argparse.Namespace) -> Trained:
+def make_run(folder: Path, family: str, options: argparse.Namespace) -> TrainedModel:
     """A run with initial weights, a tokenizer from the packaged sample, and room for the whole text."""
     positions = 0 if family == "encdec" else options.length + 64
     values = {
@@ -88,7 +89,7 @@ def make_run(folder: Path, family: str, options: argparse.Namespace) -> Trained:
     texts = sample_text(config.language).read_text(encoding="utf-8").split("\n\n")
     train_tokenizer(config.tokenizer, texts, config.model.vocab_size).save(run.tokenizer_path)
     save_weights(run, {name: p.detach() for name, p in build_model(config).named_parameters()})
-    trained = load_trained(run)
+    trained = load_trained_model(run)
     special = list(trained.tokenizer.special.ids())
     output = trained.model.get_submodule("tokens" if family == "gpt" else "head")
     with torch.no_grad():
@@ -96,12 +97,12 @@ def make_run(folder: Path, family: str, options: argparse.Namespace) -> Trained:
     return trained
 
 
-def seconds_per_token(trained: Trained, options: argparse.Namespace, cached: bool) -> list[float]:
+def seconds_per_token(trained: TrainedModel, options: argparse.Namespace, cached: bool) -> list[float]:
     """Of each token in turn; the first is left out, since the prompt is read for it."""
     moments: list[float] = []
     decoder = trained.model.get_submodule("decoder")
     hook = decoder.register_forward_hook(lambda *_: moments.append(time.process_time()))
-    sampling = Sampling(max_tokens=options.length + 1, temperature=0)
+    sampling = SamplingConfig(max_tokens=options.length + 1, temperature=0)
     generate(trained, ["却说曹操"] * options.batch, sampling, cached=cached)
     hook.remove()
     assert len(moments) > options.length, "the text ended early"

@@ -8,7 +8,6 @@ import typer
 from rich.table import Table
 from typer.core import TyperGroup
 
-from fpm_cli.cli.completion import complete_run
 from fpm_cli.cli.console import JsonFlag, log, show, show_json
 from fpm_cli.cli.evaluate_task import evaluate_task, examples_of
 from fpm_cli.runs.run import Run, newest_run
@@ -16,10 +15,10 @@ from fpm_cli.tasks.definition import task_names
 
 
 class TasksAndFiles(TyperGroup):
-    """Commands of the tasks that fpm knows; a TOML file in a command's place is a task of the user's own."""
+    """One command per task of fpm; a TOML file in place of a command is a task of the user's own."""
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """The command of that name; that of any task for a TOML file, whose path it finds in `info_name`."""
+        """The command of that name; for a TOML file a task's command, which finds the path in `info_name`."""
         known = super().get_command(ctx, cmd_name)
         return self.commands[task_names()[0]] if known is None and cmd_name.endswith(".toml") else known
 
@@ -38,23 +37,21 @@ for name in task_names():
     epilog="Examples:\n\n  fpm evaluate lm runs/CPM-X-L-proxy\n\n  fpm evaluate lm --max-samples 64 --json",
 )
 def evaluate_lm(
-    run: Annotated[
-        Path | None,
-        typer.Argument(help="A run folder; by default the newest in runs/.", autocompletion=complete_run),
-    ] = None,
+    run: Annotated[Path | None, typer.Argument(help="A run folder; by default the newest in runs/.")] = None,
     max_samples: Annotated[int | None, typer.Option(min=1, help="Score the first N samples only.")] = None,
     corpus: Annotated[
-        Path | None, typer.Option(help="Score on this corpus; by default the one that the run trained on.")
+        Path | None,
+        typer.Option(help="Score on this corpus; by default the corpus that the run was trained on."),
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Loss, perplexity, bits per byte and character on the validation text of the run's corpus."""
     from fpm_cli.inference.language_model import score_language_model
-    from fpm_cli.inference.trained import load_trained
+    from fpm_cli.inference.trained_model import load_trained_model
 
     opened = Run.open(run) if run else newest_run(finished=True)
     log(f"scoring {opened.path}")
-    trained = load_trained(opened, corpus)
+    trained = load_trained_model(opened, corpus)
     score = score_language_model(trained, max_samples=max_samples)
     if as_json:
         about = {"run": str(opened.path), "model": trained.config.name, "step": trained.step, "task": "lm"}

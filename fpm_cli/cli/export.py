@@ -5,7 +5,6 @@ from typing import Annotated, Literal
 
 import typer
 
-from fpm_cli.cli.completion import complete_run
 from fpm_cli.cli.console import JsonFlag, show, show_json
 from fpm_cli.runs.run import Run
 
@@ -16,21 +15,21 @@ EXAMPLES = (
 
 
 def export(
-    run: Annotated[Path, typer.Argument(help="A run folder.", autocompletion=complete_run)],
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
     out: Annotated[Path, typer.Option(help="A new folder.")],
     format_: Annotated[
-        Literal["transformers"], typer.Option("--format", help="Whose format.")
+        Literal["transformers"], typer.Option("--format", help="The format to write.")
     ] = "transformers",
     as_json: JsonFlag = False,
 ) -> None:
-    """Write config.json, model.safetensors, tokenizer files and a model card, and prove them by logits.
+    """Write config.json, model.safetensors, tokenizer files and a model card.
 
-    The folder is reloaded through transformers, and kept only if the logits are those of the run.
+    The folder is reloaded with transformers, and kept only if the logits equal those of the run.
     """
     from fpm_cli.interop.export_run import export_run
 
     exported = export_run(Run.open(run), out)
-    agreement = exported.agreement
+    comparison = exported.comparison
     if as_json:
         show_json(
             "export",
@@ -38,12 +37,12 @@ def export(
                 "run": str(run),
                 "out": str(out),
                 "format": format_,
-                "architecture": exported.architecture,
-                "compared": list(agreement.compared),
-                "difference": agreement.difference,
-                "largest": agreement.largest,
+                "architecture": exported.class_name,
+                "compared": list(comparison.compared),
+                "difference": comparison.difference,
+                "largest": comparison.largest,
                 "tokenizer": exported.tokenizer,
             },
         )
     else:
-        show(f"{out}: {exported.architecture}. {agreement}.\nTokenizer: {exported.tokenizer}.")
+        show(f"{out}: {exported.class_name}. {comparison}.\nTokenizer: {exported.tokenizer}.")

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fpm_cli.cli.calibrated import stored_calibration
-from fpm_cli.cli.completion import complete_run, complete_task
 from fpm_cli.cli.console import JsonFlag, in_words, log, show, show_json
 from fpm_cli.cli.launching import (
     HostfileFlag,
@@ -26,11 +25,11 @@ from fpm_cli.cli.launching import (
 )
 from fpm_cli.config.resolve import difference
 from fpm_cli.errors import DamagedError, UsageError
-from fpm_cli.launch.shutdown import stop_immediately_on_signal
+from fpm_cli.launch.shutdown import stopping_at_once
 from fpm_cli.runs.run import RUNS, Run, newest_run
 
 if TYPE_CHECKING:
-    from fpm_cli.tasks.finetune_run import Request
+    from fpm_cli.tasks.finetune_run import FinetuneRequest
 
 EXAMPLES = (
     "Examples:\n\n  fpm finetune qqp --from runs/BERT-E-S --train qqp/train.tsv --dev qqp/dev.tsv\n\n"
@@ -40,39 +39,34 @@ EXAMPLES = (
 
 def finetune(
     task: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="TASK",
-            help="qqp, tnews, or a TOML file that defines a task.",
-            autocompletion=complete_task,
-        ),
+        str | None, typer.Argument(metavar="TASK", help="qqp, tnews, or a TOML file that defines a task.")
     ] = None,
     source: Annotated[
         Path | None,
-        typer.Option(
-            "--from", help="A run, or a folder in transformers' format.", autocompletion=complete_run
-        ),
+        typer.Option("--from", help="A run, or a folder in transformers' format."),
     ] = None,
     train: Annotated[list[Path] | None, typer.Option(help="Examples to train on; may be repeated.")] = None,
     validation: Annotated[
-        str, typer.Option(help="A file, or the share of the training examples to hold back.")
+        str, typer.Option(help="A file, or the fraction of the training examples to validate on.")
     ] = "0.05",
     dev: Annotated[
-        Path | None, typer.Option(help="What `fpm evaluate` scores by default; never used here.")
+        Path | None,
+        typer.Option(help="The file that `fpm evaluate` scores by default; not used in training."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="The run folder; by default a new one in runs/.")] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the run in --out, or with the newest of the task.")
+        bool, typer.Option("--resume", help="Continue the run in --out, or the newest run of the task.")
     ] = False,
     from_scratch: Annotated[
         bool,
-        typer.Option("--from-scratch", help="The same network with fresh weights, to compare."),
+        typer.Option("--from-scratch", help="Train the same network from new weights, for comparison."),
     ] = False,
     max_bad: Annotated[
-        int | None, typer.Option(min=0, help="Refuse a file with more bad rows than this.")
+        int | None, typer.Option(min=0, help="Refuse a file with more rejected rows than this.")
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="With --launcher deepspeed or slurm: print what it would start.")
+        bool,
+        typer.Option("--dry-run", help="With --launcher deepspeed or slurm: print what would be started."),
     ] = False,
     nproc: NprocFlag = None,
     launcher: LauncherFlag = Launcher.local,
@@ -87,24 +81,22 @@ def finetune(
     assignments: Annotated[list[str] | None, typer.Option("--set", help="key=value over everything.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Fine-tune on a task with the published recipe; the best epoch's weights are what is scored."""
+    """Fine-tune on a task with the published recipe; the weights of the best epoch are scored."""
     began, node = time.time(), (nnodes, node_rank, master_addr, master_port)
     where = Launching("finetune", launcher, nproc, hostfile, *node, interface, launcher_arg or [])
     if dry_run and (resume or launcher is Launcher.local):
-        raise UsageError("--dry-run prints how --launcher deepspeed or slurm begins a run; name one of them")
-    if not where.is_main_node:
+        raise UsageError("--dry-run prints what --launcher deepspeed or slurm would start; name one of them")
+    if not where.leads:
         from fpm_cli.tasks.finetuning import Finetuning
 
         where.follow(out, began, Finetuning)
         return
     if resume:
         if source or train or config or assignments or dev or from_scratch:
-            raise UsageError("--resume goes on with what the run began with: give it --out and nothing else")
+            raise UsageError("--resume continues with the run's own settings: give it --out and nothing else")
         if launcher is Launcher.slurm:
-            raise UsageError(
-                "--launcher slurm goes on by itself with an --out that is there; leave out --resume"
-            )
-        run = _resumed(task, out)
+            raise UsageError("--launcher slurm resumes an existing --out by itself; leave out --resume")
+        run = _open_resumed(task, out)
     else:
         request = _request(task, source, train, validation, dev, from_scratch, max_bad, config, assignments)
         out = out or _default_out(request)
@@ -116,7 +108,7 @@ def finetune(
             where.submit(script, as_json)
             return
         where.require_hosts()
-        run = _created(request, out)
+        run = _create(request, out)
     _train(run, where, began)
     _show(run, as_json)
 
@@ -131,15 +123,15 @@ def _request(
     max_bad: int | None,
     config: Path | None,
     assignments: list[str] | None,
-) -> "Request":
+) -> "FinetuneRequest":
     from fpm_cli.tasks.definition import load_task
-    from fpm_cli.tasks.finetune_run import Request
+    from fpm_cli.tasks.finetune_run import FinetuneRequest
 
     if task is None:
         raise UsageError("TASK is missing: qqp, tnews, or a TOML file of your own")
     if source is None:
         raise UsageError("--from is missing: a run of `fpm pretrain`, or a folder in transformers' format")
-    return Request(
+    return FinetuneRequest(
         task=load_task(task),
         source=source,
         train_files=tuple(train or ()),
@@ -153,14 +145,14 @@ def _request(
     )
 
 
-def _created(request: "Request", out: Path) -> Run:
+def _create(request: "FinetuneRequest", out: Path) -> Run:
     from fpm_cli.tasks.finetune_run import create_run
 
     return create_run(request, out, log)
 
 
-def _flags(task: str, request: "Request") -> list[str]:
-    """What begins such a run again, from the same working folder."""
+def _flags(task: str, request: "FinetuneRequest") -> list[str]:
+    """The flags that start the same run from the same working folder."""
     flags = [task, "--from", str(request.source), "--validation", str(request.validation)]
     flags += [word for path in request.train_files for word in ("--train", str(path))]
     flags += ["--dev", str(request.dev_file)] if request.dev_file else []
@@ -171,11 +163,11 @@ def _flags(task: str, request: "Request") -> list[str]:
 
 
 def _of_proxy(source: Path) -> bool:
-    """Whether the weights are a proxy's, which processors train; those in transformers' format are none."""
+    """Whether the source is a proxy run, which is trained on the CPU."""
     return (source / "config.toml").is_file() and Run.open(source).config().proxy
 
 
-def _default_out(request: "Request") -> Path:
+def _default_out(request: "FinetuneRequest") -> Path:
     name = f"{request.task.name}-{request.source.resolve().name}{'-scratch' if request.from_scratch else ''}"
     return RUNS / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
 
@@ -186,16 +178,16 @@ def _validation(given: str) -> Path | float:
     except ValueError:
         return Path(given)
     if not 0 < share < 1:
-        raise UsageError(f"--validation {given}: a file, or a share between 0 and 1")
+        raise UsageError(f"--validation {given}: a file, or a fraction between 0 and 1")
     return share
 
 
-def _resumed(task: str | None, out: Path | None) -> Run:
+def _open_resumed(task: str | None, out: Path | None) -> Run:
     if out is None and task is None:
-        raise UsageError("--resume: name the run with --out, or the task whose newest run to go on with")
+        raise UsageError("--resume: name the run with --out, or the task whose newest run is to be continued")
     run = Run.open(out) if out else newest_run(task=task)
     if "task" not in run.manifest():
-        raise UsageError(f"{run.path} is not a fine-tuning; `fpm pretrain --resume --out {run.path}`")
+        raise UsageError(f"{run.path} is not a fine-tuned run; use `fpm pretrain --resume --out {run.path}`")
     if changed := difference(run.began_with(), run.config()):
         raise DamagedError(f"{run.path} was started with another configuration: {changed}")
     return run
@@ -206,9 +198,9 @@ def _train(run: Run, where: Launching, began: float) -> None:
     from fpm_cli.tasks.finetuning import Finetuning
 
     if run.manifest()["state"] == "finished":
-        log(f"{run.path} is finished; nothing is left to train")
+        log(f"{run.path} is finished; there is nothing left to train")
         return
-    with stop_immediately_on_signal(f"stopped before training; go on with {run.resume_command}"):
+    with stopping_at_once(f"stopped before training; continue with {run.resume_command}"):
         check_unchanged(run)
         calibration = stored_calibration()
         run.note(cpu_peak_flops=calibration.peak_flops if calibration else None)
@@ -217,10 +209,10 @@ def _train(run: Run, where: Launching, began: float) -> None:
 
 
 def _show(run: Run, as_json: bool) -> None:
-    from fpm_cli.checkpoints.checkpoint import checkpoint_step, find_best_checkpoint
+    from fpm_cli.checkpoints.checkpoint import best_checkpoint, checkpoints, step_of
 
     rows, manifest = run.last_rows(), run.manifest()
-    best = find_best_checkpoint(run)
+    best = best_checkpoint(checkpoints(run))
     validation = {name: value for name, value in rows["validation"].items() if name not in ("kind", "step")}
     if as_json:
         show_json(
@@ -234,9 +226,9 @@ def _show(run: Run, as_json: bool) -> None:
                 "step": rows["train"]["step"],
                 "train_loss": rows["train"]["loss"],
                 "validation": validation,
-                "best_step": checkpoint_step(best) if best else None,
+                "best_step": step_of(best) if best else None,
             },
         )
     else:
-        chosen = f"; the best is step {checkpoint_step(best)}" if best else ""
+        chosen = f"; the best is step {step_of(best)}" if best else ""
         show(f"{run.path}: step {rows['train']['step']}, validation {in_words(validation)}{chosen}")

@@ -5,7 +5,6 @@ from typing import Annotated
 
 import typer
 
-from fpm_cli.cli.completion import complete_run
 from fpm_cli.cli.console import JsonFlag, show, show_json
 from fpm_cli.runs.run import Run
 
@@ -17,26 +16,33 @@ EXAMPLES = (
 
 
 def generate(
-    run: Annotated[Path, typer.Argument(help="A run folder.", autocompletion=complete_run)],
-    prompt: Annotated[list[str], typer.Option(help="What the text begins with; several make a batch.")],
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    prompt: Annotated[
+        list[str], typer.Option(help="The beginning of the text; several prompts are read as one batch.")
+    ],
     dialogue: Annotated[
-        bool, typer.Option("--dialogue", help="The prompts are the turns so far; write the next one.")
+        bool, typer.Option("--dialogue", help="The prompts are the turns so far; generate the next one.")
     ] = False,
-    max_tokens: Annotated[int, typer.Option(min=1, help="At most this many new tokens.")] = 64,
-    temperature: Annotated[float, typer.Option(min=0, help="0 takes the likeliest token.")] = 1.0,
-    top_k: Annotated[int, typer.Option(min=0, help="Among the k likeliest; 0: all.")] = 0,
-    top_p: Annotated[float, typer.Option(min=0, max=1, help="Among the likeliest that make up p.")] = 1.0,
+    max_tokens: Annotated[int, typer.Option(min=1, help="The maximum number of new tokens.")] = 64,
+    temperature: Annotated[float, typer.Option(min=0, help="0 always takes the most probable token.")] = 1.0,
+    top_k: Annotated[
+        int, typer.Option(min=0, help="Sample from the k most probable tokens; 0: from all.")
+    ] = 0,
+    top_p: Annotated[
+        float, typer.Option(min=0, max=1, help="Sample from the most probable tokens that sum to p.")
+    ] = 1.0,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same text.")] = 0,
     as_json: JsonFlag = False,
 ) -> None:
     """Continue prompts with the newest checkpoint of a run, or reply in a dialogue."""
-    from fpm_cli.inference.generate import Sampling, reply
     from fpm_cli.inference.generate import generate as write
-    from fpm_cli.inference.trained import load_trained
+    from fpm_cli.inference.generate import generate_reply
+    from fpm_cli.inference.sampling import SamplingConfig
+    from fpm_cli.inference.trained_model import load_trained_model
 
-    trained = load_trained(Run.open(run))
-    sampling = Sampling(max_tokens, temperature, top_k, top_p, seed)
-    texts = [reply(trained, prompt, sampling)] if dialogue else write(trained, prompt, sampling)
+    trained = load_trained_model(Run.open(run))
+    sampling = SamplingConfig(max_tokens, temperature, top_k, top_p, seed)
+    texts = [generate_reply(trained, prompt, sampling)] if dialogue else write(trained, prompt, sampling)
     if as_json:
         kind = "dialogue" if dialogue else "continuation"
         show_json("generate", {"run": str(run), "kind": kind, "prompts": prompt, "texts": texts})

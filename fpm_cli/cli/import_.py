@@ -20,19 +20,19 @@ def import_(
     out: Annotated[Path, typer.Option(help="A new run folder.")],
     name: Annotated[str | None, typer.Option(help="The run's name; by default that of the folder.")] = None,
     tokenizer: Annotated[
-        Path | None, typer.Option(help="A tokenizer of fpm's, instead of the one beside the weights.")
+        Path | None, typer.Option(help="An fpm tokenizer to use instead of the one beside the weights.")
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Make a run of BERT, MegatronBERT, GPT-2 or T5 v1.1 weights, proven by logits; safetensors only."""
+    """Make a run of BERT, MegatronBERT, GPT-2 or T5 v1.1 weights (safetensors only), checked by logits."""
     from fpm_cli.interop.import_run import import_run
 
     made = import_run(source, out, name or out.name, tokenizer)
-    if made.untrained:
-        log(f"absent from the weights, so untrained: {', '.join(made.untrained)}")
-    if not made.tokenizer:
-        log("no tokenizer that fpm has: `generate` and `evaluate` need one (--tokenizer)")
-    agreement = made.agreement
+    if made.untrained_heads:
+        log(f"not in the weights, so untrained: {', '.join(made.untrained_heads)}")
+    if not made.has_tokenizer:
+        log("no tokenizer of a kind that fpm has; `fpm generate` and `fpm evaluate` need one (--tokenizer)")
+    comparison = made.comparison
     if as_json:
         show_json(
             "import",
@@ -40,13 +40,13 @@ def import_(
                 "run": str(made.run),
                 "name": made.config.name,
                 "family": made.config.family,
-                "architecture": made.architecture,
-                "untrained": list(made.untrained),
-                "tokenizer": made.config.tokenizer if made.tokenizer else None,
-                "compared": list(agreement.compared),
-                "difference": agreement.difference,
-                "largest": agreement.largest,
+                "architecture": made.class_name,
+                "untrained": list(made.untrained_heads),
+                "tokenizer": made.config.tokenizer if made.has_tokenizer else None,
+                "compared": list(comparison.compared),
+                "difference": comparison.difference,
+                "largest": comparison.largest,
             },
         )
     else:
-        show(f"{made.run}: {made.config.name}, from {made.architecture}. {agreement}.")
+        show(f"{made.run}: {made.config.name}, from {made.class_name}. {comparison}.")

@@ -1,4 +1,4 @@
-"""Tables of classification scores: a run beside what it may be compared with, and its confusion matrix."""
+"""Tables of classification scores: a run and the systems compared with it, and its confusion matrix."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from fpm_cli.tasks.report import TaskReport
     from fpm_cli.tasks.scores import Scores
 
-HEADS = {
+HEADINGS = {
     "accuracy": "accuracy",
     "f1_positive": "F1 of {positive}\n(GLUE's)",
     "precision_macro": "macro\nprecision",
@@ -19,20 +19,20 @@ HEADS = {
 
 
 def scores_table(report: "TaskReport") -> Table:
-    """The run, the same without what it saw in training, other systems on the same examples, the paper."""
+    """Rows: the run, also on examples not seen in training; other systems on the same examples; the paper."""
     task, scores = report.task, report.scores
     assert scores is not None
     title = f"{task.name}: per cent, with 95 % bootstrap intervals; macro: mean over classes"
     table = Table("system", "split", title=title, show_lines=True)
     table.add_column("examples", justify="right")
-    shown = [name for name in HEADS if name in scores.ci95]
+    columns = [name for name in HEADINGS if name in scores.ci95]
     positive = "" if task.positive_class is None else task.labels[task.positive_class]
-    for name in shown:
-        head = HEADS[name].format(positive=positive)
-        table.add_column(head if task.name == "qqp" else head.partition("\n(")[0], justify="right")
+    for name in columns:
+        heading = HEADINGS[name].format(positive=positive)
+        table.add_column(heading if task.name == "qqp" else heading.partition("\n(")[0], justify="right")
 
     def add(system: str, its: "Scores") -> None:
-        cells = (_cell(its.values()[name], its.ci95[name]) for name in shown)
+        cells = (_cell(its.values()[name], its.ci95[name]) for name in columns)
         table.add_row(system, report.split, f"{its.num_examples:,}", *cells)
 
     add(str(report.run.path), scores)
@@ -41,7 +41,7 @@ def scores_table(report: "TaskReport") -> Table:
     for other in report.compared:
         add(other.system, other.scores)
     for row in report.paper:
-        cells = [_cell(getattr(row, name)) for name in shown]
+        cells = [_cell(getattr(row, name)) for name in columns]
         table.add_row(f"{row.system} ({row.source})", row.split, f"{row.num_examples:,}", *cells, style="dim")
     return table
 
@@ -54,11 +54,11 @@ def _cell(value: float | None, interval: tuple[float, float] | None = None) -> s
 
 
 def differences_table(report: "TaskReport") -> Table:
-    """How much the run is above each other system on the same examples, by a paired bootstrap."""
+    """The run's scores minus those of each other system on the same examples, with a paired bootstrap."""
     table = Table(
-        "above",
+        "compared with",
         "score",
-        title=f"{report.run.path}, paired with others on the same examples: percentage points",
+        title=f"{report.run.path}, minus other systems on the same examples: percentage points",
     )
     for name in ("difference", "95 % interval", "p"):
         table.add_column(name, justify="right")
@@ -73,7 +73,7 @@ def differences_table(report: "TaskReport") -> Table:
 
 
 def confusion_table(scores: "Scores", labels: tuple[str, ...], names: Mapping[str, str]) -> Table:
-    """True labels down, predicted ones across; `names` says what a label means."""
+    """True labels are rows, predicted labels are columns; `names` maps descriptions to labels."""
     meaning = {label: name for name, label in reversed(list(names.items())) if not name[0].isdigit()}
     table = Table("true \\ predicted", title="confusion matrix", padding=(0, 0))
     for label in labels:

@@ -1,1 +1,1 @@
-"""A trained run: load it, generate text, score it as a language model."""
+"""Using a trained run: load it, generate text, score it as a language model."""

@@ -1,4 +1,4 @@
-"""Language-model scoring: loss, perplexity, bits per byte and per character, and the unigram level."""
+"""Scores a run as a language model: loss, perplexity, bits per byte, and the unigram entropy beside them."""
 
 import math
 from dataclasses import dataclass
@@ -9,18 +9,17 @@ from torch import Tensor
 from fpm_cli.corpus.manifest import Split
 from fpm_cli.engine.batches import load_batch
 from fpm_cli.errors import UsageError
-from fpm_cli.inference.trained import Trained
+from fpm_cli.inference.trained_model import TrainedModel
 from fpm_cli.objectives.build import build_samples
 
 
 @dataclass(frozen=True)
 class LanguageModelScore:
-    """Scores over one split. Nats per prediction, unless named otherwise.
+    """Scores over one split, in nats per prediction unless the name says otherwise.
 
-    `unigram_entropy` is the entropy of the predicted tokens' own frequencies in this very text: what
-    the best model without context would lose here. A trained model must be below it. For bert it is
-    that of the whole text, each of whose tokens is as likely as any other to be masked: the few that
-    are would give too low a figure.
+    `unigram_entropy` is the entropy of the predicted tokens' frequencies in this text: the loss of the best
+    model without context, which a trained model must be below. For bert the frequencies are those of the
+    whole text, since every token is equally likely to be masked, and the few masked ones would bias it.
     """
 
     split: str
@@ -31,24 +30,26 @@ class LanguageModelScore:
     unigram_entropy: float
     sentence_order_loss: float | None  # bert only
     sentence_match_loss: float | None  # bert only; among `train.micro_batch` halves
-    bits_per_byte: float | None  # gpt only: the others do not predict every token once
+    bits_per_byte: float | None  # gpt only: the other families do not predict every token once
     bits_per_char: float | None
     tokens_per_char: float
 
 
 def score_language_model(
-    trained: Trained, *, split: Split = "validation", max_samples: int | None = None
+    trained: TrainedModel, *, split: Split = "validation", max_samples: int | None = None
 ) -> LanguageModelScore:
-    """Score a run on its corpus's `split`: every sample once, or the first `max_samples`.
+    """Score a run on a split of its corpus: every sample once, or the first `max_samples`.
 
-    Masks and corruptions are those of (seed, sample index), the same at every call.
+    Masking and span corruption depend on (seed, sample index) alone, so that every call gives the same.
 
     Raises:
         UsageError: the weights were imported without the head that predicts words.
     """
     config = trained.config
-    if "mlm_head" in trained.untrained:
-        raise UsageError(f"{config.name} was imported without a masked-word head: it predicts no words")
+    if "mlm_head" in trained.untrained_heads:
+        raise UsageError(
+            f"{config.name} was imported without a masked-token head, so it cannot predict tokens"
+        )
     samples = build_samples(config, trained.corpus, split)
     num_samples = min(len(samples), max_samples or len(samples))
     sums: dict[str, float] = {}
@@ -67,24 +68,24 @@ def score_language_model(
     if config.family == "bert":
         text = torch.from_numpy(trained.corpus.split(split).tokens.astype("int64"))
         frequencies = torch.bincount(text, minlength=len(frequencies))
-    words = next(iter(sums))  # every family's first loss is over tokens
+    token_loss = next(iter(sums))  # every family's first loss is the one over tokens
     means = {name: total / counts[name] for name, total in sums.items()}
-    loss = means[words]
-    about = trained.corpus.manifest.splits[split]
+    loss = means[token_loss]
+    facts = trained.corpus.manifest.splits[split]
     every_token = config.family == "gpt"
-    bits = loss / math.log(2) * about.tokens  # of the whole split, at this loss per token
+    bits = loss / math.log(2) * facts.tokens  # of the whole split, at this loss per token
     return LanguageModelScore(
         split=split,
         num_samples=num_samples,
-        num_predictions=round(counts[words]),
+        num_predictions=round(counts[token_loss]),
         loss=loss,
         perplexity=math.exp(min(loss, 700.0)),
         unigram_entropy=entropy(frequencies),
         sentence_order_loss=means.get("sentence_order"),
         sentence_match_loss=means.get("sentence_match"),
-        bits_per_byte=bits / about.text_bytes if every_token else None,
-        bits_per_char=bits / about.text_characters if every_token else None,
-        tokens_per_char=about.tokens / about.text_characters,
+        bits_per_byte=bits / facts.text_bytes if every_token else None,
+        bits_per_char=bits / facts.text_characters if every_token else None,
+        tokens_per_char=facts.tokens / facts.text_characters,
     )
 
 

@@ -1,1 +1,1 @@
-"""Our weights as transformers names them, both ways: a file a family, what they share in `counterpart.py`."""
+"""Import from and export to transformers: one file per model family, shared parts in `weight_mapping.py`."""

@@ -1,23 +1,23 @@
-"""BERT is `BertForPreTraining` in post-LN and `MegatronBertForPreTraining` in pre-LN."""
+"""fpm's BERT is `BertForPreTraining` with post-LN and `MegatronBertForPreTraining` with pre-LN."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from fpm_cli.config.schema import ModelConfig
 from fpm_cli.errors import UsageError
-from fpm_cli.interop.counterpart import Counterpart, number, pair, refuse_unless_square, require
+from fpm_cli.interop.weight_mapping import Architecture, map_module, number, refuse_unless_square, require
 from fpm_cli.models.bert import NUM_TOKEN_TYPES
 
-# What sits on top of the encoder, by the beginning of our names; a file may lack any of it.
+# Name prefixes of the modules on top of the encoder; a checkpoint may lack any of them.
 HEADS = ("pooler", "mlm_head", "sentence_order_head")
 _QUERY_KEY_VALUE = ("query", "key", "value")
 
 
-def counterpart(config: ModelConfig) -> Counterpart:
-    """The BERT that computes what ours of this configuration does.
+def architecture(config: ModelConfig) -> Architecture:
+    """The BERT of transformers that computes the same as fpm's with this configuration.
 
     Raises:
-        UsageError: there is none.
+        UsageError: transformers has none.
     """
     if config.norm_placement == "deepnorm":
         raise UsageError("transformers has no BERT with model.norm_placement 'deepnorm'")
@@ -38,39 +38,39 @@ def counterpart(config: ModelConfig) -> Counterpart:
         **dict.fromkeys(("hidden_dropout_prob", "attention_probs_dropout_prob"), config.dropout),
     }
     embeddings = "bert.embeddings"
-    pairs = [
-        *pair("token_embedding", f"{embeddings}.word_embeddings", kinds=["weight"]),
-        *pair("position_embedding", f"{embeddings}.position_embeddings", kinds=["weight"]),
-        *pair("token_types", f"{embeddings}.token_type_embeddings", kinds=["weight"]),
-        *pair("pooler", "bert.pooler.dense"),
-        *pair("mlm_head.dense", "cls.predictions.transform.dense"),
-        *pair("mlm_head.norm", "cls.predictions.transform.LayerNorm"),
-        *pair("mlm_head", "cls.predictions", kinds=["bias"]),
+    mappings = [
+        *map_module("tokens", f"{embeddings}.word_embeddings", kinds=["weight"]),
+        *map_module("positions", f"{embeddings}.position_embeddings", kinds=["weight"]),
+        *map_module("token_types", f"{embeddings}.token_type_embeddings", kinds=["weight"]),
+        *map_module("pooler", "bert.pooler.dense"),
+        *map_module("mlm_head.dense", "cls.predictions.transform.dense"),
+        *map_module("mlm_head.norm", "cls.predictions.transform.LayerNorm"),
+        *map_module("mlm_head", "cls.predictions", kinds=["bias"]),
     ]
     if config.sentence_task == "order":
-        pairs += pair("sentence_order_head", "cls.seq_relationship")
+        mappings += map_module("sentence_order_head", "cls.seq_relationship")
     if pre:
-        pairs += pair("encoder.final_norm", "bert.encoder.ln")
+        mappings += map_module("encoder.final_norm", "bert.encoder.ln")
     else:
-        pairs += pair("embedding_norm", f"{embeddings}.LayerNorm")
+        mappings += map_module("embedding_norm", f"{embeddings}.LayerNorm")
     norms = ("attention.ln", "ln") if pre else ("attention.output.LayerNorm", "output.LayerNorm")
     for layer in range(config.num_layers):
         ours, theirs = f"encoder.layers.{layer}", f"bert.encoder.layer.{layer}"
         packed = [f"{theirs}.attention.self.{part}" for part in _QUERY_KEY_VALUE]
-        pairs += [
-            *pair(f"{ours}.attention.branch.query_key_value", *packed),
-            *pair(f"{ours}.attention.branch.out", f"{theirs}.attention.output.dense"),
-            *pair(f"{ours}.attention.norm", f"{theirs}.{norms[0]}"),
-            *pair(f"{ours}.mlp.branch.up", f"{theirs}.intermediate.dense"),
-            *pair(f"{ours}.mlp.branch.down", f"{theirs}.output.dense"),
-            *pair(f"{ours}.mlp.norm", f"{theirs}.{norms[1]}"),
+        mappings += [
+            *map_module(f"{ours}.attention.branch.query_key_value", *packed),
+            *map_module(f"{ours}.attention.branch.out", f"{theirs}.attention.output.dense"),
+            *map_module(f"{ours}.attention.norm", f"{theirs}.{norms[0]}"),
+            *map_module(f"{ours}.mlp.branch.up", f"{theirs}.intermediate.dense"),
+            *map_module(f"{ours}.mlp.branch.down", f"{theirs}.output.dense"),
+            *map_module(f"{ours}.mlp.norm", f"{theirs}.{norms[1]}"),
         ]
-    architecture = "MegatronBertForPreTraining" if pre else "BertForPreTraining"
-    return Counterpart(architecture, document, tuple(pairs), prefix="bert.")
+    class_name = "MegatronBertForPreTraining" if pre else "BertForPreTraining"
+    return Architecture(class_name, document, tuple(mappings), prefix="bert.")
 
 
 def read_config(document: Mapping[str, Any]) -> ModelConfig:
-    """Our configuration of the network that a BERT's or MegatronBERT's config.json describes.
+    """The configuration of the network that a BERT's or MegatronBERT's config.json describes.
 
     Raises:
         UsageError: fpm has no such network.

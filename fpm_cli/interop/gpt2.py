@@ -1,14 +1,14 @@
-"""GPT is `GPT2LMHeadModel`; its `Conv1D` keeps every matrix transposed."""
+"""fpm's GPT is `GPT2LMHeadModel` in transformers, whose `Conv1D` holds every matrix transposed."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from fpm_cli.config.schema import ModelConfig
-from fpm_cli.interop.counterpart import (
-    Counterpart,
-    Pair,
+from fpm_cli.interop.weight_mapping import (
+    Architecture,
+    ParameterMapping,
+    map_module,
     number,
-    pair,
     refuse_unless_pre_norm,
     refuse_unless_square,
     require,
@@ -24,11 +24,11 @@ _LAYER = {
 }
 
 
-def counterpart(config: ModelConfig) -> Counterpart:
-    """The GPT-2 that computes what our GPT of this configuration does.
+def architecture(config: ModelConfig) -> Architecture:
+    """The GPT-2 that computes the same as fpm's GPT with this configuration.
 
     Raises:
-        UsageError: there is none.
+        UsageError: transformers has none.
     """
     refuse_unless_pre_norm(config, "GPT")
     refuse_unless_square(config, "GPT")
@@ -45,20 +45,23 @@ def counterpart(config: ModelConfig) -> Counterpart:
         "initializer_range": config.init_std,
         **dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), config.dropout),
     }
-    pairs = [
-        *pair("token_embedding", "transformer.wte", kinds=["weight"]),
-        *pair("position_embedding", "transformer.wpe", kinds=["weight"]),
-        *pair("decoder.final_norm", "transformer.ln_f"),
+    mappings = [
+        *map_module("tokens", "transformer.wte", kinds=["weight"]),
+        *map_module("positions", "transformer.wpe", kinds=["weight"]),
+        *map_module("decoder.final_norm", "transformer.ln_f"),
     ]
     for layer in range(config.num_layers):
         for ours, theirs in _LAYER.items():
-            weight, bias = pair(f"decoder.layers.{layer}.{ours}", f"transformer.h.{layer}.{theirs}")
-            pairs += [Pair(weight.ours, weight.theirs, transposed=not ours.endswith("norm")), bias]
-    return Counterpart("GPT2LMHeadModel", document, tuple(pairs), prefix="transformer.")
+            weight, bias = map_module(f"decoder.layers.{layer}.{ours}", f"transformer.h.{layer}.{theirs}")
+            mappings += [
+                ParameterMapping(weight.ours, weight.theirs, transposed=not ours.endswith("norm")),
+                bias,
+            ]
+    return Architecture("GPT2LMHeadModel", document, tuple(mappings), prefix="transformer.")
 
 
 def read_config(document: Mapping[str, Any]) -> ModelConfig:
-    """Our configuration of the network that a GPT-2's config.json describes.
+    """The configuration of the network that a GPT-2's config.json describes.
 
     Raises:
         UsageError: fpm has no such network.

@@ -1,4 +1,4 @@
-"""The tokenizer beside weights in transformers' format, as one of ours with the same ids."""
+"""Reads the tokenizer beside weights in transformers' format as an fpm tokenizer with the same ids."""
 
 from pathlib import Path
 from typing import Any
@@ -6,36 +6,34 @@ from typing import Any
 from fpm_cli.config.schema import TokenizerKind
 from fpm_cli.errors import DamagedError
 from fpm_cli.foreign import parse_json, read_whole
-from fpm_cli.interop.export_tokenizer import OURS
+from fpm_cli.interop.export_tokenizer import FPM_TOKENIZER
 from fpm_cli.tokenization.base import Tokenizer
 from fpm_cli.tokenization.byte_bpe import ByteBpe
+from fpm_cli.tokenization.published import read_byte_bpe, read_lines
 from fpm_cli.tokenization.registry import load_tokenizer
 from fpm_cli.tokenization.wordpiece import WordPiece, is_cjk
 
-# Chinese BERTs have a third and more of Chinese characters; English and multilingual ones far fewer.
+# In Chinese BERT vocabularies a third or more of the pieces are Chinese; elsewhere far fewer.
 CHINESE_SHARE = 0.2
 
 
 def read_tokenizer(folder: Path) -> Tokenizer | None:
     """From fpm's own folder, tokenizer.json, vocab.txt, or vocab.json and merges.txt; None for others.
 
-    Those are byte-level BPE (GPT-2) and WordPiece (BERT). T5's SentencePiece model is none of ours.
+    Supported are byte-level BPE (GPT-2) and WordPiece (BERT), not T5's SentencePiece model.
 
     Raises:
         DamagedError: a file does not hold what its name says.
     """
-    if (folder / OURS).is_dir():
-        return load_tokenizer(folder / OURS)
+    if (folder / FPM_TOKENIZER).is_dir():
+        return load_tokenizer(folder / FPM_TOKENIZER)
     try:
         if (folder / "tokenizer.json").is_file():
             return _from_tokenizer_json(_read_json(folder / "tokenizer.json"))
         if (folder / "vocab.txt").is_file():
-            lines = read_whole(folder / "vocab.txt").decode().removesuffix("\n").split("\n")
-            return _word_piece(lines, _lower_case(folder))
+            return _word_piece(read_lines(folder / "vocab.txt"), _lower_case(folder))
         if (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
-            merges = read_whole(folder / "merges.txt").decode().split("\n")
-            pairs = [line.split(" ") for line in merges if line and not line.startswith("#version")]
-            return ByteBpe(_read_json(folder / "vocab.json"), [(left, right) for left, right in pairs])
+            return read_byte_bpe(folder / "vocab.json", folder / "merges.txt")
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise DamagedError(f"{folder}: its tokenizer is not as transformers writes it: {error}") from error
     return None

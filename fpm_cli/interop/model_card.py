@@ -1,13 +1,13 @@
-"""The README.md of an export: what the network is, what it has read, what it cost, what it is not for."""
+"""The README.md of an export: the network, its training data, its cost and its limits."""
 
 from fpm_cli.accounting.run_costs import read_run, run_costs
 from fpm_cli.config.schema import RunConfig
 from fpm_cli.errors import MissingError
-from fpm_cli.inference.trained import Trained
+from fpm_cli.inference.trained_model import TrainedModel
 from fpm_cli.interop import t5
-from fpm_cli.interop.compare import Agreement
+from fpm_cli.interop.compare_outputs import OutputComparison
 
-_LOADING = {
+_LOADING_CODE = {
     "GPT2LMHeadModel": 'AutoModelForCausalLM.from_pretrained("FOLDER")',
     "BertForPreTraining": 'AutoModelForPreTraining.from_pretrained("FOLDER")',
     "MegatronBertForPreTraining": 'AutoModelForPreTraining.from_pretrained("FOLDER")',
@@ -20,12 +20,12 @@ _OBJECTIVES = {
 }
 
 
-def model_card(trained: Trained, architecture: str, agreement: Agreement, tokenizer: str) -> str:
-    """The card as Markdown: every figure is from the run's own files."""
+def model_card(trained: TrainedModel, class_name: str, comparison: OutputComparison, tokenizer: str) -> str:
+    """The card as Markdown; every figure comes from the run's own files."""
     config = trained.config
     sections = [
         f"# {config.name}{' (proxy)' if config.proxy else ''}",
-        _network(config, architecture, agreement, tokenizer),
+        _network(config, class_name, comparison, tokenizer),
         "## Data\n" + _data(trained),
         "## Cost\n" + _cost(trained),
         "## Limits\n" + "\n".join(f"- {limit}" for limit in _limits(trained)),
@@ -33,25 +33,25 @@ def model_card(trained: Trained, architecture: str, agreement: Agreement, tokeni
     return "\n\n".join(sections) + "\n"
 
 
-def _network(config: RunConfig, architecture: str, agreement: Agreement, tokenizer: str) -> str:
-    model, loading = config.model, _LOADING[architecture]
+def _network(config: RunConfig, class_name: str, comparison: OutputComparison, tokenizer: str) -> str:
+    model, loading = config.model, _LOADING_CODE[class_name]
     code = ""
-    if architecture == "UntiedT5":
+    if class_name == "UntiedT5":
         code = (
-            f"\n\nNo model in transformers 5 keeps a T5's head apart from its embedding, so `{t5.CODE}` (two "
-            "short classes over T5's own) says that it shall. Read it before you trust it: "
+            f"\n\ntransformers 5 ties a T5's head to its embedding, so `{t5.MODEL_CODE}` (two "
+            "short subclasses of T5's own) unties it. Read it before you trust it: "
             "`trust_remote_code=True` runs it."
         )
     return (
         f"{config.family}, {model.num_layers} layers, hidden size {model.hidden_size}, {model.num_heads} "
         f"heads, vocabulary of {model.vocab_size:,}, norm placement {model.norm_placement}; written by "
-        f"`fpm export` as `{architecture}` in float32.\n\n"
+        f"`fpm export` as `{class_name}` in float32.\n\n"
         f"```python\nfrom transformers import {loading.partition('.')[0]}\nmodel = {loading}\n```\n\n"
-        f"Reloaded and compared before this was written: {agreement}.\n\nTokenizer: {tokenizer}.{code}"
+        f"Reloaded and compared when this was written: {comparison}.\n\nTokenizer: {tokenizer}.{code}"
     )
 
 
-def _data(trained: Trained) -> str:
+def _data(trained: TrainedModel) -> str:
     imported = trained.run.manifest().get("imported")
     if imported:
         return (
@@ -60,7 +60,7 @@ def _data(trained: Trained) -> str:
     try:
         about = trained.corpus.manifest
     except MissingError:
-        return "The corpus is no longer beside the run."
+        return "The corpus is no longer where the run expects it."
     train, inputs = about.splits["train"], ", ".join(file.name for file in about.inputs)
     return (
         f"Corpus `{about.fingerprint}` ({about.source}: {inputs}): {train.documents:,} documents, "
@@ -69,7 +69,7 @@ def _data(trained: Trained) -> str:
     )
 
 
-def _cost(trained: Trained) -> str:
+def _cost(trained: TrainedModel) -> str:
     try:
         cost = run_costs(read_run(trained.run.path))
     except MissingError:
@@ -82,19 +82,21 @@ def _cost(trained: Trained) -> str:
     )
 
 
-def _limits(trained: Trained) -> list[str]:
+def _limits(trained: TrainedModel) -> list[str]:
     config = trained.config
     objective = _OBJECTIVES[config.family].format(task=config.model.sentence_task)
     length = f"{config.train.sequence_length} tokens"
     limits = [
-        f"Trained for {objective} only, on samples of {length}: it follows no instructions, "
-        "and nothing was done against false, harmful or biased text.",
-        "It can repeat its training text word for word; do not use it where that text must not come out.",
+        f"Trained for {objective} only, on samples of {length}: it does not follow instructions, "
+        "and no measures were taken against false, harmful or biased text.",
+        "It can reproduce its training text verbatim.",
     ]
     if config.proxy:
-        limits.append("A proxy: full depth at laptop width, to study depth. Its text is of no use.")
+        limits.append(
+            "A proxy with the full depth and a small width, for the study of depth; its text is of no use."
+        )
     if config.model.max_positions:
         limits.append(f"No more than {config.model.max_positions} positions.")
-    if trained.untrained:
-        limits.append(f"Untrained, with initial values: {', '.join(trained.untrained)}.")
+    if trained.untrained_heads:
+        limits.append(f"Untrained, with initial values: {', '.join(trained.untrained_heads)}.")
     return limits

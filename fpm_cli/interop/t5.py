@@ -1,32 +1,34 @@
-"""The encoder-decoder is T5 v1.1 with gated GELU and a head of its own (`untied_t5.py` says why not T5)."""
+"""fpm's encoder-decoder is T5 v1.1: gated GELU and an output head that is not tied (see `untied_t5.py`)."""
 
 from collections.abc import Mapping
 from typing import Any
 
+from torch import Tensor
+
 from fpm_cli.config.schema import ModelConfig
 from fpm_cli.errors import UsageError
-from fpm_cli.interop.counterpart import (
-    Counterpart,
+from fpm_cli.interop.weight_mapping import (
+    Architecture,
+    map_module,
     number,
-    pair,
     refuse_unless_pre_norm,
     require,
 )
 from fpm_cli.models.encdec import MAX_DISTANCE, NUM_BUCKETS
 
 MODEL_TYPE = "fpm_t5"
-CODE = "untied_t5.py"  # the documented model file that an export holds
+MODEL_CODE = "untied_t5.py"  # the file with the model class that an export contains
 
 
-def counterpart(config: ModelConfig) -> Counterpart:
-    """The T5 with an untied head that computes what our encoder-decoder of this configuration does.
+def architecture(config: ModelConfig) -> Architecture:
+    """The T5 with an untied head that computes the same as fpm's encoder-decoder with this configuration.
 
     Raises:
-        UsageError: there is none.
+        UsageError: transformers has none.
     """
     refuse_unless_pre_norm(config, "T5")
     depth = config.num_layers // 2
-    module = CODE.removesuffix(".py")
+    module = MODEL_CODE.removesuffix(".py")
     document = {
         "model_type": MODEL_TYPE,
         "auto_map": {
@@ -50,18 +52,20 @@ def counterpart(config: ModelConfig) -> Counterpart:
         "tie_word_embeddings": False,
         "is_encoder_decoder": True,
     }
-    names = [("token_embedding", "shared"), ("head", "lm_head")]
+    names = [("tokens", "shared"), ("head", "lm_head")]
     for stack in ("encoder", "decoder"):
         names += [
             (f"{stack}.final_norm", f"{stack}.final_layer_norm"),
             (f"{stack}_bias.table", f"{stack}.block.0.layer.0.SelfAttention.relative_attention_bias"),
         ]
-    packed: list[tuple[str, list[str]]] = [(ours, [theirs]) for ours, theirs in names]
+    modules: list[tuple[str, list[str]]] = [(ours, [theirs]) for ours, theirs in names]
     for layer in range(depth):
-        packed += _layer(f"encoder.layers.{layer}", f"encoder.block.{layer}.layer", cross=False)
-        packed += _layer(f"decoder.layers.{layer}", f"decoder.block.{layer}.layer", cross=True)
-    pairs = [one for ours, theirs in packed for one in pair(ours, *theirs, kinds=["weight"])]
-    return Counterpart("UntiedT5", document, tuple(pairs), prefix="")
+        modules += _layer(f"encoder.layers.{layer}", f"encoder.block.{layer}.layer", cross=False)
+        modules += _layer(f"decoder.layers.{layer}", f"decoder.block.{layer}.layer", cross=True)
+    mappings = [
+        mapping for ours, theirs in modules for mapping in map_module(ours, *theirs, kinds=["weight"])
+    ]
+    return Architecture("UntiedT5", document, tuple(mappings), prefix="")
 
 
 def _layer(ours: str, theirs: str, *, cross: bool) -> list[tuple[str, list[str]]]:
@@ -89,8 +93,22 @@ def _layer(ours: str, theirs: str, *, cross: bool) -> list[tuple[str, list[str]]
     return names
 
 
+def with_untied_head(document: dict[str, Any], state: Mapping[str, Tensor]) -> dict[str, Any]:
+    """A config.json that says whether the head is tied, as the weights show it.
+
+    transformers 5 writes `tie_word_embeddings` true into every T5's config.json and, on loading, does not tie
+    a head whose values differ from the embedding's. Its `scale_decoder_outputs` says what 4 derived from
+    the former.
+    """
+    head, embedding = state.get("lm_head.weight"), state.get("shared.weight")
+    is_t5 = document.get("model_type") in ("t5", "mt5", MODEL_TYPE)
+    if not is_t5 or head is None or embedding is None or document.get("scale_decoder_outputs") is not False:
+        return document
+    return document if head.equal(embedding) else {**document, "tie_word_embeddings": False}
+
+
 def read_config(document: Mapping[str, Any]) -> ModelConfig:
-    """Our configuration of the network that a T5 v1.1's config.json describes.
+    """The configuration of the network that a T5 v1.1's config.json describes.
 
     Raises:
         UsageError: fpm has no such network, for example the first T5 with ReLU and a tied head.

@@ -1,9 +1,9 @@
-"""T5 whose output head is its own matrix, for transformers 5, whose T5 family ties it to the embedding.
+"""T5 with an untied output head, for transformers 5, whose T5 models tie it to the embedding.
 
 transformers 5 ties `lm_head` to `shared` in T5, MT5 and UMT5 whatever the configuration says
 (`T5Config.__post_init__` there), and so would lose the head of a T5 v1.1 or of fpm's encoder-decoder.
-These two classes change nothing else. fpm (see the model card) writes this file beside exported weights;
-transformers runs it only under `trust_remote_code=True`.
+These two classes change only that. `fpm export` writes this file beside the weights; transformers runs it
+only with `trust_remote_code=True`.
 """
 
 from typing import Any, ClassVar
@@ -12,7 +12,7 @@ from transformers import T5Config, T5ForConditionalGeneration
 
 
 class UntiedT5Config(T5Config):  # type: ignore[misc]
-    """T5's configuration; the scores before the head are never scaled, as in T5 v1.1."""
+    """T5's configuration; the hidden states before the head are not scaled, as in T5 v1.1."""
 
     model_type = "fpm_t5"
 

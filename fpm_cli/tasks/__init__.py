@@ -1,1 +1,1 @@
-"""What a trained run is used for: language-model scoring and generation."""
+"""Classification tasks: definitions, readers, fine-tuning, scores, comparisons and submissions."""

@@ -1,4 +1,4 @@
-"""A linear model without pretraining on the same training file: TF-IDF of n-grams, through scikit-learn."""
+"""A linear model without pretraining, trained on the same file: TF-IDF of n-grams with scikit-learn."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -21,19 +21,19 @@ SEED = 0
 
 
 def baseline_name(task: TaskDefinition) -> str:
-    """What the model is, in a table's words."""
+    """The model's name in a table."""
     if task.is_pair:
         return "linear: TF-IDF of both texts, logistic regression"
     return f"linear: {'character' if task.language == 'zh' else 'word and character'} n-grams, SVM"
 
 
-def predict_linearly(
+def predict_with_baseline(
     task: TaskDefinition, training: Sequence[Example], examples: Sequence[Example]
 ) -> NDArray[np.int64]:
     """Train a linear model and predict the class of each example.
 
-    A text goes into a linear SVM over its n-grams. A pair goes into a logistic regression over the n-grams
-    that its texts share and those in which they differ, and over how near they are as wholes.
+    Single texts: a linear SVM over n-grams. Pairs: a logistic regression over the n-grams that the two
+    texts share, those in which they differ, and the similarity of the whole texts.
 
     Returns:
         (n,)
@@ -43,7 +43,7 @@ def predict_linearly(
     """
     labels = np.array([example.label for example in training])
     if len(set(labels.tolist())) < 2:
-        raise DamagedError("the linear baseline takes training examples of at least two classes")
+        raise DamagedError("the linear baseline needs training examples of at least two classes")
     if task.is_pair:
         fit, asked = _pair_features(task.language, training, examples)
         model: Any = LogisticRegression(C=3.0, max_iter=1000, random_state=SEED)
@@ -56,7 +56,7 @@ def predict_linearly(
 
 
 def _vectors(language: Language) -> Any:
-    """TF-IDF: of characters in Chinese, of words and of characters within words in English."""
+    """TF-IDF of characters for Chinese, of words and of characters within words for English."""
     if language == "zh":
         return TfidfVectorizer(analyzer="char", ngram_range=(1, 3), min_df=2, sublinear_tf=True)
     words = TfidfVectorizer(ngram_range=(1, 2), min_df=2, sublinear_tf=True, token_pattern=r"(?u)\b\w+\b")
@@ -86,7 +86,7 @@ def _pair_features(
 
 
 def _overlap(pair: Example, language: Language) -> float:
-    """The share of words (characters in Chinese) that both texts have: |A and B| / |A or B|."""
+    """The Jaccard similarity of the texts' words (Chinese: characters): |A and B| / |A or B|."""
     a, b = (
         set(text if language == "zh" else text.lower().split()) for text in (pair.text_a, pair.text_b or "")
     )

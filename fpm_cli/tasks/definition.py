@@ -1,4 +1,4 @@
-"""A task is a small TOML file: its labels, how its files are laid out, how it is scored and handed in."""
+"""Task definitions: small TOML files with labels, file layouts, metric and submission format."""
 
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -7,9 +7,8 @@ import tomli_w
 from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, ValidationError, model_validator
 
 from fpm_cli.config.presets import read_toml
-from fpm_cli.config.schema import Language
+from fpm_cli.config.schema import Frozen, Language
 from fpm_cli.errors import MissingError, UsageError, did_you_mean
-from fpm_cli.frozen import Frozen
 
 DEFINITIONS = Path(__file__).parent / "definitions"
 
@@ -20,18 +19,18 @@ def _as_list(value: object) -> object:
 
 Names = Annotated[
     tuple[str, ...], BeforeValidator(_as_list)
-]  # a column's names; the first in the file counts
+]  # alternative names of a column; the first that the file has is used
 
 
 class Layout(Frozen):
-    """How one kind of file holds the task's examples. A file is read by the first layout that fits it.
+    """The columns of one kind of file. A file is read with the first layout that matches it.
 
     A `jsonl` layout also reads the rows of a data set of the `datasets` library.
     """
 
     format: Literal["csv", "tsv", "jsonl"]
     delimiter: str | None = Field(None, min_length=1, max_length=1, description="default: comma or tab")
-    quoting: bool = Field(True, description="false: a double quote is a character like any other (GLUE)")
+    quoting: bool = Field(True, description="false: double quotes have no meaning (GLUE)")
     columns: tuple[str, ...] | None = Field(None, description="the columns of a file without a header line")
     text_a: Names
     text_b: Names = ()
@@ -59,14 +58,14 @@ class Layout(Frozen):
 
 
 class RecipeOverrides(Frozen):
-    """What the task fine-tunes with where it differs from `fpm finetune`'s defaults; None: the default."""
+    """Settings of `fpm finetune` that the task overrides; None: the default."""
 
     epochs: PositiveFloat | None = None
     lr: PositiveFloat | None = None
     batch_size: PositiveInt | None = None
-    max_length: PositiveInt | None = Field(None, description="tokens of an example, with its special ones")
+    max_length: PositiveInt | None = Field(None, description="tokens per example, special ones included")
     weight_decay: float | None = Field(None, ge=0)
-    warmup_ratio: float | None = Field(None, ge=0, lt=1, description="share of the steps")
+    warmup_ratio: float | None = Field(None, ge=0, lt=1, description="fraction of the steps")
     label_smoothing: float | None = Field(None, ge=0, lt=1)
     dropout: float | None = Field(None, ge=0, lt=1)
 
@@ -76,12 +75,12 @@ class TaskDefinition(Frozen):
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     language: Language
-    labels: tuple[str, ...] = Field(min_length=2, description="as a submission writes them, in class order")
-    label_names: dict[str, str] = Field({}, description="other ways in which files write a label")
-    positive: str | None = Field(None, description="of two labels, the one of f1_positive; default: the 2nd")
+    labels: tuple[str, ...] = Field(min_length=2, description="as in a submission file, in class order")
+    label_names: dict[str, str] = Field({}, description="other spellings of labels in files")
+    positive: str | None = Field(None, description="the label of f1_positive; default: the second of two")
     select_by: Literal["accuracy", "f1_positive", "f1_macro"] = "accuracy"
     submission: Literal["glue", "clue"] | None = None
-    append: tuple[str, ...] = Field((), description="columns put after the text, as TNEWS's keywords may be")
+    append: tuple[str, ...] = Field((), description="columns appended to the text, such as TNEWS's keywords")
     layouts: tuple[Layout, ...] = Field(min_length=1)
     recipe: RecipeOverrides = RecipeOverrides()
 
@@ -92,13 +91,13 @@ class TaskDefinition(Frozen):
 
     @property
     def positive_class(self) -> int | None:
-        """The class of `f1_positive`: none where there are more than two."""
+        """The class of `f1_positive`; None where there are more than two."""
         if len(self.labels) != 2:
             return None
         return 1 if self.positive is None else self.labels.index(self.positive)
 
     def class_of(self, written: str) -> int | None:
-        """The class of a label as a file writes it; None for one that the task does not have."""
+        """The class of a label as written in a file; None if the task has no such label."""
         label = self.label_names.get(written, written)
         return self.labels.index(label) if label in self.labels else None
 
@@ -125,12 +124,12 @@ class TaskDefinition(Frozen):
 
 
 def task_names() -> tuple[str, ...]:
-    """The tasks that come with fpm."""
+    """The tasks that are part of fpm."""
     return tuple(sorted(path.stem for path in DEFINITIONS.glob("*.toml")))
 
 
 def load_task(name_or_path: str | Path) -> TaskDefinition:
-    """The task of that name, or in that TOML file.
+    """Load the task of that name, or the task in that TOML file.
 
     Raises:
         UsageError: no task has that name, or the file is not a task definition; says which key and why.
@@ -150,10 +149,10 @@ def load_task(name_or_path: str | Path) -> TaskDefinition:
 
 
 def read_task(path: Path) -> TaskDefinition:
-    """Read one definition.
+    """Read one task definition.
 
     Raises:
-        UsageError: it is not a task definition; names each key and the likely mend.
+        UsageError: it is not a task definition; names each wrong key and a likely correction.
         FileNotFoundError: there is no such file.
     """
     try:

@@ -1,4 +1,4 @@
-"""A task's examples as token ids: how texts become a sequence, are kept, and are batched."""
+"""A task's examples as token ids: encoding, storage and batches."""
 
 import json
 from collections.abc import Sequence
@@ -25,14 +25,14 @@ UNLABELLED = -1
 
 @dataclass(frozen=True)
 class EncodedExamples:
-    """n sequences end to end, without padding."""
+    """n sequences, concatenated without padding."""
 
     tokens: Ids  # (T,)
     lengths: Ids  # (n,)
-    first_lengths: Ids  # (n,): tokens before the second text, which are of type 0
+    first_lengths: Ids  # (n,): tokens before the second text, with token type 0
     labels: Ids  # (n,), UNLABELLED where there is none
     family: Family
-    start_token: int  # what the decoder of `encdec` reads; 0 for the others
+    start_token: int  # the decoder's input in `encdec`; 0 in the other families
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -43,9 +43,9 @@ class EncodedExamples:
         save_file(arrays, path, {"family": self.family, "start_token": str(self.start_token)})
 
     def batch(self, rows: Ids, device: torch.device) -> Batch:
-        """The sequences at `rows` as `models.classifier.Classifier` reads them, in that order.
+        """The sequences at `rows`, in that order, as input of `models.classifier.Classifier`.
 
-        GPT and BERT get them end to end; sort `rows` by length, so that equal lengths are neighbours.
+        GPT and BERT read them concatenated; sort `rows` by length, so that equal lengths are adjacent.
         """
         lengths = self.lengths[rows]
         within = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)  # (T,)
@@ -68,10 +68,10 @@ class EncodedExamples:
 
 
 def load_encoded(path: Path) -> EncodedExamples:
-    """What `EncodedExamples.save` wrote.
+    """Read a file that `EncodedExamples.save` wrote.
 
     Raises:
-        DamagedError: it is gone or is not such a file.
+        DamagedError: it is missing or is not such a file.
     """
     try:
         arrays = load_file(path)
@@ -86,7 +86,7 @@ def load_encoded(path: Path) -> EncodedExamples:
 def encode_examples(
     examples: Sequence[Example], tokenizer: Tokenizer, family: Family, max_length: int
 ) -> EncodedExamples:
-    """Texts to ids, with what the family puts around them.
+    """Encode texts with the special tokens of the family.
 
         bert           [CLS] A [SEP]    [CLS] A [SEP] B [SEP]     (Devlin et al. 2019, section 3)
         gpt, encdec    A <eod>          A <eod> B <eod>

@@ -1,4 +1,4 @@
-"""Scores a fine-tuned run on a file of its task, beside everything it may fairly be compared with."""
+"""Scores a fine-tuned run on a file of its task, and compares it with other systems on the same examples."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -12,8 +12,8 @@ from fpm_cli.errors import FpmError, MissingError, UsageError
 from fpm_cli.tasks.definition import TaskDefinition
 from fpm_cli.tasks.examples import Example, ReadExamples, read_examples
 from fpm_cli.tasks.paper_rows import paper_rows
-from fpm_cli.tasks.predictions import Predict, Predictions, predict_with, write_predictions
-from fpm_cli.tasks.report import Compared, TaskReport, UnseenScores
+from fpm_cli.tasks.predictions import PredictFunction, Predictions, predict_examples, write_predictions
+from fpm_cli.tasks.report import ComparedSystem, TaskReport, UnseenScores
 from fpm_cli.tasks.scores import Scores, compare, score
 from fpm_cli.tasks.submission import write_submission
 from fpm_cli.tasks.task_run import TaskRun
@@ -23,110 +23,108 @@ _SPLIT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 @dataclass(frozen=True)
-class Wishes:
-    """What to score, and beside what.
+class EvaluationRequest:
+    """What to score a run on, and what to compare it with."""
 
-    `file` None: the run's dev set. `split` None: `dev`, or the file's own name.
-    """
-
-    file: Path | None = None
-    split: str | None = None
-    max_bad: int | None = None
-    others: Sequence[TaskRun] = ()
-    baseline: bool = False
-    submission: Path | None = None
+    file: Path | None = None  # None: the run's dev set
+    split: str | None = None  # the split's name; None: `dev`, or the file's own name
+    max_bad: int | None = None  # rejected rows that are accepted; None: any number
+    others: Sequence[TaskRun] = ()  # other runs to compare with
+    baseline: bool = False  # compare with a linear model
+    submission: Path | None = None  # the folder of the official submission file
 
 
-def evaluate(task: TaskDefinition, tuned: TaskRun, wishes: Wishes, predict: Predict) -> TaskReport:
-    """Predict, score, compare, and write the predictions (and the submission) down.
+def evaluate(
+    task: TaskDefinition, task_run: TaskRun, request: EvaluationRequest, predict: PredictFunction
+) -> TaskReport:
+    """Predict, score and compare; write the predictions and the submission.
 
     Args:
-        task: whose layouts the file follows; the labels must be those of the run.
-        tuned: the run to score.
-        wishes: on which file, beside what.
-        predict: gives a run's probabilities.
+        task: whose layouts the file follows; its labels must be those of the run.
+        task_run: the run to score.
+        request: which file to score, and the systems to compare with.
+        predict: gives the class probabilities of a run.
 
     Raises:
         MissingError: there is no file to score, or none to train the baseline on.
-        UsageError: a run is of another task; the split's name will not do for a file; the file has no
-            labels to compare by; the task has no submission form.
-        DamagedError: the file does not fit the task, or has too many bad rows.
-        DivergedError: a run's weights give no numbers.
+        UsageError: a run belongs to another task; the split's name cannot be part of a file name; the file
+            has no labels to compare by; the task has no submission format.
+        DamagedError: the file does not follow the task, or has too many bad rows.
+        DivergedError: a run predicts values that are not numbers.
     """
-    split = _split_name(wishes)
-    file = wishes.file or tuned.dev_file
+    split = _split_name(request)
+    file = request.file or task_run.dev_file
     if file is None:
-        raise MissingError(f"{tuned.run.path} was given no dev set; score a file with --input")
-    made, read = _predict_file(task, tuned, file, wishes.max_bad, predict)
-    own_task = task_of_run(task, tuned)
-    report = TaskReport(own_task, tuned.run, split, read, write_predictions(made, own_task, read, split))
-    if wishes.submission:
-        written = write_submission(task, read, made.classes.tolist(), wishes.submission)
-        report = replace(report, submission=written)
-    if not read.has_labels:
-        if wishes.others or wishes.baseline:
-            raise UsageError(f"{file} has no labels, so that nothing can be compared on it")
+        raise MissingError(f"{task_run.run.path} was given no dev set; score a file with --input")
+    predictions, examples = _predict_file(task, task_run, file, request.max_bad, predict)
+    run_task = task_of_run(task, task_run)
+    path, notes = _write_predictions(predictions, run_task, examples, split)
+    report = TaskReport(run_task, task_run.run, split, examples, path, notes=notes)
+    if request.submission:
+        submission = write_submission(task, examples, predictions.classes.tolist(), request.submission)
+        report = replace(report, submission=submission)
+    if not examples.has_labels:
+        if request.others or request.baseline:
+            raise UsageError(f"{file} has no labels, so nothing can be compared on it")
         return report
-    training, complaints = read_training_files(task, tuned)
+    training, messages = read_training_files(task, task_run)
     compared = [
-        _compared(task, read, made.classes, str(other.run.path), other_made.classes)
-        for other in wishes.others
-        for other_made, _ in [_predict_file(task, other, file, wishes.max_bad, predict)]
+        _compared_run(task, other, predictions, examples, request, predict) for other in request.others
     ]
-    if wishes.baseline:
-        compared.append(_baseline(task, tuned, read, made.classes, training))
-    paper, notes = paper_rows(task.name, split, len(read.examples))
+    if request.baseline:
+        compared.append(_baseline(task, task_run, examples, predictions.classes, training))
+    paper, paper_notes = paper_rows(task.name, split, len(examples.examples))
     return replace(
         report,
-        scores=_score(task, labels_of(read), made.classes),
-        unseen=score_unseen(task, read, made.classes, training) if training else None,
+        scores=_score(task, labels_of(examples), predictions.classes),
+        unseen=score_unseen(task, examples, predictions.classes, training) if training else None,
         compared=tuple(compared),
         paper=tuple(paper),
-        notes=(*notes, *complaints),
+        notes=(*notes, *paper_notes, *messages),
     )
 
 
-def task_of_run(task: TaskDefinition, tuned: TaskRun) -> TaskDefinition:
-    """The task as the run knows it, with the layouts of `task`, whose files may be others.
+def task_of_run(task: TaskDefinition, task_run: TaskRun) -> TaskDefinition:
+    """The task of a run, with the layouts of `task`, which may read other files.
 
     Raises:
         UsageError: the run was fine-tuned for another task, or for other labels.
     """
-    own = tuned.task
+    own = task_run.task
     if (own.name, own.labels, own.is_pair) != (task.name, task.labels, task.is_pair):
-        said = f"other labels or texts of {own.name}" if own.name == task.name else f"task {own.name}"
-        raise UsageError(f"{tuned.run.path} was fine-tuned for {said}, not for this {task.name}")
+        other = f"other labels or texts of {own.name}" if own.name == task.name else f"task {own.name}"
+        raise UsageError(f"{task_run.run.path} was fine-tuned for {other}, not for this {task.name}")
     return task.model_copy(update={"append": own.append})
 
 
-def read_training_files(task: TaskDefinition, tuned: TaskRun) -> tuple[list[Example], list[str]]:
-    """The examples that the run trained on, as far as its files are still there; and why others are not."""
+def read_training_files(task: TaskDefinition, task_run: TaskRun) -> tuple[list[Example], list[str]]:
+    """The examples of the run's training files that can still be read, and a message for each that cannot."""
     examples: list[Example] = []
-    complaints = []
-    for path in tuned.train_files:
+    messages = []
+    for path in task_run.train_files:
         try:
             examples += read_examples(task, path).examples
         except (FpmError, OSError) as error:
-            complaints.append(f"a training file could not be read: {error}")
-    return examples, complaints
+            messages.append(f"a training file could not be read: {error}")
+    return examples, messages
 
 
 def score_unseen(
-    task: TaskDefinition, read: ReadExamples, classes: Classes, training: Iterable[Example]
+    task: TaskDefinition, examples: ReadExamples, classes: Classes, training: Iterable[Example]
 ) -> UnseenScores:
     """Score the examples whose text, or pair in either order, is in none of the training examples."""
     seen = {_text_key(example) for example in training}
-    is_new = np.array([_text_key(example) not in seen for example in read.examples])
+    is_new = np.array([_text_key(example) not in seen for example in examples.examples])
     num_seen = int(np.sum(~is_new))
     if not is_new.any():
         return UnseenScores(num_seen, None)
-    return UnseenScores(num_seen, _score(task, labels_of(read)[is_new], classes[is_new]))
+    return UnseenScores(num_seen, _score(task, labels_of(examples)[is_new], classes[is_new]))
 
 
-def labels_of(read: ReadExamples) -> Classes:
-    """The classes of examples that have labels, (n,)."""
-    assert read.has_labels
-    return np.array([example.label for example in read.examples], dtype=np.int64)
+def labels_of(examples: ReadExamples) -> Classes:
+    """The classes of labelled examples, (n,)."""
+    assert examples.has_labels
+    return np.array([example.label for example in examples.examples], dtype=np.int64)
 
 
 def _text_key(example: Example) -> tuple[str, ...]:
@@ -138,38 +136,62 @@ def _score(task: TaskDefinition, labels: Classes, classes: Classes) -> Scores:
 
 
 def _predict_file(
-    task: TaskDefinition, tuned: TaskRun, file: Path, max_bad: int | None, predict: Predict
+    task: TaskDefinition, task_run: TaskRun, file: Path, max_bad: int | None, predict: PredictFunction
 ) -> tuple[Predictions, ReadExamples]:
-    """Read the file as the run wants its texts, and predict."""
-    own = task_of_run(task, tuned)
-    read = read_examples(own, file, labels="optional", max_bad=max_bad)
-    return predict_with(predict, tuned.run, own, read), read
+    run_task = task_of_run(task, task_run)
+    examples = read_examples(run_task, file, labels="optional", max_bad=max_bad)
+    return predict_examples(predict, task_run.run, run_task, examples), examples
 
 
-def _compared(
-    task: TaskDefinition, read: ReadExamples, classes: Classes, system: str, others: Classes
-) -> Compared:
-    labels = labels_of(read)
-    differences = compare(labels, classes, others, len(task.labels), task.positive_class)
-    return Compared(system, _score(task, labels, others), differences)
+def _write_predictions(
+    predictions: Predictions, task: TaskDefinition, examples: ReadExamples, split: str
+) -> tuple[Path | None, tuple[str, ...]]:
+    """Where the predictions were written; no path but a note where the run folder cannot be written to."""
+    try:
+        return write_predictions(predictions, task, examples, split), ()
+    except OSError as error:
+        return None, (f"the predictions were not kept: {error.strerror or error}: {error.filename}",)
+
+
+def _compared_run(
+    task: TaskDefinition,
+    other: TaskRun,
+    predictions: Predictions,
+    examples: ReadExamples,
+    request: EvaluationRequest,
+    predict: PredictFunction,
+) -> ComparedSystem:
+    other_predictions, _ = _predict_file(task, other, examples.path, request.max_bad, predict)
+    return _compared(task, examples, predictions.classes, str(other.run.path), other_predictions.classes)
 
 
 def _baseline(
-    task: TaskDefinition, tuned: TaskRun, read: ReadExamples, classes: Classes, training: Sequence[Example]
-) -> Compared:
-    from fpm_cli.tasks.baseline import baseline_name, predict_linearly  # scikit-learn, where it is asked for
+    task: TaskDefinition,
+    task_run: TaskRun,
+    examples: ReadExamples,
+    classes: Classes,
+    training: Sequence[Example],
+) -> ComparedSystem:
+    from fpm_cli.tasks.baseline import baseline_name, predict_with_baseline  # imports scikit-learn
 
     if not training:
-        raise MissingError(f"{tuned.run.path}: no training file is left that a baseline could be trained on")
-    return _compared(
-        task, read, classes, baseline_name(task), predict_linearly(task, training, read.examples)
-    )
+        raise MissingError(f"{task_run.run.path}: no training file is left to train a baseline on")
+    others = predict_with_baseline(task, training, examples.examples)
+    return _compared(task, examples, classes, baseline_name(task), others)
 
 
-def _split_name(wishes: Wishes) -> str:
-    if wishes.split is None:
-        stem = wishes.file.stem if wishes.file else "dev"
+def _compared(
+    task: TaskDefinition, examples: ReadExamples, classes: Classes, system: str, others: Classes
+) -> ComparedSystem:
+    labels = labels_of(examples)
+    differences = compare(labels, classes, others, len(task.labels), task.positive_class)
+    return ComparedSystem(system, _score(task, labels, others), differences)
+
+
+def _split_name(request: EvaluationRequest) -> str:
+    if request.split is None:
+        stem = request.file.stem if request.file else "dev"
         return re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("-.") or "input"
-    if not _SPLIT_NAME.fullmatch(wishes.split):
-        raise UsageError(f"--split {wishes.split!r}: letters, digits, dots and hyphens only")
-    return wishes.split
+    if not _SPLIT_NAME.fullmatch(request.split):
+        raise UsageError(f"--split {request.split!r}: letters, digits, dots and hyphens only")
+    return request.split

@@ -1,15 +1,15 @@
-"""Reads a task's examples: every row becomes an example or a rejection that says where and why."""
+"""Reads a task's examples: every row becomes an example, or a rejected row with its line and the reason."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from fpm_cli.errors import DamagedError, MissingError, UsageError, did_you_mean
-from fpm_cli.tasks.data_sets import find_data_set
 from fpm_cli.tasks.definition import Layout, TaskDefinition
-from fpm_cli.tasks.layouts import Fit, fit_file
+from fpm_cli.tasks.hf_dataset import open_dataset
+from fpm_cli.tasks.match_layout import OpenedFile, match_file
 
-SHOWN = 5  # rejections named one by one
+NUM_LISTED = 5  # rejected rows that a message lists
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +30,8 @@ class Example:
 
 
 @dataclass(frozen=True, slots=True)
-class Rejected:
-    """A row that is no example. `id` is kept where it could be read, for a submission wants every row."""
+class RejectedRow:
+    """A row that cannot be used. Its id is kept where it can be read: a submission needs every row."""
 
     file: str
     line: int
@@ -44,11 +44,11 @@ class Rejected:
 
 @dataclass(frozen=True)
 class ReadExamples:
-    """What a file held: each of its `rows` is an example or rejected. Blank lines are no rows."""
+    """The content of a file: each row is an example or rejected. Blank lines do not count as rows."""
 
     path: Path
     examples: tuple[Example, ...]
-    rejected: tuple[Rejected, ...]
+    rejected: tuple[RejectedRow, ...]
     has_labels: bool
 
     @property
@@ -56,10 +56,10 @@ class ReadExamples:
         """How many rows there were."""
         return len(self.examples) + len(self.rejected)
 
-    def complaints(self) -> list[str]:
-        """The first rejections and how many more there are: lines for the log. Empty if all is well."""
-        more = len(self.rejected) - SHOWN
-        shown = [f"rejected {bad}" for bad in self.rejected[:SHOWN]]
+    def rejection_messages(self) -> list[str]:
+        """Log lines: the first rejected rows, and how many more there are; empty if there are none."""
+        more = len(self.rejected) - NUM_LISTED
+        shown = [f"rejected {bad}" for bad in self.rejected[:NUM_LISTED]]
         return [*shown, f"rejected {more} more rows of {self.path}"] if more > 0 else shown
 
 
@@ -70,7 +70,7 @@ def read_examples(
     labels: Literal["required", "optional"] = "required",
     max_bad: int | None = None,
 ) -> ReadExamples:
-    """Read one file, or a data set of the `datasets` library, with the first of the task's layouts that fits.
+    """Read one file, or a data set of the `datasets` library, with the first layout that matches.
 
     Args:
         task: its labels and layouts.
@@ -80,42 +80,42 @@ def read_examples(
         max_bad: refuse the file if more rows than this are rejected; None: any number but all.
 
     Raises:
-        MissingError: there is no such file or data set.
-        DamagedError: no layout fits, too many rows are rejected, or none is accepted.
+        MissingError: the file or data set does not exist.
+        DamagedError: no layout matches, too many rows are rejected, or none is accepted.
         UsageError: `task.append` names a column that the file does not have.
     """
     path = Path(path)
     required = labels == "required"
     if path.is_file():
-        fit = fit_file(task, path, labels_required=required)
+        opened = match_file(task, path, labels_required=required)
     else:
-        found = find_data_set(task, path, labels_required=required)
-        if found is None:
+        dataset = open_dataset(task, path, labels_required=required)
+        if dataset is None:
             raise MissingError(f"{path}: no such file")
-        fit = found
-    read = _read(task, path, fit)
+        opened = dataset
+    read = _read(task, path, opened)
     _refuse(read, max_bad)
     return read
 
 
-def _read(task: TaskDefinition, path: Path, fit: Fit) -> ReadExamples:
+def _read(task: TaskDefinition, path: Path, opened: OpenedFile) -> ReadExamples:
     examples: list[Example] = []
-    rejected: list[Rejected] = []
-    for number, row in enumerate(fit.rows):
-        identity = _identity(row.values or {}, fit.layout)
+    rejected: list[RejectedRow] = []
+    for number, row in enumerate(opened.rows):
+        identity = _identity(row.values or {}, opened.layout)
         try:
             if row.values is None:
-                raise _Reject(row.reason)
-            text_a = _text(row.values, fit.layout.text_a)
-            text_b = _text(row.values, fit.layout.text_b) if fit.layout.text_b else None
+                raise _RowError(row.reason)
+            text_a = _text(row.values, opened.layout.text_a)
+            text_b = _text(row.values, opened.layout.text_b) if opened.layout.text_b else None
             text_a = " ".join([text_a, *(_appended(row.values, name) for name in task.append)]).rstrip()
-            label = _label(task, row.values, fit.layout) if fit.has_labels else None
-        except _Reject as reason:
-            rejected.append(Rejected(path.name, row.line, str(reason), identity))
+            label = _label(task, row.values, opened.layout) if opened.has_labels else None
+        except _RowError as reason:
+            rejected.append(RejectedRow(path.name, row.line, str(reason), identity))
         else:
             example_id = str(number) if identity is None else identity
             examples.append(Example(example_id, text_a, text_b, label, path.name, row.line))
-    return ReadExamples(path, tuple(examples), tuple(rejected), fit.has_labels)
+    return ReadExamples(path, tuple(examples), tuple(rejected), opened.has_labels)
 
 
 def _refuse(read: ReadExamples, max_bad: int | None) -> None:
@@ -123,15 +123,15 @@ def _refuse(read: ReadExamples, max_bad: int | None) -> None:
     if read.rows == 0:
         raise DamagedError(f"{read.path}: no rows")
     which = f"{read.path}: {bad} of {read.rows} rows rejected"
-    first = "; ".join(f"line {r.line}: {r.reason}" for r in read.rejected[:SHOWN])
+    first = "; ".join(f"line {r.line}: {r.reason}" for r in read.rejected[:NUM_LISTED])
     if not read.examples:
-        raise DamagedError(f"{which}, so that none is left; {first}")
+        raise DamagedError(f"{which}, so none is left; {first}")
     if max_bad is not None and bad > max_bad:
         raise DamagedError(f"{which}, and --max-bad allows {max_bad}; {first}")
 
 
-class _Reject(Exception):
-    """Why a row is no example."""
+class _RowError(Exception):
+    """Why a row is rejected."""
 
 
 def _find(values: dict[str, Any], names: tuple[str, ...]) -> Any:
@@ -139,15 +139,15 @@ def _find(values: dict[str, Any], names: tuple[str, ...]) -> Any:
     for name in names:
         if name in values:
             return values[name]
-    raise _Reject(f"no {names[0]}{did_you_mean(names[0], values)}")
+    raise _RowError(f"no {names[0]}{did_you_mean(names[0], values)}")
 
 
 def _text(values: dict[str, Any], names: tuple[str, ...]) -> str:
     text = _find(values, names)
     if not isinstance(text, str):
-        raise _Reject(f"{names[0]} is not a text but {_short(text)}")
+        raise _RowError(f"{names[0]} is not a text but {_short(text)}")
     if not text.strip():
-        raise _Reject(f"{names[0]} is empty")
+        raise _RowError(f"{names[0]} is empty")
     return text.strip()
 
 
@@ -161,15 +161,15 @@ def _appended(values: dict[str, Any], name: str) -> str:
 def _label(task: TaskDefinition, values: dict[str, Any], layout: Layout) -> int:
     held = _find(values, layout.label)
     if isinstance(held, bool) or not isinstance(held, str | int | float):
-        raise _Reject(f"{layout.label[0]} is not a label but {_short(held)}")
+        raise _RowError(f"{layout.label[0]} is not a label but {_short(held)}")
     written = str(held).strip()
     if not written:
-        raise _Reject(f"{layout.label[0]} is empty")
+        raise _RowError(f"{layout.label[0]} is empty")
     known = task.class_of(written)
     if known is None:
         labels = ", ".join(task.labels[:15]) + (", ..." if len(task.labels) > 15 else "")
         hint = did_you_mean(written, (*task.labels, *task.label_names)) or f": {labels}"
-        raise _Reject(f"label {_short(written)} is not one of the task's{hint}")
+        raise _RowError(f"label {_short(written)} is not one of the task's{hint}")
     return known
 
 

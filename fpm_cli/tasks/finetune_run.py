@@ -1,4 +1,4 @@
-"""Makes the run folder of a fine-tuning: source weights under a new head, examples encoded, all on record."""
+"""Creates the run folder of a fine-tuning: pretrained weights with a new head, and the encoded examples."""
 
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -6,69 +6,59 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import xxhash
-
 from fpm_cli.checkpoints.checkpoint import save_weights
+from fpm_cli.checkpoints.storage import describe
+from fpm_cli.config.schema import RunConfig
 from fpm_cli.errors import DamagedError, MissingError, UsageError
-from fpm_cli.files import hash_file, new_folder
-from fpm_cli.inference.trained import Trained, load_trained
+from fpm_cli.files import new_folder
+from fpm_cli.inference.trained_model import TrainedModel, load_trained_model
 from fpm_cli.interop.import_run import import_run
-from fpm_cli.models.classifier import build_classifier, load_backbone
+from fpm_cli.models.classifier import build_classifier, put_under
 from fpm_cli.runs.run import Run
 from fpm_cli.tasks.definition import TaskDefinition
 from fpm_cli.tasks.encoded import EncodedExamples, encode_examples
 from fpm_cli.tasks.examples import Example, read_examples
 from fpm_cli.tasks.finetuning import EXAMPLES
 from fpm_cli.tasks.recipe import both_orders, finetune_config
+from fpm_cli.tasks.split_validation import SPLITS, split_off_validation
 from fpm_cli.tasks.task_run import record_task
 from fpm_cli.tokenization.registry import load_tokenizer
 
-VALIDATION_SHARE = 0.05
-SPLITS = ("train", "validation")
+VALIDATION_FRACTION = 0.05
 
 
 @dataclass(frozen=True)
-class Request:
-    """What `fpm finetune` was asked for."""
+class FinetuneRequest:
+    """The arguments of `fpm finetune`."""
 
     task: TaskDefinition
     source: Path  # a run, or a folder in transformers' format
     train_files: tuple[Path, ...]
-    validation: Path | float = VALIDATION_SHARE  # a file, or the share of the training rows to hold back
+    validation: Path | float = (
+        VALIDATION_FRACTION  # a file, or the fraction of the training rows to validate on
+    )
     dev_file: Path | None = None
     max_bad: int | None = None
-    from_scratch: bool = False  # the network of `source` without its weights
+    from_scratch: bool = False  # the network of `source` with new weights
     config_file: Path | None = None
     environment: Mapping[str, str] | None = None
     assignments: Sequence[str] = ()
 
 
-def create_run(request: Request, out: Path, log: Callable[[str], None] = lambda _: None) -> Run:
-    """Make the run folder `out`, whole or not at all; training starts from its checkpoint of step 0.
+def create_run(request: FinetuneRequest, out: Path, log: Callable[[str], None] = lambda _: None) -> Run:
+    """Create the run folder `out`, whole or not at all; training starts from its checkpoint of step 0.
 
     Raises:
-        UsageError, MissingError, DamagedError: by what is wrong with the request, its files or its source.
+        UsageError, MissingError, DamagedError: the request, its files or its source cannot be used.
     """
     with new_folder(out) as folder, tempfile.TemporaryDirectory() as temporary:
-        train, held_back = _examples(request, log)
-        trained, origin = _source(request.source, Path(temporary) / "imported")
-        config = finetune_config(
-            trained.config,
-            request.task,
-            len(train),
-            config_file=request.config_file,
-            environment=request.environment,
-            assignments=request.assignments,
-        )
-        tokenizer, length = trained.tokenizer, config.train.sequence_length
-        if tokenizer.vocab_size > config.model.vocab_size:
-            raise DamagedError(
-                f"model.vocab_size: the tokenizer has {tokenizer.vocab_size:,} entries, "
-                f"the network {config.model.vocab_size:,}"
-            )
-        log(f"encoding {len(train):,} examples, and {len(held_back):,} to validate on")
+        train, validation = _examples(request, log)
+        pretrained, origin = _source(request.source, Path(temporary) / "imported")
+        config = _config(request, pretrained, len(train))
+        tokenizer, length = pretrained.tokenizer, config.train.sequence_length
+        log(f"encoding {len(train):,} examples, and {len(validation):,} to validate on")
         swapped = [pair.swapped() for pair in train] if both_orders(config) else []
-        parts = ([*train, *swapped], held_back)
+        parts = ([*train, *swapped], validation)
         encoded = [encode_examples(part, tokenizer, config.family, length) for part in parts]
         run = Run.create(folder, config, None)
         tokenizer.save(run.tokenizer_path)
@@ -82,7 +72,7 @@ def create_run(request: Request, out: Path, log: Callable[[str], None] = lambda 
                 "from_scratch": request.from_scratch,
                 "train_fingerprints": {str(path): _fingerprint(path) for path in request.train_files},
                 "validation": str(request.validation),
-                "num_examples": dict(zip(SPLITS, (len(train), len(held_back)), strict=True)),
+                "num_examples": dict(zip(SPLITS, (len(train), len(validation)), strict=True)),
                 "labels": list(request.task.labels),
                 EXAMPLES: facts,
             }
@@ -90,17 +80,35 @@ def create_run(request: Request, out: Path, log: Callable[[str], None] = lambda 
         record_task(run, request.task, request.train_files, request.dev_file)
         model = build_classifier(config, len(request.task.labels))
         if not request.from_scratch:
-            untrained = load_backbone(model, trained.model.state_dict())
-            assert not untrained, untrained
+            missing = put_under(model, pretrained.model.state_dict())
+            assert not missing, missing
         save_weights(run, {name: tensor.detach() for name, tensor in model.named_parameters()})
     return Run.open(out)
 
 
+def _config(request: FinetuneRequest, pretrained: TrainedModel, num_examples: int) -> RunConfig:
+    config = finetune_config(
+        pretrained.config,
+        request.task,
+        num_examples,
+        config_file=request.config_file,
+        environment=request.environment,
+        assignments=request.assignments,
+    )
+    tokenizer = pretrained.tokenizer
+    if tokenizer.vocab_size > config.model.vocab_size:
+        raise DamagedError(
+            f"model.vocab_size: the tokenizer has {tokenizer.vocab_size:,} entries, "
+            f"the network {config.model.vocab_size:,}"
+        )
+    return config
+
+
 def check_unchanged(run: Run) -> None:
-    """Refuse to go on with another tokenizer or other examples than the run began with.
+    """Check that tokenizer and examples are those that the run was created with, before it resumes.
 
     Raises:
-        DamagedError: names the field, what it was and what it is.
+        DamagedError: they are not; names the field, its old and its new value.
     """
     manifest = run.manifest()
     now = {"tokenizer_fingerprint": load_tokenizer(run.tokenizer_path).fingerprint}
@@ -109,61 +117,42 @@ def check_unchanged(run: Run) -> None:
             raise DamagedError(f"{run.path}: {field} was {manifest.get(field)} and is now {value}")
     for name, fingerprint in manifest.get(EXAMPLES, {}).items():
         if _fingerprint(run.path / EXAMPLES / name) != fingerprint:
-            raise DamagedError(f"{run.path / EXAMPLES / name}: not what the run began with")
+            raise DamagedError(f"{run.path / EXAMPLES / name}: not what the run was created with")
 
 
-def _examples(request: Request, log: Callable[[str], None]) -> tuple[list[Example], list[Example]]:
+def _examples(request: FinetuneRequest, log: Callable[[str], None]) -> tuple[list[Example], list[Example]]:
     def read(path: Path) -> list[Example]:
-        found = read_examples(request.task, path, max_bad=request.max_bad)
-        for complaint in found.complaints():
-            log(complaint)
-        log(
-            f"{path}: {found.rows:,} rows, {len(found.examples):,} accepted, {len(found.rejected):,} rejected"
-        )
-        return list(found.examples)
+        read_file = read_examples(request.task, path, max_bad=request.max_bad)
+        for message in read_file.rejection_messages():
+            log(message)
+        accepted, rejected = len(read_file.examples), len(read_file.rejected)
+        log(f"{path}: {read_file.rows:,} rows, {accepted:,} accepted, {rejected:,} rejected")
+        return list(read_file.examples)
 
     if not request.train_files:
         raise UsageError("--train is missing: the file, or files, to train on")
     train = [example for path in request.train_files for example in read(path)]
     if isinstance(request.validation, Path):
         return train, read(request.validation)
-    return hold_back(train, request.validation)
+    return split_off_validation(train, request.validation)
 
 
-def hold_back(examples: Sequence[Example], share: float) -> tuple[list[Example], list[Example]]:
-    """Split off about `share` of the examples to validate on, by a hash of their text alone.
-
-    Repeated texts, of which there are thousands in TNEWS, thus never stand on both sides.
-
-    Raises:
-        UsageError: a side is empty.
-    """
-    sides: tuple[list[Example], list[Example]] = ([], [])
-    for example in examples:
-        text = f"{example.text_a}\t{example.text_b or ''}"
-        sides[xxhash.xxh3_64_intdigest(text.encode()) < share * 2**64].append(example)
-    for side, name in zip(sides, SPLITS, strict=True):
-        if not side:
-            raise UsageError(
-                f"--validation {share:g} of {len(examples):,} examples leaves none for {name}; name a file"
-            )
-    return sides
-
-
-def _source(path: Path, temporary: Path) -> tuple[Trained, dict[str, Any]]:
-    """The network to start from, and what the manifest says of it."""
+def _source(path: Path, temporary: Path) -> tuple[TrainedModel, dict[str, Any]]:
+    """The network to start from, and its record for the manifest."""
     if (path / "manifest.json").is_file():
         run = Run.open(path)
         manifest = run.manifest()
         if "task" in manifest:
-            raise UsageError(f"{path} is already fine-tuned for {manifest['task']}; --from a pretrained run")
-        trained = load_trained(run)
-        began_with, now = manifest.get("tokenizer_fingerprint"), trained.tokenizer.fingerprint
-        if began_with not in (None, now):
-            raise DamagedError(f"{path}: tokenizer_fingerprint was {began_with} and is now {now}")
+            raise UsageError(
+                f"{path} is already fine-tuned for {manifest['task']}; --from takes a pretrained run"
+            )
+        trained = load_trained_model(run)
+        recorded, now = manifest.get("tokenizer_fingerprint"), trained.tokenizer.fingerprint
+        if recorded not in (None, now):
+            raise DamagedError(f"{path}: tokenizer_fingerprint was {recorded} and is now {now}")
     elif (path / "config.json").is_file():
         name = path.resolve().name
-        trained = load_trained(Run.open(import_run(path, temporary, name).run))
+        trained = load_trained_model(Run.open(import_run(path, temporary, name).run))
     else:
         raise MissingError(f"--from {path}: neither a run folder nor one in transformers' format")
     weights = next((trained.run.checkpoints / f"step-{trained.step}").glob("manifest.json"))
@@ -186,5 +175,5 @@ def _save_examples(run: Run, encoded: Sequence[EncodedExamples]) -> dict[str, st
 
 
 def _fingerprint(path: Path) -> str | None:
-    """xxh3-128 of a file; None for a data set that is no single file."""
-    return hash_file(path).xxh3_128 if path.is_file() else None
+    """xxh3-128 of a file; None for a data set, which is not a single file."""
+    return describe(path).xxh3_128 if path.is_file() else None

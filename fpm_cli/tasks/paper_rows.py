@@ -1,4 +1,4 @@
-"""The paper's results on a task beside ours: rows of the same split and scores, and notes on the others."""
+"""The paper's results on a task: rows of the same split and metrics, and notes on what is not comparable."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -19,7 +19,7 @@ TNEWS_PAPER_ACCURACY, TNEWS_ALBERT_ACCURACY = 65.86, 59.46  # section 4.3, per c
 
 @dataclass(frozen=True)
 class PaperRow:
-    """One printed row, as fractions under the names of `scores.Scores`; None where the paper has nothing."""
+    """One row of the paper as fractions, named as in `scores.Scores`; None where the paper has no value."""
 
     system: str
     source: str
@@ -32,31 +32,29 @@ class PaperRow:
     f1_macro: float | None = None
 
     def document(self) -> dict[str, Any]:
-        """For `--json`."""
+        """The document for `--json`."""
         return asdict(self)
 
 
 def paper_rows(task_name: str, split: str, num_examples: int) -> tuple[list[PaperRow], list[str]]:
-    """What the paper prints of the same task and split, and what must be known to compare.
+    """The paper's rows for a task and split, and notes that a comparison needs.
 
     Args:
-        task_name: `qqp` and `tnews` stand in the paper.
-        split: of ours.
-        num_examples: of ours.
+        task_name: `qqp` and `tnews` are in the paper.
+        split: of the scored file.
+        num_examples: of the scored file.
     """
     if task_name == "tnews":
         return [], [
             f"the paper gives BERT-C {TNEWS_PAPER_ACCURACY} % accuracy and ALBERT-xxlarge "
-            f"{TNEWS_ALBERT_ACCURACY} % and does not say on which split, so neither stands in the table"
+            f"{TNEWS_ALBERT_ACCURACY} % without naming the split, so neither is in the table"
         ]
     if task_name != "qqp":
         return [], []
     if split in DEV:
         return _table3(), [*_notes_on_table3(), *_other_examples(split, num_examples, QQP_DEV_PAIRS)]
     if split in TEST:
-        notes = [
-            "Table 1 prints GLUE's F1, that of the duplicates: it stands under F1 of 1, not under macro F1"
-        ]
+        notes = ["Table 1 prints GLUE's F1, of the duplicates: it is in the column F1 of 1, not in macro F1"]
         return _table1(), [*notes, *_other_examples(split, num_examples, QQP_TEST_PAIRS)]
     return [], [f"no row of the paper is of the split {split!r}: Table 3 is of dev, Table 1 of test"]
 
@@ -84,7 +82,7 @@ def _table1() -> list[PaperRow]:
 
 
 def _notes_on_table3() -> list[str]:
-    """Why its F1 stands under macro F1, and what that makes of the paper's comparisons."""
+    """Why its F1 is a macro F1, and what follows for the paper's comparisons."""
     parts = []
     for system, (precision, recall, f1, accuracy) in TABLE3.items():
         behind = scores_behind(accuracy / 100, recall / 100)
@@ -106,7 +104,8 @@ def _other_examples(split: str, ours: int, theirs: int) -> list[str]:
     if ours == theirs:
         return []
     return [
-        f"the paper's rows are of GLUE's {theirs:,} {split} pairs, ours of {ours:,} others: compare with care"
+        f"the paper's rows are of GLUE's {theirs:,} {split} pairs, this score is of {ours:,} other ones: "
+        "not directly comparable",
     ]
 
 

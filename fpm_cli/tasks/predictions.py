@@ -1,4 +1,4 @@
-"""A fine-tuned run's predictions on the examples of a file, and the file that keeps them."""
+"""A fine-tuned run's predictions on the examples of a file, and the JSON lines that record them."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -14,49 +14,53 @@ from fpm_cli.runs.run import Run
 from fpm_cli.tasks.definition import TaskDefinition
 from fpm_cli.tasks.examples import Example, ReadExamples
 
-# The probability of each class, (n, num_labels).
-Predict = Callable[[Run, TaskDefinition, Sequence[Example]], NDArray[np.float32]]
+# Returns the probability of each class, (n, num_labels).
+PredictFunction = Callable[[Run, TaskDefinition, Sequence[Example]], NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """What one run says of each example."""
+    """Class probabilities of each example by one run."""
 
     run: Run
     probabilities: NDArray[np.float32]  # (n, num_labels)
 
     @property
     def classes(self) -> NDArray[np.int64]:
-        """The likeliest class of each example, (n,)."""
+        """The most probable class of each example, (n,)."""
         return np.asarray(np.argmax(self.probabilities, axis=1), dtype=np.int64)
 
 
-def predict_with(predict: Predict, run: Run, task: TaskDefinition, read: ReadExamples) -> Predictions:
+def predict_examples(
+    predict: PredictFunction, run: Run, task: TaskDefinition, examples: ReadExamples
+) -> Predictions:
     """Predict every example.
 
     Raises:
-        DivergedError: the run's weights give no numbers.
+        DivergedError: the run predicts values that are not numbers.
     """
-    probabilities = predict(run, task, read.examples)
-    assert probabilities.shape == (len(read.examples), len(task.labels))
+    probabilities = predict(run, task, examples.examples)
+    assert probabilities.shape == (len(examples.examples), len(task.labels))
     if not np.isfinite(probabilities).all():
         raise DivergedError(f"{run.path}: its predictions are not numbers; training diverged")
     return Predictions(run, probabilities)
 
 
-def write_predictions(made: Predictions, task: TaskDefinition, read: ReadExamples, split: str) -> Path:
+def write_predictions(
+    predictions: Predictions, task: TaskDefinition, examples: ReadExamples, split: str
+) -> Path:
     """Write `predictions-SPLIT.jsonl` into the run: id, label (null: unknown), prediction, probabilities."""
     rows = (
         {
             "id": example.id,
             "label": None if example.label is None else task.labels[example.label],
-            "prediction": task.labels[made_class],
+            "prediction": task.labels[predicted],
             "probabilities": [round(float(p), 6) for p in probabilities],
         }
-        for example, made_class, probabilities in zip(
-            read.examples, made.classes, made.probabilities, strict=True
+        for example, predicted, probabilities in zip(
+            examples.examples, predictions.classes, predictions.probabilities, strict=True
         )
     )
-    path = made.run.path / f"predictions-{split}.jsonl"
+    path = predictions.run.path / f"predictions-{split}.jsonl"
     replace_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     return path

@@ -1,4 +1,4 @@
-"""The fine-tuning recipe: published values by family, the task's own over them, the user's over all.
+"""The fine-tuning recipe: published values per family, overridden by the task's, then by the user's.
 
 | | bert | gpt | encdec |
 |---|---|---|---|
@@ -9,7 +9,8 @@
 
 Linear decay to 0, AdamW with weight decay 0.01, at most 128 tokens, dropout as in pretraining. Sources: BERT,
 Devlin et al. 2019, appendix A.3, and google-research/bert, run_classifier.py; GPT, Radford et al. 2018,
-section 4.1; T5 was tuned with Adafactor at 1e-3, for AdamW transformers' documentation of T5 says 1e-4.
+section 4.1; T5 was fine-tuned with Adafactor at 1e-3, and the documentation of transformers recommends 1e-4
+for AdamW.
 """
 
 import math
@@ -39,18 +40,18 @@ def finetune_config(
 ) -> RunConfig:
     """The configuration with which `source` is fine-tuned on `num_examples` examples of `task`.
 
-    Steps, warm-up and the pace of validation follow from the epochs, unless the user sets them.
+    Steps, warm-up and the validation interval follow from the epochs, unless the user sets them.
 
     Raises:
         UsageError, MissingError: as `resolve`.
-        DamagedError: what the weights were made with is set to something else; names it.
+        DamagedError: a setting differs from the one that the weights were trained with; names it.
     """
 
-    def over(base: RunConfig) -> RunConfig:
+    def override(base: RunConfig) -> RunConfig:
         return reconfigure(base, config_file=config_file, environment=environment, assignments=assignments)
 
     base = _with_recipe(source, task.recipe)
-    planned = over(base)
+    planned = override(base)
     tuning, batch = planned.finetune, planned.train.global_batch
     if tuning is None:
         raise UsageError("finetune: the table is missing")
@@ -59,19 +60,19 @@ def finetune_config(
         raise UsageError(f"finetune.{key}: {task.name} has one text, not a pair")
     steps = max(1, math.ceil(tuning.epochs * num_examples / batch))
     epoch = max(1, math.ceil(num_examples / batch))
-    pace = {
+    schedule = {
         "steps": steps,
         "warmup_steps": round(tuning.warmup_ratio * steps),
         "eval_every": epoch,
         "save_every": epoch,
     }
-    config = over(base.model_copy(update={"train": base.train.model_copy(update=pace)}))
+    config = override(base.model_copy(update={"train": base.train.model_copy(update=schedule)}))
     _refuse_another_model(source, config)
     return config
 
 
 def both_orders(config: RunConfig) -> bool:
-    """Whether each pair is read as A B and as B A."""
+    """Whether each pair is used in both orders, A B and B A."""
     return config.finetune is not None and config.finetune.both_orders
 
 
@@ -100,7 +101,7 @@ def _with_recipe(source: RunConfig, recipe: RecipeOverrides) -> RunConfig:
         label_smoothing=0.0 if smoothing is None else smoothing,
     )
     dropout = {} if recipe.dropout is None else {"dropout": recipe.dropout}
-    # Activations of short sequences are small, and nothing needs to be sharded to fit; fp16 needs ZeRO.
+    # Activations of short sequences fit without recomputation or sharding; fp16 needs at least ZeRO 1.
     stage = int(source.engine.precision == "fp16")
     engine = {"recompute": "none", "zero_stage": stage, "keep_last": 1, "keep_best": True}
     return source.model_copy(
@@ -115,12 +116,12 @@ def _with_recipe(source: RunConfig, recipe: RecipeOverrides) -> RunConfig:
 
 
 def _refuse_another_model(source: RunConfig, config: RunConfig) -> None:
-    """What decides the shape and the meaning of the weights must be what it was; dropout may change."""
+    """Refuse settings that change the shape or the meaning of the weights; dropout may change."""
 
-    def essence(of: RunConfig) -> RunConfig:
-        model = of.model.model_copy(update={"dropout": 0.0})
-        kept = {name: getattr(of, name) for name in ("family", "language", "tokenizer")}
+    def fixed_part(config: RunConfig) -> RunConfig:
+        model = config.model.model_copy(update={"dropout": 0.0})
+        kept = {name: getattr(config, name) for name in ("family", "language", "tokenizer")}
         return source.model_copy(update={**kept, "model": model})
 
-    if changed := difference(essence(source), essence(config)):
-        raise DamagedError(f"the weights to start from were made otherwise: {changed}")
+    if changed := difference(fixed_part(source), fixed_part(config)):
+        raise DamagedError(f"the pretrained weights have other settings: {changed}")

@@ -1,4 +1,4 @@
-"""Everything `fpm evaluate` says of a task: the run's scores, and those it may fairly be compared with."""
+"""The result of `fpm evaluate` on a task: the run's scores, and those of the systems compared with it."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -17,14 +17,14 @@ SCORE_NAMES = ("accuracy", "f1_positive", "precision_macro", "recall_macro", "f1
 
 @dataclass(frozen=True)
 class UnseenScores:
-    """Scores on the examples whose text does not stand in the training files as well."""
+    """Scores on the examples whose text is not in the training files."""
 
     num_seen: int
     scores: Scores | None  # None: every text was seen
 
 
 @dataclass(frozen=True)
-class Compared:
+class ComparedSystem:
     """Another system on the same examples; `differences` are the run's scores minus its."""
 
     system: str
@@ -32,46 +32,46 @@ class Compared:
     differences: Mapping[str, Difference]
 
     def document(self) -> dict[str, Any]:
-        """For `--json`."""
+        """The document for `--json`."""
         differences = {name: asdict(each) for name, each in self.differences.items()}
         return {"system": self.system, **scores_document(self.scores), "differences": differences}
 
 
 @dataclass(frozen=True)
 class TaskReport:
-    """What was scored, and how it went. `scores` is None where the file has no labels."""
+    """What was scored, and the result. `scores` is None where the file has no labels."""
 
     task: TaskDefinition
     run: Run
     split: str
-    read: ReadExamples
-    predictions: Path
+    examples: ReadExamples
+    predictions: Path | None  # None: the run folder cannot be written to
     scores: Scores | None = None
     unseen: UnseenScores | None = None  # None: the training files are not known
-    compared: tuple[Compared, ...] = ()
+    compared: tuple[ComparedSystem, ...] = ()
     paper: tuple[PaperRow, ...] = ()
     notes: tuple[str, ...] = ()
     submission: Submission | None = None
 
     def document(self) -> dict[str, Any]:
-        """For `--json`: the names in `cli.md` of the specification, and more."""
-        made = self.submission
+        """The document for `--json`."""
+        submission = self.submission
         return {
             "task": self.task.name,
             "split": self.split,
             "run": str(self.run.path),
-            "file": str(self.read.path),
-            **(scores_document(self.scores) if self.scores else _unscored(self.read)),
+            "file": str(self.examples.path),
+            **(scores_document(self.scores) if self.scores else _unscored(self.examples)),
             "labels": list(self.task.labels),
-            "rows": self.read.rows,
-            "rejected": [asdict(bad) for bad in self.read.rejected],
+            "rows": self.examples.rows,
+            "rejected": [asdict(row) for row in self.examples.rejected],
             "appended_columns": list(self.task.append),
             "unseen": self._unseen(),
             "compared": [each.document() for each in self.compared],
             "paper": [row.document() for row in self.paper],
             "notes": list(self.notes),
-            "predictions": str(self.predictions),
-            "submission": {**asdict(made), "path": str(made.path)} if made else None,
+            "predictions": str(self.predictions) if self.predictions else None,
+            "submission": {**asdict(submission), "path": str(submission.path)} if submission else None,
         }
 
     def _unseen(self) -> dict[str, Any] | None:
@@ -91,5 +91,5 @@ def scores_document(scores: Scores) -> dict[str, Any]:
     }
 
 
-def _unscored(read: ReadExamples) -> dict[str, Any]:
-    return {"num_examples": len(read.examples), **dict.fromkeys(SCORE_NAMES), "ci95": {}}
+def _unscored(examples: ReadExamples) -> dict[str, Any]:
+    return {"num_examples": len(examples.examples), **dict.fromkeys(SCORE_NAMES), "ci95": {}}

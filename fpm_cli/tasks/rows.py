@@ -1,7 +1,7 @@
-"""Rows of task files, one at a time: what each column holds, or why the row cannot be read, and its line.
+"""Reads the rows of task files one at a time: the columns, or why a row cannot be read, and its line number.
 
 Bytes are split at \\n alone, so that U+2028 and other separators stay inside a field, and a row that
-cannot be read costs no other row.
+cannot be read does not affect others.
 """
 
 import csv
@@ -16,13 +16,13 @@ import orjson
 from fpm_cli.corpus.streams import lines
 
 MAX_ROW_BYTES = 1 << 20
-MAX_ROW_LINES = 64  # of a quoted field that goes over several lines
+MAX_ROW_LINES = 64  # of a quoted field that spans several lines
 NUL, BOM = "\0", "\ufeff"
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """The columns of one row by name; without them `reason` says why. Lines count from 1."""
+    """The columns of one row by name, or None and the reason. Lines count from 1."""
 
     line: int
     values: dict[str, Any] | None
@@ -31,7 +31,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One physical line without its end; without text, `reason` says why."""
+    """One line without its end, or None and the reason."""
 
     number: int
     text: str | None
@@ -62,7 +62,7 @@ def text_lines(path: Path) -> Iterator[Line]:
 
 
 def json_rows(path: Path) -> Iterator[Row]:
-    """One JSON object a line; blanks around its keys do not count."""
+    """One JSON object per line; white space around its keys is removed."""
     for line in text_lines(path):
         if line.text is None:
             yield Row(line.number, None, line.reason)
@@ -96,50 +96,50 @@ def delimited_rows(
     quoting: bool,
     is_row: Callable[[list[str]], bool],
 ) -> Iterator[Row]:
-    """Rows of a table. A quoted field may go over several lines.
+    """Rows of a table. A quoted field may span several lines.
 
-    A quote that opens and does not close spoils its own line only: `is_row` tells whether the fields
-    of a following line are a row by themselves, at which the search for the closing quote ends.
+    An opening quote that is never closed makes only its own line unreadable: the search for the closing
+    quote ends at the first line whose fields are a row by themselves (`is_row`).
     """
-    waiting: deque[Line] = deque()
-    while line := waiting.popleft() if waiting else next(source, None):
+    pending: deque[Line] = deque()
+    while line := pending.popleft() if pending else next(source, None):
         if line.text is None:
             yield Row(line.number, None, line.reason)
             continue
-        taken: list[Line] = []
+        consumed: list[Line] = []
         try:
             if quoting:
-                fed = _continued(
-                    line.text, source, waiting, taken, lambda text: _is_row(text, separator, is_row)
+                csv_lines = _continued(
+                    line.text, source, pending, consumed, lambda text: _is_row(text, separator, is_row)
                 )
-                fields = next(csv.reader(fed, delimiter=separator, strict=True), [])
+                fields = next(csv.reader(csv_lines, delimiter=separator, strict=True), [])
             else:
                 fields = line.text.split(separator)
         except csv.Error as error:
-            waiting.extendleft(reversed(taken))
+            pending.extendleft(reversed(consumed))
             yield Row(line.number, None, f"quotes are not balanced ({error})")
             continue
         if len(fields) == len(columns):
             yield Row(line.number, dict(zip(columns, fields, strict=True)))
         else:
-            waiting.extendleft(reversed(taken))
+            pending.extendleft(reversed(consumed))
             yield Row(line.number, None, f"{len(fields)} fields instead of {len(columns)}")
 
 
 def _continued(
     first: str,
     source: Iterator[Line],
-    waiting: deque[Line],
-    taken: list[Line],
+    pending: deque[Line],
+    consumed: list[Line],
     ends: Callable[[str], bool],
 ) -> Iterator[str]:
-    """Feed the csv reader one line and, as long as a quote is open, the next; they are put into `taken`."""
+    """Lines for the csv reader: one and, while a quote is open, more, which are added to `consumed`."""
     yield first + "\n"
-    while len(taken) < MAX_ROW_LINES and (line := waiting.popleft() if waiting else next(source, None)):
+    while len(consumed) < MAX_ROW_LINES and (line := pending.popleft() if pending else next(source, None)):
         if line.text is None or ends(line.text):
-            waiting.appendleft(line)
+            pending.appendleft(line)
             return
-        taken.append(line)
+        consumed.append(line)
         yield line.text + "\n"
 
 

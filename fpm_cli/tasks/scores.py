@@ -1,7 +1,7 @@
-"""Classification scores from a confusion matrix, their bootstrap intervals, and two runs compared.
+"""Classification scores from a confusion matrix, with bootstrap intervals, and paired comparisons.
 
 Every score is a function of the confusion matrix alone, and drawing n examples with replacement draws
-the matrix's cells from a multinomial distribution: so a bootstrap of any size is one call.
+the matrix's cells from a multinomial distribution, so that the bootstrap needs no loop over examples.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ Values = NDArray[np.float64]
 RESAMPLES = 10_000
 SEED = 0
 CONFIDENCE = 0.95
-_CHUNK_CELLS = 4_000_000  # of resampled matrices held at a time
+_CHUNK_CELLS = 4_000_000  # cells of resampled matrices in memory at a time
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Scores:
     """Scores of one set of predictions, as fractions.
 
     `f1_positive` is GLUE's F1, that of the positive class of two; None for more classes. The macro scores are
-    plain means over the classes that occur, as in scikit-learn; the paper's Table 3 has these.
+    unweighted means over the classes that occur, as in scikit-learn; the paper's Table 3 uses these.
     `ci95` holds each score's bootstrap interval; `confusion[i][j]` counts class i predicted as class j.
     """
 
@@ -48,7 +48,7 @@ class Scores:
 class Difference:
     """How much one run's score is above another's on the same examples.
 
-    `p_value` is two-sided: twice the share of resamples in which the difference has the other sign, or is 0.
+    `p_value` is two-sided: twice the fraction of resamples whose difference has the other sign or is 0.
     """
 
     difference: float
@@ -70,7 +70,7 @@ def confusion_matrix(labels: Counts, predictions: Counts, num_classes: int) -> C
     return cells.reshape(num_classes, num_classes)
 
 
-def scores_of(confusion: Counts, positive_class: int | None) -> dict[str, Values]:
+def scores_from_confusion(confusion: Counts, positive_class: int | None) -> dict[str, Values]:
     """Each score of each confusion matrix; a ratio of 0 to 0 is 0.
 
     Args:
@@ -105,7 +105,7 @@ def score(
         seed: of the bootstrap.
     """
     confusion = confusion_matrix(labels, predictions, num_classes)
-    exact = {name: float(value) for name, value in scores_of(confusion, positive_class).items()}
+    exact = {name: float(value) for name, value in scores_from_confusion(confusion, positive_class).items()}
     (drawn,) = _resample(labels, [predictions], num_classes, positive_class, seed)
     return Scores(
         num_examples=len(labels),
@@ -138,8 +138,8 @@ def compare(
         by score: the first run's minus the other's.
     """
     ours, theirs = (
-        scores_of(confusion_matrix(labels, made, num_classes), positive_class)
-        for made in (predictions, others)
+        scores_from_confusion(confusion_matrix(labels, each, num_classes), positive_class)
+        for each in (predictions, others)
     )
     drawn, drawn_others = _resample(labels, [predictions, others], num_classes, positive_class, seed)
     differences = {}
@@ -155,7 +155,9 @@ def _resample(
     labels: Counts, runs: Sequence[Counts], num_classes: int, positive_class: int | None, seed: int
 ) -> list[dict[str, Values]]:
     """Each run's scores in each of RESAMPLES draws of the same examples: by name, (RESAMPLES,)."""
-    joint = np.stack([labels * num_classes + made for made in runs])  # (runs, n): each one's matrix cell
+    joint = np.stack(
+        [labels * num_classes + predicted for predicted in runs]
+    )  # (runs, n): the cell of each example
     cells, counts = np.unique(joint, axis=1, return_counts=True)  # (runs, c), (c,)
     placed = np.eye(num_classes**2)[cells]  # (runs, c, k * k)
     generator = np.random.default_rng(seed)
@@ -165,7 +167,7 @@ def _resample(
         size = min(rows, RESAMPLES - start)
         drawn = generator.multinomial(len(labels), counts / len(labels), size=size)  # (size, c)
         matrices = (drawn @ placed).reshape(len(runs), size, num_classes, num_classes).astype(np.int64)
-        parts.append([scores_of(each, positive_class) for each in matrices])
+        parts.append([scores_from_confusion(each, positive_class) for each in matrices])
     return [
         {name: np.concatenate([part[run][name] for part in parts]) for name in parts[0][run]}
         for run in range(len(runs))

@@ -14,7 +14,7 @@ from fpm_cli.tasks.examples import ReadExamples
 
 @dataclass(frozen=True)
 class Submission:
-    """A written file. `filled` of its `rows` were rejected by the reader and have the commonest label."""
+    """A written file. `filled` of its `rows` were rejected by the reader and got the most frequent label."""
 
     path: Path
     rows: int
@@ -22,39 +22,41 @@ class Submission:
 
 
 def write_submission(
-    task: TaskDefinition, read: ReadExamples, predictions: Sequence[int], folder: Path
+    task: TaskDefinition, examples: ReadExamples, predictions: Sequence[int], folder: Path
 ) -> Submission:
     """Write the official file into `folder`: `QQP.tsv` (GLUE) or `tnews_predict.json` (CLUE).
 
     Args:
-        task: whose `submission` names the form.
-        read: the rows of the test file.
+        task: its `submission` names the format.
+        examples: the rows of the test file.
         predictions: the class of each example, (n,).
         folder: made if it is not there.
 
     Raises:
-        UsageError: the task has no official form.
-        DamagedError: a row has no id, or that of another row, so that the file would be refused.
+        UsageError: the task has no official format.
+        DamagedError: a row has no id, or the id of another row; the benchmark would refuse the file.
     """
     if task.submission is None:
-        known = ", ".join(repr(form) for form in _FORMS)
-        raise UsageError(f"task {task.name} has no submission form; its TOML may name one of {known}")
-    labels = {e.id: task.labels[made] for e, made in zip(read.examples, predictions, strict=True)}
-    commonest = Counter(labels.values()).most_common(1)[0][0]
-    places = {e.id: e.line for e in read.examples}
-    for bad in read.rejected:
-        if bad.id is None:
-            raise DamagedError(f"{bad}; it has no id, so a submission would lack its row")
-        labels.setdefault(bad.id, commonest)
-        places.setdefault(bad.id, bad.line)
-    if len(labels) < read.rows:
-        raise DamagedError(f"{read.path}: {read.rows - len(labels)} rows have the id of another row")
-    name, form = _FORMS[task.submission]
-    ordered = sorted(labels, key=places.__getitem__)
+        known = ", ".join(repr(known_format) for known_format in _FORMATS)
+        raise UsageError(f"task {task.name} has no submission format; its TOML may name one of {known}")
+    labels = {
+        e.id: task.labels[predicted] for e, predicted in zip(examples.examples, predictions, strict=True)
+    }
+    most_frequent = Counter(labels.values()).most_common(1)[0][0]
+    line_of = {e.id: e.line for e in examples.examples}
+    for row in examples.rejected:
+        if row.id is None:
+            raise DamagedError(f"{row}; it has no id, so a submission would lack its row")
+        labels.setdefault(row.id, most_frequent)
+        line_of.setdefault(row.id, row.line)
+    if len(labels) < examples.rows:
+        raise DamagedError(f"{examples.path}: {examples.rows - len(labels)} rows have the id of another row")
+    name, format_rows = _FORMATS[task.submission]
+    ordered = sorted(labels, key=line_of.__getitem__)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / name.format(TASK=task.name.upper(), task=task.name)
-    replace_text(path, form([(identity, labels[identity]) for identity in ordered]))
-    return Submission(path, read.rows, len(read.rejected))
+    replace_text(path, format_rows([(identity, labels[identity]) for identity in ordered]))
+    return Submission(path, examples.rows, len(examples.rejected))
 
 
 Rows = list[tuple[str, str]]  # id, label
@@ -72,7 +74,7 @@ def _number(identity: str) -> int | str:
     return int(identity) if identity.isascii() and identity.isdecimal() else identity
 
 
-_FORMS: dict[str, tuple[str, Callable[[Rows], str]]] = {
+_FORMATS: dict[str, tuple[str, Callable[[Rows], str]]] = {
     "glue": ("{TASK}.tsv", _glue),
     "clue": ("{task}_predict.json", _clue),
 }

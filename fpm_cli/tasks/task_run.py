@@ -1,4 +1,4 @@
-"""What a fine-tuned run says of its task: the definition in `task.toml`, its files in the manifest."""
+"""The task of a fine-tuned run: its definition in `task.toml`, its files in the manifest."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,18 +19,20 @@ class TaskRun:
     run: Run
     task: TaskDefinition
     train_files: tuple[Path, ...]
-    dev_file: Path | None  # what it is scored on by default; never what it was selected on
+    dev_file: (
+        Path | None
+    )  # the file that `fpm evaluate` scores by default; checkpoints are not selected on it
 
 
 def record_task(run: Run, task: TaskDefinition, train_files: Sequence[Path], dev_file: Path | None) -> None:
-    """Write `task.toml`, and the task's name and files into the manifest: `open_task_run` reads both."""
+    """Write `task.toml`, and the task's name and files into the manifest, for `open_task_run`."""
     replace_text(run.path / TASK_FILE, task.to_toml())
     run.write_manifest(
         {
             **run.manifest(),
             "task": task.name,
-            "train_files": [_place(path) for path in train_files],
-            "dev_file": _place(dev_file) if dev_file else None,
+            "train_files": [_recorded_path(path) for path in train_files],
+            "dev_file": _recorded_path(dev_file) if dev_file else None,
         }
     )
 
@@ -58,5 +60,7 @@ def open_task_run(path: Path | None, task_name: str) -> TaskRun:
     )
 
 
-def _place(path: Path) -> str:
-    return str(path.resolve() if path.exists() else path)  # a data set in the cache has a name, no path
+def _recorded_path(path: Path) -> str:
+    return str(
+        path.resolve() if path.exists() else path
+    )  # a data set in the cache has a name instead of a path

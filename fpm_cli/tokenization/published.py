@@ -1,10 +1,10 @@
 """Published vocabularies, with the published ids."""
 
-import json
 from pathlib import Path
 
 from fpm_cli.config.schema import TokenizerKind
 from fpm_cli.errors import DamagedError, MissingError, UsageError
+from fpm_cli.foreign import parse_json, read_whole
 from fpm_cli.tokenization.base import Tokenizer
 from fpm_cli.tokenization.byte_bpe import ByteBpe
 from fpm_cli.tokenization.greedy import Greedy
@@ -35,11 +35,11 @@ def load_published(kind: TokenizerKind, path: Path) -> Tokenizer:
             case "gpt-en":
                 return _load_gpt2(file)
             case "gpt-zh":
-                return Unigram(file.read_bytes())
+                return Unigram(read_whole(file))
             case "t5-zh":
-                return Greedy(_lines(file))
+                return Greedy(read_lines(file))
             case "bert-en" | "bert-zh":
-                return WordPiece(kind, _lines(file))
+                return WordPiece(kind, read_lines(file))
     except (ValueError, KeyError, TypeError) as error:
         raise DamagedError(f"{file} is not a {kind} vocabulary: {error}") from error
 
@@ -65,12 +65,25 @@ def _load_gpt2(encoder: Path) -> ByteBpe:
     merges_file = encoder.with_name("vocab.bpe")
     if not merges_file.is_file():
         raise MissingError(f"no {merges_file}, which belongs to {encoder.name}")
-    vocabulary = json.loads(encoder.read_text(encoding="utf-8"))
-    lines = merges_file.read_text(encoding="utf-8").split("\n")
+    return read_byte_bpe(encoder, merges_file)
+
+
+def read_byte_bpe(vocabulary_file: Path, merges_file: Path) -> ByteBpe:
+    """GPT-2's vocabulary as JSON, and its merges as text with one pair per line.
+
+    Raises:
+        ValueError, KeyError, TypeError: they are not such files.
+    """
+    vocabulary = parse_json(read_whole(vocabulary_file))
+    lines = read_lines(merges_file)
     merges = [line.split(" ") for line in lines if line and not line.startswith("#version")]
     return ByteBpe(vocabulary, [(left, right) for left, right in merges])
 
 
-def _lines(file: Path) -> list[str]:
-    """One piece a line. Only the line end is taken off: a piece may be an exotic space."""
-    return file.read_bytes().decode("utf-8").replace("\r\n", "\n").removesuffix("\n").split("\n")
+def read_lines(file: Path) -> list[str]:
+    """The lines of a vocabulary file, with LF or CRLF ends.
+
+    Only the line end is removed, since a piece may consist of an unusual space.
+    """
+    text = read_whole(file).decode("utf-8").removeprefix("\ufeff")
+    return text.replace("\r\n", "\n").removesuffix("\n").split("\n")

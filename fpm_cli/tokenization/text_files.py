@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import os
 import sys
 import zlib
 from collections.abc import Iterable, Iterator
@@ -11,7 +12,6 @@ from pathlib import Path
 from typing import BinaryIO, Literal, TextIO
 
 from fpm_cli.errors import DamagedError, MissingError
-from fpm_cli.files import atomic_write
 
 OnDecodeError = Literal["strict", "replace", "skip"]
 STANDARD = Path("-")
@@ -71,11 +71,17 @@ def write_text(path: Path) -> Iterator[TextIO]:
     if path == STANDARD:
         yield sys.stdout
         return
-    with atomic_write(path) as file, _compressed(path, file) as packed:
-        text = io.TextIOWrapper(packed, encoding="utf-8", newline="")
-        yield text
-        text.flush()
-        text.detach()
+    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with beside.open("wb") as file, _compressed(path, file) as packed:
+            text = io.TextIOWrapper(packed, encoding="utf-8", newline="")
+            yield text
+            text.flush()
+            text.detach()
+        beside.rename(path)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import pytest
 
 from fpm_cli.cli.app import run
 from fpm_cli.tasks.definition import load_task
-from tests.tasks.test_definition import TEN_LINES
+from tests.tasks.small_tasks import TEN_LINES
 from tests.tasks.tuned_runs import Oracle, tuned_run
 
 HEADER = "id\tqid1\tqid2\tquestion1\tquestion2\tis_duplicate\n"
@@ -75,7 +75,7 @@ def test_a_reader_gets_scores_intervals_the_paper_and_the_confusion_matrix(
         "1 duplicate",
         "+37.50",
         "/dev.tsv, 1 of 41 rows rejected",
-        "10 of the examples also stand in the run's training files",
+        "10 of the examples are also in the run's training files",
     ):
         assert said in streams.out, said
     assert "rejected dev.tsv: line 42: 1 fields instead of 6" in streams.err

@@ -10,7 +10,7 @@ from sklearn.metrics import accuracy_score, f1_score
 
 from fpm_cli.cli.app import run as fpm
 from tests.small_runs import tiny
-from tests.tasks.test_definition import TEN_LINES
+from tests.tasks.small_tasks import TEN_LINES
 
 
 def head(source: Path, rows: int, out: Path) -> list[str]:

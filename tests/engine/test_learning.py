@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from fpm_cli.inference.language_model import score_language_model
-from fpm_cli.inference.trained import load_trained
+from fpm_cli.inference.trained_model import load_trained_model
 from fpm_cli.runs.run import Run
 from tests.small_runs import finish, start
 
@@ -28,7 +28,7 @@ def nats_below_unigram(name: str, corpus: Path, run: Path, report: Report, *assi
     named = ["pretrain", "--preset", name, "--proxy", "--nproc", "2"]
     status, said = finish(start([*named, "--corpus", str(corpus), "--out", str(run), *flags]), SECONDS)
     assert status == 0, said
-    score = score_language_model(load_trained(Run.open(run)))
+    score = score_language_model(load_trained_model(Run.open(run)))
     nats = score.unigram_entropy - score.loss
     report(
         f"depth: {name} proxy, {' '.join(assignments)}: loss {score.loss:.3f}, {nats:+.3f} nats below the "

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from fpm_cli.cli.app import run as fpm
-from fpm_cli.inference.generate import Sampling, choose, generate, reply
-from fpm_cli.inference.trained import Trained, load_trained
+from fpm_cli.inference.generate import generate, generate_reply
+from fpm_cli.inference.sampling import SamplingConfig, sample_token
+from fpm_cli.inference.trained_model import TrainedModel, load_trained_model
 from fpm_cli.models.encdec import EncoderDecoder
 from fpm_cli.models.gpt import GPT
 from fpm_cli.runs.run import Run
@@ -17,35 +18,35 @@ from tests.small_runs import tiny
 
 NUM_PROMPTS = 100
 SAMPLINGS = (
-    Sampling(max_tokens=12, temperature=0),
-    Sampling(max_tokens=12, top_k=50, top_p=0.9, temperature=1.3, seed=4),
+    SamplingConfig(max_tokens=12, temperature=0),
+    SamplingConfig(max_tokens=12, top_k=50, top_p=0.9, temperature=1.3, seed=4),
 )
 
 
 @pytest.fixture(scope="module")
 def trained(
     tmp_path_factory: pytest.TempPathFactory, sample_corpora: Callable[[str], Path]
-) -> Callable[[str], Trained]:
+) -> Callable[[str], TrainedModel]:
     """A run of a preset with few layers and large weights, so that what it says depends on every token.
 
     In float64: how a sum is rounded depends on the shapes that are multiplied, and in float32 that
     tips one choice in some ten thousand, where two tokens are as likely as each other.
     """
-    folder, made = tmp_path_factory.mktemp("runs"), dict[str, Trained]()
+    folder, made = tmp_path_factory.mktemp("runs"), dict[str, TrainedModel]()
 
-    def load(name: str) -> Trained:
+    def load(name: str) -> TrainedModel:
         if name not in made:
             flags = tiny(name, "train.steps=1", "model.num_layers=2", "model.init_std=0.3")
             run = folder / name
             assert fpm(["-q", *flags, "--corpus", str(sample_corpora(name)), "--out", str(run)]) == 0
-            made[name] = load_trained(Run.open(run))
+            made[name] = load_trained_model(Run.open(run))
             made[name].model.double()
         return made[name]
 
     return load
 
 
-def prompts(trained: Trained, longest: int) -> list[str]:
+def prompts(trained: TrainedModel, longest: int) -> list[str]:
     """Stretches of the validation text, of many lengths."""
     tokens, chance = trained.corpus.split("validation").tokens, random.Random(0)
     found = []
@@ -55,7 +56,7 @@ def prompts(trained: Trained, longest: int) -> list[str]:
     return found
 
 
-def alone(trained: Trained, prompt: str, sampling: Sampling) -> str:
+def alone(trained: TrainedModel, prompt: str, sampling: SamplingConfig) -> str:
     """One prompt, everything read again for every token by the functions that training uses."""
     model, special = trained.model, trained.tokenizer.special
     generator = torch.Generator().manual_seed(sampling.seed)
@@ -75,7 +76,7 @@ def alone(trained: Trained, prompt: str, sampling: Sampling) -> str:
                 decoder = torch.tensor([[special.bos, first, *made]])
                 logits = model.decode(decoder, model.encode(tokens, mask), mask)
                 ends = {special.eod, *others}
-            token = choose(logits[0, -1], sampling, generator)
+            token = sample_token(logits[0, -1], sampling, generator)
             if token in ends:
                 break
             made.append(token)
@@ -84,7 +85,7 @@ def alone(trained: Trained, prompt: str, sampling: Sampling) -> str:
 
 @pytest.mark.parametrize("name", ["CPM-X-S", "CPM-2-X-S"])
 def test_a_hundred_prompts_get_the_same_tokens_with_and_without_the_cache(
-    name: str, trained: Callable[[str], Trained]
+    name: str, trained: Callable[[str], TrainedModel]
 ) -> None:
     run = trained(name)
     asked = prompts(run, longest=30)
@@ -103,7 +104,7 @@ def test_a_trained_run_says_the_same_in_float32(
     flags = tiny("CPM-X-S", "train.steps=60", "model.num_layers=4", "train.sequence_length=64")
     run = tmp_path / "run"
     assert fpm(["-q", *flags, "--corpus", str(sample_corpora("CPM-X-S")), "--out", str(run)]) == 0
-    trained = load_trained(Run.open(run))
+    trained = load_trained_model(Run.open(run))
     assert all(weight.dtype == torch.float32 for weight in trained.model.parameters())
     asked = prompts(trained, longest=30)
     for sampling in SAMPLINGS:
@@ -112,23 +113,23 @@ def test_a_trained_run_says_the_same_in_float32(
         assert [generate(trained, [prompt], sampling)[0] for prompt in asked[:20]] == expected[:20]
 
 
-def test_beyond_its_positions_a_gpt_sees_the_last_ones(trained: Callable[[str], Trained]) -> None:
+def test_beyond_its_positions_a_gpt_sees_the_last_ones(trained: Callable[[str], TrainedModel]) -> None:
     run = trained("CPM-X-S")
     window = run.config.model.max_positions
     asked = prompts(run, longest=window + 20)[:12]  # some longer than the window from the start
-    sampling = Sampling(max_tokens=window + 10, top_k=8)
+    sampling = SamplingConfig(max_tokens=window + 10, top_k=8)
     assert generate(run, asked, sampling) == [alone(run, prompt, sampling) for prompt in asked]
 
 
 def test_a_reply_is_one_line_that_follows_the_turns_as_the_corpus_has_them(
-    trained: Callable[[str], Trained], monkeypatch: pytest.MonkeyPatch
+    trained: Callable[[str], TrainedModel], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = trained("CPM-X-EVA")
-    turns, sampling = "却说曹操\n玄德曰\n", Sampling(max_tokens=40, seed=1)
+    turns, sampling = "却说曹操\n玄德曰\n", SamplingConfig(max_tokens=40, seed=1)
     document = run.tokenizer.encode(turns + "关公曰")  # read_stc: a turn a line
     assert document[: len(run.tokenizer.encode(turns))] == run.tokenizer.encode(turns)
     continued = alone(run, turns, sampling).removeprefix(turns)
-    assert reply(run, ["却说 曹操", "玄德曰"], sampling) == continued.split("\n")[0]
+    assert generate_reply(run, ["却说 曹操", "玄德曰"], sampling) == continued.split("\n")[0]
     script = iter(run.tokenizer.encode("关公曰\n张飞曰"))
-    monkeypatch.setattr("fpm_cli.inference.generate.choose", lambda *_: next(script))
-    assert reply(run, ["却说曹操", "玄德曰"], sampling) == "关公曰"
+    monkeypatch.setattr("fpm_cli.inference.generate.sample_token", lambda *_: next(script))
+    assert generate_reply(run, ["却说曹操", "玄德曰"], sampling) == "关公曰"

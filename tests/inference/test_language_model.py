@@ -12,7 +12,7 @@ from scipy.stats import entropy as scipy_entropy
 
 from fpm_cli.cli.app import run as fpm
 from fpm_cli.inference.language_model import entropy, score_language_model
-from fpm_cli.inference.trained import Trained, load_trained
+from fpm_cli.inference.trained_model import TrainedModel, load_trained_model
 from fpm_cli.objectives.build import build_samples
 from fpm_cli.runs.run import Run
 from tests.small_runs import tiny
@@ -27,8 +27,8 @@ def gpt(tmp_path_factory: pytest.TempPathFactory, sample_corpora: Callable[[str]
 
 
 @pytest.fixture(scope="module")
-def trained(gpt: Path) -> Trained:
-    return load_trained(Run(gpt))
+def trained(gpt: Path) -> TrainedModel:
+    return load_trained_model(Run(gpt))
 
 
 def test_entropy_is_scipys() -> None:
@@ -36,7 +36,7 @@ def test_entropy_is_scipys() -> None:
     assert entropy(torch.tensor(counts)) == pytest.approx(scipy_entropy(counts), rel=1e-12)
 
 
-def test_the_score_is_the_sum_over_every_token_of_the_validation_text(trained: Trained) -> None:
+def test_the_score_is_the_sum_over_every_token_of_the_validation_text(trained: TrainedModel) -> None:
     score = score_language_model(trained)
     samples = build_samples(trained.config, trained.corpus, "validation")
     losses, labels = [], []

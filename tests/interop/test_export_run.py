@@ -11,7 +11,7 @@ import torch
 
 from fpm_cli.checkpoints.checkpoint import load_weights
 from fpm_cli.cli.app import run as fpm
-from fpm_cli.inference.trained import Trained, load_trained
+from fpm_cli.inference.trained_model import TrainedModel, load_trained_model
 from fpm_cli.models.bert import BERT
 from fpm_cli.models.encdec import EncoderDecoder
 from fpm_cli.models.gpt import GPT
@@ -33,7 +33,7 @@ def make_run(tmp_path: Path, sample_corpora: Callable[[str], Path]) -> Callable[
     return make
 
 
-def assert_same(trained: Trained, theirs: Any) -> None:
+def assert_same(trained: TrainedModel, theirs: Any) -> None:
     """Logits of both on real validation text."""
     ids = trained.corpus.split("validation").tokens[:48].astype("int64")
     tokens, model, theirs = torch.from_numpy(ids).view(2, 24), trained.model, theirs.eval()
@@ -80,7 +80,7 @@ def test_an_export_reloads_with_the_same_logits_and_comes_back_bit_for_bit(
     document = json.loads(capsys.readouterr().out)
     assert document["architecture"] == architecture and document["difference"] <= TOLERANCE
 
-    trained = load_trained(Run.open(run))
+    trained = load_trained_model(Run.open(run))
     load = transformers.AutoModelForPreTraining.from_pretrained
     theirs = load(out, trust_remote_code=architecture == "UntiedT5")
     if architecture == "UntiedT5":  # never a network with a wrong head for who does not trust the code
@@ -101,7 +101,7 @@ def test_an_export_reloads_with_the_same_logits_and_comes_back_bit_for_bit(
     assert "1 optimizer steps" in card and trained.corpus.manifest.fingerprint in card
 
     assert fpm(["-q", "import", str(out), "--out", str(again), "--name", "back"]) == 0
-    returned = load_trained(Run.open(again))
+    returned = load_trained_model(Run.open(again))
     assert returned.config.model == trained.config.model.model_copy(
         update={"init_std": returned.config.model.init_std, "residual_init_scaled": True}
     )
@@ -125,14 +125,14 @@ def test_what_differs_is_not_kept(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    from fpm_cli.interop.counterpart import to_theirs
+    from fpm_cli.interop.weight_mapping import to_transformers
 
     def wrong(*arguments: Any) -> dict[str, torch.Tensor]:
-        state = to_theirs(*arguments)
+        state = to_transformers(*arguments)
         return {name: value * 1.001 if "ln_f" in name else value for name, value in state.items()}
 
     run, out = make_run("CPM-X-S"), tmp_path / "out"
-    monkeypatch.setattr("fpm_cli.interop.export_run.to_theirs", wrong)
+    monkeypatch.setattr("fpm_cli.interop.export_run.to_transformers", wrong)
     assert fpm(["export", str(run), "--out", str(out)]) == 1
     assert "more than rounding" in capsys.readouterr().err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from fpm_cli.cli.app import run as fpm
 from fpm_cli.corpus.samples import sample_text
-from fpm_cli.inference.trained import load_trained
+from fpm_cli.inference.trained_model import load_trained_model
 from fpm_cli.models.bert import BERT
 from fpm_cli.models.encdec import EncoderDecoder
 from fpm_cli.runs.run import Run
@@ -60,7 +60,7 @@ def test_minilm_gives_its_golden_hidden_states(
     assert "untrained: mlm_head, sentence_order_head" in capsys.readouterr().err
 
     folder = shared_data / "weights_minilm_l6" / "golden"
-    trained, golden = load_trained(Run.open(run)), np.load(folder / "minilm_golden.npz")
+    trained, golden = load_trained_model(Run.open(run)), np.load(folder / "minilm_golden.npz")
     assert isinstance(trained.model, BERT)
     model, special = trained.model, trained.tokenizer.special
     tokens, types, mask = (
@@ -85,7 +85,7 @@ def test_minilm_gives_its_golden_hidden_states(
     assert float((encoded.pooled - torch.from_numpy(golden["pooler_output"])).abs().max()) <= TOLERANCE
 
     assert fpm(["evaluate", "lm", str(run)]) == 2
-    assert "without a masked-word head" in capsys.readouterr().err
+    assert "without a masked-token head" in capsys.readouterr().err
 
 
 def test_gpt2_in_shards_writes_what_it_writes_there(
@@ -105,7 +105,7 @@ def test_gpt2_in_shards_writes_what_it_writes_there(
     ask = ["generate", str(run), "--prompt", prompt, "--temperature", "0", "--max-tokens", "15", "--json"]
     assert fpm(ask) == 0
     (ours,) = json.loads(capsys.readouterr().out)["texts"]
-    tokenizer = load_trained(Run.open(run)).tokenizer
+    tokenizer = load_trained_model(Run.open(run)).tokenizer
     ids = torch.tensor([tokenizer.encode(prompt)])
     theirs = GPT2LMHeadModel.from_pretrained(gpt2).generate(
         ids, max_new_tokens=15, do_sample=False, eos_token_id=tokenizer.special.eod, pad_token_id=0
@@ -149,11 +149,11 @@ def test_the_first_berts_tensor_names_and_a_vocabulary_file_are_read(
     assert made["untrained"] == [] and made["tokenizer"] == "bert-zh"
     assert set(made["compared"]) == {
         "hidden states",
-        "pooled state",
-        "masked-word logits",
+        "pooled output",
+        "masked-token logits",
         "sentence-order logits",
     }
-    trained = load_trained(Run.open(run))
+    trained = load_trained_model(Run.open(run))
     assert trained.config.language == "zh" and trained.config.model.norm_placement == "post"
     assert trained.tokenizer.encode("大B人") == [7, 10, 5]
 
@@ -180,16 +180,16 @@ def test_t5_v1_1_keeps_its_own_head(
     document |= {"model_type": "t5", "tie_word_embeddings": False}  # as google/t5-v1_1-small has them
     (folder / "config.json").write_text(json.dumps(document))
     assert fpm(["import", str(folder), "--out", str(run), "--tokenizer", str(tokenizer)]) == 0
-    trained = load_trained(Run.open(run))
+    trained = load_trained_model(Run.open(run))
     assert isinstance(trained.model, EncoderDecoder)
     assert trained.model.head.weight.equal(theirs.lm_head.weight)
-    assert not trained.model.head.weight.equal(trained.model.token_embedding.weight)
+    assert not trained.model.head.weight.equal(trained.model.tokens.weight)
     capsys.readouterr()
     assert fpm(["generate", str(run), "--prompt", "却说曹操"]) == 0
     assert capsys.readouterr().out.startswith("却说曹操")
 
     assert fpm(["import", str(folder), "--out", str(tmp_path / "bare")]) == 0
-    assert "no tokenizer that fpm has" in capsys.readouterr().err
+    assert "no tokenizer of a kind that fpm has" in capsys.readouterr().err
 
 
 def spoil_config(folder: Path, **values: object) -> None:

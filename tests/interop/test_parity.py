@@ -7,39 +7,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fpm_cli.config.resolve import resolve
 from fpm_cli.config.schema import RunConfig
-from fpm_cli.interop.counterpart import to_theirs
-from fpm_cli.interop.families import COUNTERPARTS
+from fpm_cli.interop.architectures import ARCHITECTURES
+from fpm_cli.interop.weight_mapping import to_transformers
 from fpm_cli.models.bert import BERT
 from fpm_cli.models.build import build_model
 from fpm_cli.models.encdec import EncoderDecoder
 from fpm_cli.models.gpt import GPT
-
-TOLERANCE = 1e-5
+from tests.small_models import close, randomised, small
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
-
-
-def small(name: str, *assignments: str) -> RunConfig:
-    """Odd sizes, so that a transposed or mixed-up dimension cannot hide."""
-    sizes = ("model.vocab_size=97", "model.hidden_size=48", "model.num_heads=3", "model.head_size=16")
-    return resolve(
-        name, proxy=True, environment={}, assignments=[*sizes, "model.ffn_size=112", *assignments]
-    ).config
-
-
-def randomised(model: nn.Module, seed: int) -> nn.Module:
-    """Norms and biases too, which start at 0 and 1 and would hide a mistake."""
-    torch.manual_seed(seed)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.1)
-    return model.eval()
-
-
-def close(ours: Tensor, theirs: Tensor) -> None:
-    assert (ours - theirs).abs().max().item() < TOLERANCE
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
@@ -87,7 +64,7 @@ def renamed(model: nn.Module, config: RunConfig, *, gradients: bool = False) -> 
     """The weights, or their gradients, as transformers names them."""
     values = {name: p.grad if gradients else p.detach() for name, p in model.named_parameters()}
     present = {name: value for name, value in values.items() if value is not None}
-    return to_theirs(COUNTERPARTS[config.family](config.model).pairs, present)
+    return to_transformers(ARCHITECTURES[config.family](config.model).mappings, present)
 
 
 def compare_gradients(ours: dict[str, Tensor], theirs: nn.Module) -> None:
@@ -223,10 +200,10 @@ def test_encoder_decoder_is_t5_with_gated_gelu_and_an_untied_head(seed: int) -> 
 def test_relative_position_buckets_are_t5s() -> None:
     from transformers.models.t5.modeling_t5 import T5Attention
 
-    from fpm_cli.models.encdec import MAX_DISTANCE, NUM_BUCKETS, RelativePositionBias
+    from fpm_cli.models.encdec import MAX_DISTANCE, NUM_BUCKETS, RelativeBias
 
     offsets = torch.arange(-700, 701)
     for bidirectional in (True, False):
-        ours = RelativePositionBias(1, bidirectional=bidirectional)._bucket(offsets)
+        ours = RelativeBias(1, bidirectional=bidirectional)._bucket(offsets)
         theirs = T5Attention._relative_position_bucket(offsets, bidirectional, NUM_BUCKETS, MAX_DISTANCE)
         assert torch.equal(ours, theirs)

@@ -8,14 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from fpm_cli.config.schema import RunConfig
-from fpm_cli.interop.counterpart import to_theirs
-from fpm_cli.interop.families import COUNTERPARTS
+from fpm_cli.interop.architectures import ARCHITECTURES
+from fpm_cli.interop.weight_mapping import to_transformers
 from fpm_cli.models.bert import BERT
 from fpm_cli.models.build import build_model
-from fpm_cli.models.classifier import LOSS, Classifier, build_classifier, load_backbone
+from fpm_cli.models.classifier import LOSS, Classifier, build_classifier, put_under
 from fpm_cli.ops import attention
 from fpm_cli.ops.attention import Packing
-from tests.interop.test_parity import close, randomised, small
+from tests.small_models import close, randomised, small
 
 LENGTHS = (3, 3, 4, 9, 9, 9, 17)
 LABELS = torch.tensor([0, 2, 1, 1, 0, 2, 2])
@@ -93,7 +93,9 @@ def classifier(config: RunConfig) -> Classifier:
 
 def as_theirs(config: RunConfig, ours: dict[str, Tensor]) -> dict[str, Tensor]:
     """The backbone's tensors under transformers' names; heads for pretraining are gone."""
-    return to_theirs((p for p in COUNTERPARTS[config.family](config.model).pairs if p.ours in ours), ours)
+    return to_transformers(
+        (p for p in ARCHITECTURES[config.family](config.model).mappings if p.ours in ours), ours
+    )
 
 
 def into(theirs: nn.Module, ours: Classifier, config: RunConfig, head: str) -> None:
@@ -118,7 +120,7 @@ def test_bert_classifies_as_transformers_does(norm: str, architecture: str) -> N
 
     config = small("BERT-C", "model.num_layers=3", f"model.norm_placement={norm}")
     ours = classifier(config)
-    document = dict(COUNTERPARTS["bert"](config.model).config)
+    document = dict(ARCHITECTURES["bert"](config.model).config)
     kind = transformers.BertConfig if norm == "post" else transformers.MegatronBertConfig
     document.pop("model_type")
     theirs: Any = getattr(transformers, architecture)(kind(**document, num_labels=3)).eval()
@@ -179,7 +181,7 @@ def test_pretrained_weights_go_under_the_head() -> None:
     config = small("BERT-C", "model.num_layers=2")
     pretrained, model = randomised(build_model(config), 3), classifier(config)
     head = model.classifier.weight.clone()
-    assert load_backbone(model, dict(pretrained.state_dict())) == ()
+    assert put_under(model, dict(pretrained.state_dict())) == ()
     assert all(
         model.backbone.state_dict()[n].equal(w) for n, w in pretrained.state_dict().items() if "head" not in n
     )
@@ -196,4 +198,4 @@ def test_layers_learn_less_the_lower_they_stand() -> None:
     assert found["classifier.weight"] == found["backbone.pooler.weight"] == 1
     layers = [found[f"backbone.encoder.layers.{n}.mlp.norm.weight"] for n in range(3)]
     assert layers == [0.25, 0.5, 1]
-    assert found["backbone.token_embedding.weight"] == 0.125
+    assert found["backbone.tokens.weight"] == 0.125

@@ -12,7 +12,7 @@ from fpm_cli.errors import UsageError
 from fpm_cli.runs.run import Run
 from fpm_cli.tasks.definition import load_task
 from fpm_cli.tasks.examples import Example
-from fpm_cli.tasks.finetune_run import Request, create_run
+from fpm_cli.tasks.finetune_run import FinetuneRequest, create_run
 from fpm_cli.tasks.finetuning import Finetuning
 from fpm_cli.tasks.predict import predict
 from tests.small_runs import tiny
@@ -29,7 +29,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, sample_corpora: Callable[[str]
     lines = [f"{n}\t{n}\t{n}\twas it number {n}\tthe man came home\t{n % 2}" for n in range(PAIRS)]
     header = "id\tqid1\tqid2\tquestion1\tquestion2\tis_duplicate"
     (folder / "train.tsv").write_text("\n".join([header, *lines]) + "\n")
-    request = Request(
+    request = FinetuneRequest(
         load_task("qqp"),
         folder / "pretrained",
         (folder / "train.tsv",),
@@ -41,7 +41,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, sample_corpora: Callable[[str]
 
 def test_each_epoch_reads_each_pair_once_and_the_next_one_the_other_way_round(run: Run) -> None:
     workload = Finetuning(run)
-    assert len(workload.examples) == 2 * PAIRS and len(workload.held_back) == PAIRS
+    assert len(workload.examples) == 2 * PAIRS and len(workload.validation_examples) == PAIRS
     epochs = [np.concatenate([workload.rows(3 * epoch + step) for step in range(3)]) for epoch in range(2)]
     for rows in epochs:
         assert sorted(rows % PAIRS) == list(range(PAIRS))
@@ -74,7 +74,7 @@ def test_a_task_of_single_texts_has_no_orders(run: Run, tmp_path: Path) -> None:
     (tmp_path / "rows.json").write_text(
         '{"label": "100", "sentence": "一"}\n{"label": "101", "sentence": "二"}\n'
     )
-    request = Request(
+    request = FinetuneRequest(
         load_task("tnews"),
         source,
         (tmp_path / "rows.json",),

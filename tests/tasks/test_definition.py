@@ -7,18 +7,7 @@ import pytest
 
 from fpm_cli.errors import MissingError, UsageError
 from fpm_cli.tasks.definition import TaskDefinition, load_task, task_names
-
-TEN_LINES = """name = "afqmc"
-language = "zh"
-labels = ["0", "1"]
-
-[[layouts]]
-format = "tsv"
-columns = ["text_a", "text_b", "label"]
-text_a = "text_a"
-text_b = "text_b"
-label = "label"
-"""
+from tests.tasks.small_tasks import TEN_LINES
 
 
 @pytest.fixture

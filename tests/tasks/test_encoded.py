@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fpm_cli.errors import DamagedError, UsageError
+from fpm_cli.tasks.batching import balanced_batches
 from fpm_cli.tasks.encoded import EncodedExamples, encode_examples, load_encoded, truncated
 from fpm_cli.tasks.examples import Example
-from fpm_cli.tasks.finetune_run import hold_back
-from fpm_cli.tasks.finetuning import deal
+from fpm_cli.tasks.split_validation import split_off_validation
 from fpm_cli.tokenization.base import Tokenizer
 from fpm_cli.tokenization.registry import train_tokenizer
 
@@ -92,7 +92,7 @@ def test_every_row_is_dealt_once_and_batches_weigh_alike(
     of = np.array(lengths)
     empty = np.zeros(0, dtype=np.int64)
     examples = EncodedExamples(empty, of, of, np.zeros(24, np.int64), family, 0)  # type: ignore[arg-type]
-    dealt = deal(examples, np.arange(24), num_batches)
+    dealt = balanced_batches(examples, np.arange(24), num_batches)
     assert sorted(np.concatenate(dealt).tolist()) == list(range(24))
     assert all(len(batch) == 24 // num_batches for batch in dealt)
     assert all((np.diff(of[batch]) >= 0).all() for batch in dealt)
@@ -103,8 +103,8 @@ def test_every_row_is_dealt_once_and_batches_weigh_alike(
 
 def test_a_repeated_text_is_held_back_or_trained_on_but_never_both() -> None:
     examples = [example(f"text {number % 200}") for number in range(1000)]
-    train, held_back = hold_back(examples, 0.2)
+    train, held_back = split_off_validation(examples, 0.2)
     assert len(train) + len(held_back) == 1000 and 100 < len(held_back) < 320
     assert not {e.text_a for e in train} & {e.text_a for e in held_back}
     with pytest.raises(UsageError, match="leaves none for validation"):
-        hold_back(examples[:1], 1e-9)
+        split_off_validation(examples[:1], 1e-9)

@@ -163,7 +163,7 @@ def test_max_bad_refuses_and_says_what_and_where(tmp_path: Path) -> None:
 
 
 def test_a_file_without_one_good_row_is_refused_whatever_max_bad_is(tmp_path: Path) -> None:
-    with pytest.raises(DamagedError, match="2 of 2 rows rejected, so that none is left; line 1: label"):
+    with pytest.raises(DamagedError, match="2 of 2 rows rejected, so none is left; line 1: label"):
         read_examples(load_task("tnews"), written(tmp_path / "train.tsv", ["甲\tx", "乙\ty"]))
 
 

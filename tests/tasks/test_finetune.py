@@ -127,12 +127,12 @@ def test_two_processes_learn_what_one_learns(place: Path, tmp_path: Path) -> Non
 
 def test_from_scratch_is_the_same_network_with_fresh_weights(place: Path, tmp_path: Path) -> None:
     from fpm_cli.checkpoints.checkpoint import load_weights
-    from fpm_cli.tasks.finetune_run import Request, create_run
+    from fpm_cli.tasks.finetune_run import FinetuneRequest, create_run
 
     task = load_task(place / "praise.toml")
     made = {}
     for fresh in (False, True):
-        request = Request(task, place / "BERT-E-S", (place / "train.csv",), 0.2, from_scratch=fresh)
+        request = FinetuneRequest(task, place / "BERT-E-S", (place / "train.csv",), 0.2, from_scratch=fresh)
         made[fresh] = load_weights(create_run(request, tmp_path / str(fresh)))[0]
     source = load_weights(Run.open(place / "BERT-E-S"))[0]
     name = "encoder.layers.1.mlp.branch.up.weight"
@@ -157,7 +157,7 @@ def test_weights_in_transformers_format_are_imported_on_the_fly(place: Path, tmp
         (["--set", "model.vocab_size=7"], 6, "model.vocab_size was"),
         (["--set", "finetune.epoch=3"], 2, "did you mean 'finetune.epochs'?"),
         (["--set", "finetune.pooling=compare"], 2, "praise has one text, not a pair"),
-        (["--validation", "1.5"], 2, "a share between 0 and 1"),
+        (["--validation", "1.5"], 2, "a fraction between 0 and 1"),
         (["--from", "nowhere"], 3, "neither a run folder nor one in transformers' format"),
         (["--train", "nowhere.csv"], 3, "no such file"),
     ],
@@ -169,6 +169,19 @@ def test_a_wrong_request_is_refused_and_leaves_nothing(
     assert fpm([*flags(place, "BERT-E-S", out), *change]) == status
     assert said in capsys.readouterr().err.replace("\n", " ")
     assert not out.exists()
+
+
+def test_a_fine_tuned_run_is_no_language_model(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    assert fpm(["-q", *flags(place, "EPM-X-S", out, "finetune.epochs=0.2")]) == 0
+    capsys.readouterr()
+    for verb in (["generate", str(out), "--prompt", "good"], ["evaluate", "lm", str(out)]):
+        assert fpm(verb) == 2
+        message = capsys.readouterr().err
+        assert "was fine-tuned for the task praise and predicts labels, not tokens" in message
+        assert len(message.partition("error: ")[2].splitlines()) == 1
 
 
 def test_bad_rows_are_counted_and_may_be_refused(

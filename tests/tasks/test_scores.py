@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from scipy.stats import bootstrap
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, precision_recall_fscore_support
 
-from fpm_cli.tasks.scores import Scores, compare, score, scores_of
+from fpm_cli.tasks.scores import Scores, compare, score, scores_from_confusion
 from fpm_cli.tasks.scores import confusion_matrix as ours_confusion
 
 Classes = NDArray[np.int64]
@@ -27,7 +27,7 @@ def test_a_thousand_random_cases_score_as_in_scikit_learn_glue_and_clue() -> Non
         labels, made, k = random_case(seed)
         confusion = ours_confusion(labels, made, k)
         np.testing.assert_array_equal(confusion, confusion_matrix(labels, made, labels=list(range(k))))
-        ours = scores_of(confusion, 1 if k == 2 else None)
+        ours = scores_from_confusion(confusion, 1 if k == 2 else None)
         precision, recall, f1, _ = precision_recall_fscore_support(
             labels, made, average="macro", zero_division=0
         )

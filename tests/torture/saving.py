@@ -19,12 +19,13 @@ from pathlib import Path
 import torch
 
 from fpm_cli.checkpoints.checkpoint import (
-    find_latest_checkpoint,
+    clean,
+    latest_checkpoint,
     load_weights,
     prune,
-    remove_incomplete,
     verify_checkpoint,
 )
+from fpm_cli.checkpoints.storage import LOCAL
 from fpm_cli.runs.run import Run
 from tests.small_checkpoints import write_checkpoint
 
@@ -40,12 +41,12 @@ class Durable:
         self.run.checkpoints.mkdir(parents=True, exist_ok=True)
 
     def recover(self) -> None:
-        remove_incomplete(self.run)
+        clean(LOCAL, self.run)
 
     def save(self, step: int) -> None:
         weights = {name: torch.full((ELEMENTS,), float(step)) for name in ("a", "b")}
         write_checkpoint(self.run, step, weights, ranks=2)
-        prune(self.run, keep_last=2, keep_best=True)
+        prune(LOCAL, self.run, keep_last=2, keep_best=True)
 
     def half_done(self) -> bool:
         """Whether the killed child was in the midst of writing."""
@@ -53,7 +54,7 @@ class Durable:
 
     def load(self) -> int:
         """The step of what is there; 0 before the first."""
-        folder = find_latest_checkpoint(self.run)
+        folder = latest_checkpoint(self.run)
         if folder is None:
             return 0
         verify_checkpoint(folder)

@@ -1,4 +1,4 @@
-"""Finds the layout that fits a file: by its first lines, its columns and whether it has labels."""
+"""Finds which of a task's layouts a file follows, by its first lines, its columns and its labels."""
 
 import csv
 from collections.abc import Collection, Iterator, Sequence
@@ -11,64 +11,66 @@ from fpm_cli.tasks.definition import Layout, TaskDefinition
 from fpm_cli.tasks.rows import Line, Row, delimited_rows, json_rows, split_fields, text_lines
 
 JSON_SUFFIXES = (".json", ".jsonl", ".ndjson")
-LOOKED_AT = 20  # first lines of a file without a header: one of them must have the right number of fields
+NUM_HEAD_LINES = 20  # one of them must have the right number of fields in a file without a header
 
 
 @dataclass(frozen=True)
-class Fit:
-    """A layout, as one file follows it, and that file's rows."""
+class OpenedFile:
+    """A file's rows, the layout that it follows, and whether it has labels."""
 
     layout: Layout
     has_labels: bool
     rows: Iterator[Row]
 
 
-def fit_file(task: TaskDefinition, path: Path, *, labels_required: bool) -> Fit:
-    """Open a file with the first of the task's layouts that fits.
+def match_file(task: TaskDefinition, path: Path, *, labels_required: bool) -> OpenedFile:
+    """Open a file with the first of the task's layouts that it follows.
 
     Raises:
-        DamagedError: none does; names the columns that are missing and the nearest there are.
+        DamagedError: it follows none; names the missing columns and the most similar ones.
         OSError: the file cannot be read.
     """
     source = text_lines(path)
-    head = list(islice(source, LOOKED_AT))
+    head = list(islice(source, NUM_HEAD_LINES))
     first = next((line.text for line in head if line.text is not None), None)
     if first is None:
         raise DamagedError(f"{path}: {_no_text(path, head)}")
     as_json = [layout for layout in task.layouts if layout.format == "jsonl"]
     if as_json and (first.lstrip().startswith("{") or path.suffix in JSON_SUFFIXES):
-        return fit_records(as_json, json_rows(path), labels_required=labels_required)
+        return match_records(as_json, json_rows(path), labels_required=labels_required)
     for layout in task.layouts:
-        if layout.format != "jsonl" and (fit := _fit_table(task, layout, head, source, labels_required)):
-            return fit
+        if layout.format != "jsonl" and (opened := _match_table(task, layout, head, source, labels_required)):
+            return opened
     raise DamagedError(f"{path}: {_why_not(task, first, labels_required)}")
 
 
-def fit_records(layouts: Sequence[Layout], rows: Iterator[Row], *, labels_required: bool) -> Fit:
-    """The layout whose columns the first records have; without labels where none of these has one."""
-    head = list(islice(rows, LOOKED_AT))
+def match_records(layouts: Sequence[Layout], rows: Iterator[Row], *, labels_required: bool) -> OpenedFile:
+    """Choose the layout by the keys of the first records; labels are absent where no record has one."""
+    head = list(islice(rows, NUM_HEAD_LINES))
     names = {name for row in head for name in row.values or ()}
     layout = max(layouts, key=lambda layout: len(_needed(layout, names, labels_required=True)[0]))
     has_labels = labels_required or not names.isdisjoint(layout.label)
-    return Fit(layout, has_labels, chain(head, rows))
+    return OpenedFile(layout, has_labels, chain(head, rows))
 
 
-def _fit_table(
+def _match_table(
     task: TaskDefinition, layout: Layout, head: list[Line], source: Iterator[Line], labels_required: bool
-) -> Fit | None:
+) -> OpenedFile | None:
     columns = _columns(layout, head, labels_required, extra=task.append)
     if columns is None:
         return None
-    place = next((i for i, name in enumerate(columns) if name in layout.label), None)
+    label_column = next((i for i, name in enumerate(columns) if name in layout.label), None)
 
     def is_row(fields: list[str]) -> bool:
-        return len(fields) == len(columns) > 1 and (place is None or task.class_of(fields[place]) is not None)
+        return len(fields) == len(columns) > 1 and (
+            label_column is None or task.class_of(fields[label_column]) is not None
+        )
 
     body = chain(head, source)
     if layout.columns is None:
         body = chain((line for line in head if line is not _header(head)), source)
     rows = delimited_rows(body, columns, layout.separator, layout.quoting, is_row)
-    return Fit(layout, place is not None, rows)
+    return OpenedFile(layout, label_column is not None, rows)
 
 
 def _header(head: list[Line]) -> Line | None:
@@ -102,7 +104,7 @@ def _fields(text: str, layout: Layout) -> list[str]:
 def _needed(
     layout: Layout, names: Collection[str], labels_required: bool
 ) -> tuple[list[str], list[tuple[str, ...]]]:
-    """Of the columns that the layout needs: those there are, and the alternatives of each that is missing."""
+    """Of the columns that the layout needs: the names present, and the alternatives of each missing one."""
     needed = [layout.text_a, *([layout.text_b] if layout.text_b else [])]
     needed += [layout.label] if labels_required else []
     found = [next((name for name in wanted if name in names), None) for wanted in needed]
@@ -111,21 +113,21 @@ def _needed(
 
 
 def _why_not(task: TaskDefinition, first: str, labels_required: bool) -> str:
-    """What the nearest layout misses in the file's first line."""
+    """What the file's first line lacks of the most similar layout."""
     tables = [layout for layout in task.layouts if layout.format != "jsonl"]
     with_header = [layout for layout in tables if layout.columns is None]
     if not with_header:
         sizes = " or ".join(str(len(layout.columns or ())) for layout in tables)
         if not sizes:
-            return f"task {task.name} reads JSON lines only, and this file is none"
+            return f"task {task.name} reads JSON lines only, and this file is not JSON"
         found = max(len(_fields(first, layout)) for layout in tables)
         return f"its rows have {found} fields, and those of task {task.name} have {sizes}"
 
-    def nearness(layout: Layout) -> tuple[int, int]:
+    def similarity(layout: Layout) -> tuple[int, int]:
         names = _fields(first, layout)
         return len(_needed(layout, names, labels_required)[0]), len(names)
 
-    layout = max(with_header, key=nearness)
+    layout = max(with_header, key=similarity)
     names = _fields(first, layout)
     missing = _needed(layout, names, labels_required)[1] or [(name,) for name in task.append]
     absent = missing[0][0]

@@ -1,4 +1,4 @@
-"""Which family file speaks for a network, and transformers itself, which is optional."""
+"""Finds the architecture of a family in transformers, and loads that library, which is optional."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -9,12 +9,12 @@ from fpm_cli.config.schema import Family, ModelConfig
 from fpm_cli.errors import DamagedError, MissingError, UsageError, install_hint
 from fpm_cli.foreign import parse_json, read_whole
 from fpm_cli.interop import bert, gpt2, t5
-from fpm_cli.interop.counterpart import Counterpart
+from fpm_cli.interop.weight_mapping import Architecture
 
-COUNTERPARTS: dict[Family, Callable[[ModelConfig], Counterpart]] = {
-    "gpt": gpt2.counterpart,
-    "bert": bert.counterpart,
-    "encdec": t5.counterpart,
+ARCHITECTURES: dict[Family, Callable[[ModelConfig], Architecture]] = {
+    "gpt": gpt2.architecture,
+    "bert": bert.architecture,
+    "encdec": t5.architecture,
 }
 _READERS: dict[str, tuple[Family, Callable[[Mapping[str, Any]], ModelConfig]]] = {
     "gpt2": ("gpt", gpt2.read_config),
@@ -24,7 +24,11 @@ _READERS: dict[str, tuple[Family, Callable[[Mapping[str, Any]], ModelConfig]]] =
     "mt5": ("encdec", t5.read_config),
     t5.MODEL_TYPE: ("encdec", t5.read_config),
 }
-_UNTOLD = ("auto_map", "quantization_config", "num_labels", "id2label", "label2id", "experts_implementation")
+_NOT_PASSED_ON = {
+    *("auto_map", "experts_implementation", "num_labels", "id2label", "label2id"),
+    # The form of the outputs, and how memory is used; none changes a value.
+    *("chunk_size_feed_forward", "output_attentions", "output_hidden_states", "return_dict", "torchscript"),
+}
 
 
 def read_config(document: Mapping[str, Any]) -> tuple[Family, ModelConfig]:
@@ -32,7 +36,7 @@ def read_config(document: Mapping[str, Any]) -> tuple[Family, ModelConfig]:
 
     Raises:
         UsageError: fpm has no such network.
-        DamagedError: a size is missing, or is none.
+        DamagedError: a size is missing or is not a number.
     """
     kind = document.get("model_type")
     if not isinstance(kind, str) or kind not in _READERS:
@@ -45,7 +49,7 @@ def read_config(document: Mapping[str, Any]) -> tuple[Family, ModelConfig]:
 
 
 def load_transformers() -> ModuleType:
-    """The library, told to be quiet.
+    """Import transformers with its warnings and progress bars off.
 
     Raises:
         MissingError: it is not installed.
@@ -54,8 +58,7 @@ def load_transformers() -> ModuleType:
         import transformers
     except ImportError as error:
         raise MissingError(
-            "transformers is not installed, and the logits are compared with it: "
-            + install_hint("transformers")
+            "transformers is not installed; fpm compares outputs with it: " + install_hint("transformers")
         ) from error
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
@@ -63,31 +66,33 @@ def load_transformers() -> ModuleType:
     return module
 
 
-def load_counterpart(counterpart: Counterpart, folder: Path) -> Any:
-    """The network in `folder` through transformers, in float32 and evaluation mode; no code in it is run.
+def load_reference_model(architecture: Architecture, folder: Path) -> Any:
+    """Load the network in `folder` with transformers, in float32 and evaluation mode; no code in it is run.
 
-    Of its config.json, transformers is given what says how to compute; not what has it fetch
-    kernels or code, quantise, or make a name for each of any number of labels.
+    Keys of config.json that would make transformers fetch kernels or code, quantise weights, or build
+    a name for each of any number of labels are not passed on.
 
     Raises:
-        DamagedError: transformers does not read the folder.
+        DamagedError: transformers cannot load the folder.
         MissingError: transformers is not installed.
     """
     library = load_transformers()
-    if counterpart.architecture == "UntiedT5":
+    if architecture.class_name == "UntiedT5":
         from fpm_cli.interop import untied_t5 as library
-    network = getattr(library, counterpart.architecture)
+    network = getattr(library, architecture.class_name)
     document = parse_json(read_whole(folder / "config.json"))
-    said = {k: v for k, v in document.items() if k not in _UNTOLD and not k.startswith(("_", "attn_impl"))}
+    passed_on = {
+        k: v for k, v in document.items() if k not in _NOT_PASSED_ON and not k.startswith(("_", "attn_impl"))
+    }
     try:
         model = network.from_pretrained(
             folder,
-            config=network.config_class.from_dict(said),
+            config=network.config_class.from_dict(passed_on),
             local_files_only=True,
             use_safetensors=True,
             dtype="float32",
             trust_remote_code=False,
         )
-    except Exception as error:  # whatever another library says of somebody's files
-        raise DamagedError(f"transformers does not read {folder}: {error}") from error
+    except Exception as error:  # any error of a library that reads a stranger's files
+        raise DamagedError(f"transformers cannot load {folder}: {error}") from error
     return model.eval()

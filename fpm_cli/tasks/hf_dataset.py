@@ -1,4 +1,4 @@
-"""Task examples in data sets of the `datasets` library: saved folders or its cache; nothing is fetched."""
+"""Opens data sets of the `datasets` library, saved in a folder or in its cache; nothing is downloaded."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,15 +7,15 @@ from typing import Any
 from fpm_cli.corpus.hf import load_splits
 from fpm_cli.errors import DamagedError, MissingError, UsageError
 from fpm_cli.tasks.definition import Layout, TaskDefinition
-from fpm_cli.tasks.layouts import Fit, fit_records
+from fpm_cli.tasks.match_layout import OpenedFile, match_records
 from fpm_cli.tasks.rows import Row
 
 
-def find_data_set(task: TaskDefinition, path: Path, *, labels_required: bool) -> Fit | None:
-    """The rows of a saved folder, or of `NAME:SPLIT` in the cache; None if the path means neither.
+def open_dataset(task: TaskDefinition, path: Path, *, labels_required: bool) -> OpenedFile | None:
+    """Open a saved folder, or `NAME:SPLIT` in the cache; None if the path names neither.
 
     Raises:
-        MissingError: the folder holds no data set, or the cache has no such one.
+        MissingError: the folder or the cache holds no such data set.
         UsageError: it has several splits and none is named.
         DamagedError: it has no labels and they are required.
     """
@@ -33,20 +33,20 @@ def find_data_set(task: TaskDefinition, path: Path, *, labels_required: bool) ->
     (data,) = splits.values()
     labels = _class_names(data, task.layouts)
     rows = _rows(data, labels)
-    fit = fit_records(_for_records(task), rows, labels_required=labels_required)
-    if labels_required and not any(column in data.column_names for column in fit.layout.label):
+    opened = match_records(_record_layouts(task), rows, labels_required=labels_required)
+    if labels_required and not any(column in data.column_names for column in opened.layout.label):
         raise DamagedError(
-            f"{path}: no column {fit.layout.label[0]!r}; it has {', '.join(data.column_names)}"
+            f"{path}: no column {opened.layout.label[0]!r}; it has {', '.join(data.column_names)}"
         )
-    return fit
+    return opened
 
 
-def _for_records(task: TaskDefinition) -> list[Layout]:
+def _record_layouts(task: TaskDefinition) -> list[Layout]:
     return [layout for layout in task.layouts if layout.format == "jsonl"] or list(task.layouts)
 
 
 def _class_names(data: Any, layouts: tuple[Layout, ...]) -> dict[str, list[str]]:
-    """The names behind the numbers of each label column that has them."""
+    """The class names of each label column whose values are class indices."""
     columns = {name for layout in layouts for name in layout.label} & set(data.column_names)
     return {name: list(held.names) for name in columns if hasattr(held := data.features[name], "names")}
 
