@@ -23,9 +23,9 @@ import torch
 
 from fpm_cli.checkpoints.shards import Shard
 from fpm_cli.config.resolve import resolve
-from fpm_cli.engine import leaves
+from fpm_cli.engine import flat_partitions
+from fpm_cli.engine.checkpointer import Checkpointer
 from fpm_cli.engine.deepspeed_engine import TrainingEngine
-from fpm_cli.engine.saver import Saver
 from fpm_cli.engine.world import joined_world
 from fpm_cli.models.build import build_model
 from fpm_cli.runs.run import Run
@@ -59,7 +59,7 @@ def raw_write(tensors: list[torch.Tensor], path: Path) -> None:
 def torch_save(shard: Shard, path: Path) -> None:
     """The same tensors as torch writes them, one fsync."""
     with path.open("wb") as file:
-        torch.save({**shard.weights, **shard.moments}, file)
+        torch.save({**shard.weights, **shard.optimizer_states}, file)
         file.flush()
         os.fsync(file.fileno())
 
@@ -79,18 +79,18 @@ def measure(folder: Path, repeats: int) -> None:
     run = Run.create(folder / "run", config, None)
     with joined_world(60) as world:
         engine = TrainingEngine(build_model(config, world.device), config, world)
-        behind = Saver(engine, run, config)
+        behind = Checkpointer(engine, run, config)
         blocking_config = config.model_copy(
             update={"engine": config.engine.model_copy(update={"async_save": False})}
         )
-        blocking = Saver(engine, run, blocking_config)
-        optimizer, own = engine.deepspeed.optimizer, behind._leaves
-        for leaf in own:  # as after a step
+        blocking = Checkpointer(engine, run, blocking_config)
+        optimizer, own = engine.deepspeed.optimizer, behind._partitions
+        for partition in own:  # as after a step
             for key in ("exp_avg", "exp_avg_sq"):
-                leaves.moment(leaf, optimizer, key).uniform_()
-        leaves.set_optimizer_step(own, optimizer, 1.0)
-        shard = leaves.shard_of(own, optimizer, 0, 1)
-        tensors = [*shard.weights.values(), *shard.moments.values()]
+                flat_partitions.optimizer_state(partition, optimizer, key).uniform_()
+        flat_partitions.set_optimizer_step(own, optimizer, 1.0)
+        shard = flat_partitions.build_shard(own, optimizer, 0, 1)
+        tensors = [*shard.weights.values(), *shard.optimizer_states.values()]
         copies = [tensor.clone() for tensor in tensors]
         size = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
@@ -100,7 +100,7 @@ def measure(folder: Path, repeats: int) -> None:
 
         def write_blocking(trial: int) -> None:
             blocking.save(2 * trial + 1)
-            blocking.news()
+            blocking.poll_completed()
 
         ways: list[tuple[str, Callable[[int], object]]] = [
             ("blocking", write_blocking),
@@ -114,7 +114,7 @@ def measure(folder: Path, repeats: int) -> None:
                 "asynchronous": seconds_of(lambda: behind.save(2 * trial)),  # noqa: B023
             }
             behind.wait()
-            behind.news()
+            behind.poll_completed()
             clear(folder, run)
             for name, write in ways[trial % 3 :] + ways[: trial % 3]:  # whichever goes first
                 found[name] = seconds_of(lambda: write(trial))  # noqa: B023

@@ -50,6 +50,7 @@ class StoppedError(FpmError):
     exit_status = 75
 
 
+MOST_SUGGESTIONS = 4
 DISTRIBUTION = "fpm-depth"  # the name on an index, where `fpm` is the Fortran package manager
 
 
@@ -63,10 +64,21 @@ def install_hint(extra: str) -> str:
 
 
 def did_you_mean(wrong: str, known: Iterable[str]) -> str:
-    """Return `; did you mean 'x'?` for the nearest known name, or an empty string.
+    """Return `; did you mean 'x'?` for the nearest known names, or an empty string.
 
-    Names are compared without regard to case, so that `cpm-x-l` finds `CPM-X-L`.
+    A name that differs in case only is the nearest; then all names that the wrong one begins, so that `A100`
+    finds both `A100-40` and `A100-80`; then a dotted name that ends in it, as `train.lr` in `lr`; then the
+    most similar one.
     """
     by_lower = {name.lower(): name for name in known}
-    near = get_close_matches(wrong.lower(), by_lower, n=1, cutoff=0.6)
-    return f"; did you mean {by_lower[near[0]]!r}?" if near else ""
+    lower = wrong.lower()
+    if lower in by_lower:
+        nearest = [lower]
+    else:
+        nearest = (
+            [name for name in by_lower if lower and name.startswith(lower)]
+            or [name for name in by_lower if name.endswith(f".{lower}")]
+            or get_close_matches(lower, by_lower, n=1, cutoff=0.6)
+        )
+    names = [repr(by_lower[name]) for name in nearest[:MOST_SUGGESTIONS]]
+    return f"; did you mean {' or '.join(names)}?" if names else ""

@@ -6,8 +6,8 @@ from torch import Tensor
 
 from fpm_cli.checkpoints import checkpoint
 from fpm_cli.checkpoints.checkpoint import CheckpointState
-from fpm_cli.checkpoints.shards import Shard, Stretch, write_shard
-from fpm_cli.checkpoints.storage import LOCAL, Disk
+from fpm_cli.checkpoints.shards import ParameterSlice, Shard, write_shard
+from fpm_cli.files import LOCAL_DISK, Disk
 from fpm_cli.runs.run import Run
 
 
@@ -18,18 +18,15 @@ def write_checkpoint(
     *,
     ranks: int = 1,
     validation_loss: float | None = None,
-    disk: Disk = LOCAL,
+    disk: Disk = LOCAL_DISK,
 ) -> None:
     """The parameters are shared out over the ranks; each has one moment, ten times its weights."""
-    checkpoint.begin(disk, run, step)
+    checkpoint.create_temporary_folder(run, step, disk)
     for rank in range(ranks):
         ours = dict(list(weights.items())[rank::ranks])
-        stretches = tuple(
-            Stretch(leaf=name, start=0, name=name, offset=0, length=value.numel())
-            for name, value in ours.items()
-        )
-        shard = Shard(ours, {f"exp_avg/{name}": 10 * value for name, value in ours.items()}, stretches)
-        write_shard(disk, checkpoint.temporary_folder(run, step), rank, shard)
+        slices = tuple(ParameterSlice.whole(name, value.numel()) for name, value in ours.items())
+        shard = Shard(ours, {f"exp_avg/{name}": 10 * value for name, value in ours.items()}, slices)
+        write_shard(checkpoint.temporary_folder(run, step), rank, shard, disk)
     state = CheckpointState(
         step=step,
         samples=step,
@@ -39,4 +36,4 @@ def write_checkpoint(
         optimizer_step=step,
         shapes={name: tuple(value.shape) for name, value in weights.items()},
     )
-    checkpoint.commit(disk, run, state)
+    checkpoint.commit(run, state, disk)

@@ -40,15 +40,15 @@ def _count(family: Family, model: ModelConfig) -> int:
 
 def _gpt(model: ModelConfig) -> Named:
     h = model.hidden_size
-    yield "tokens.weight", (model.vocab_size, h)
-    yield "positions.weight", (model.max_positions, h)
+    yield "token_embedding.weight", (model.vocab_size, h)
+    yield "position_embedding.weight", (model.max_positions, h)
     yield from _stack("decoder.", model, model.num_layers)
 
 
 def _bert(model: ModelConfig) -> Named:
     h = model.hidden_size
-    yield "tokens.weight", (model.vocab_size, h)
-    yield "positions.weight", (model.max_positions, h)
+    yield "token_embedding.weight", (model.vocab_size, h)
+    yield "position_embedding.weight", (model.max_positions, h)
     yield "token_types.weight", (TOKEN_TYPES, h)
     if model.norm_placement != "pre":
         yield from _layer_norm("embedding_norm.", h)
@@ -62,7 +62,7 @@ def _bert(model: ModelConfig) -> Named:
 
 
 def _encdec(model: ModelConfig) -> Named:
-    yield "tokens.weight", (model.vocab_size, model.hidden_size)
+    yield "token_embedding.weight", (model.vocab_size, model.hidden_size)
     for stack in ("encoder", "decoder"):
         yield f"{stack}_bias.table.weight", (RELATIVE_BUCKETS, model.num_heads)
     for stack in ("encoder", "decoder"):

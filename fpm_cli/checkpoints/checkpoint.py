@@ -1,15 +1,15 @@
-"""The checkpoint on disk: what its files are, how one comes to be there whole, and how it is read.
+"""A checkpoint on disk: its files, how it becomes complete, how it is verified and read.
 
-    checkpoints/step-N/weights-R.safetensors    the fp32 weights that rank R owned, in flat pieces ("leaves")
-    checkpoints/step-N/optimizer-R.safetensors  the optimizer's state of the same leaves
-    checkpoints/step-N/rank-R.json              which stretch of which parameter lies where in the leaves
+    checkpoints/step-N/weights-R.safetensors    fp32 weights that rank R owns, as flat partitions
+    checkpoints/step-N/optimizer-R.safetensors  the optimizer's states of the same partitions
+    checkpoints/step-N/rank-R.json              which slice of which parameter lies where in the partitions
     checkpoints/step-N/state.json               step, samples seen, loss scale, shapes
-    checkpoints/step-N/manifest.json            the size and the xxh3-128 of every other file
+    checkpoints/step-N/manifest.json            size and xxh3-128 of every other file
     latest                                      the name of the newest, for people and scripts
 
-Everything is written into a hidden folder, made durable, and renamed: a `step-N` that has a manifest is
-whole. The newest of those is the one that counts; `latest` may lag behind it by one crash. Nothing is a
-pickle, and no tensor is used before its file has matched the manifest.
+Everything is written into a hidden folder, made durable, and renamed, so a `step-N` that has a manifest is
+complete. The newest of these is the one to resume from; after a crash `latest` may name the one before it.
+Nothing is a pickle, and no tensor is used before its file has been compared with the manifest.
 """
 
 import logging
@@ -24,24 +24,17 @@ from torch import Tensor
 from fpm_cli.checkpoints.shards import (
     OPTIMIZER,
     WEIGHTS,
+    ParameterName,
+    ParameterSlice,
     Shard,
-    Stretch,
     read_document,
-    read_stretches,
-    shard_facts,
+    read_shard_facts,
+    read_slices,
     write_shard,
 )
-from fpm_cli.checkpoints.storage import (
-    LOCAL,
-    Disk,
-    FileFacts,
-    describe,
-    remove_tree,
-    replace_file,
-    write_file,
-)
-from fpm_cli.config.schema import Frozen
 from fpm_cli.errors import DamagedError, MissingError
+from fpm_cli.files import LOCAL_DISK, Disk, FileFacts, hash_file, remove_tree, replace_file, write_file
+from fpm_cli.frozen import Frozen
 from fpm_cli.runs.run import Run
 
 MANIFEST, STATE = "manifest.json", "state.json"
@@ -51,7 +44,7 @@ log = logging.getLogger(__name__)
 
 
 class SpikeState(Frozen):
-    """What the detection of loss spikes knows between two steps."""
+    """The state of loss-spike detection between two steps."""
 
     losses: tuple[float, ...] = ()
     gradient_norms: tuple[float, ...] = ()
@@ -60,133 +53,134 @@ class SpikeState(Frozen):
 
 
 class CheckpointState(Frozen):
-    """Where training stood. Sample order, dropout and learning rate follow from `step`."""
+    """The state of training. Sample order, dropout and learning rate are functions of `step`."""
 
     step: NonNegativeInt  # optimizer steps taken
     samples: NonNegativeInt  # sequences seen
     world_size: NonNegativeInt
     zero_stage: NonNegativeInt
-    validation_loss: float | None = None  # of this step, where it was measured: the best has the least
+    validation_loss: float | None = None  # where it was measured; the best checkpoint's is the lowest
     optimizer_step: float = 0.0  # the optimizer's own count, which a skipped step does not raise
     loss_scaler: dict[str, float] = Field(default_factory=dict)
     spikes: SpikeState = SpikeState()
-    shapes: dict[str, tuple[NonNegativeInt, ...]]  # of every parameter
+    shapes: dict[ParameterName, tuple[NonNegativeInt, ...]]  # of every parameter
 
 
 class Manifest(Frozen):
-    """Every file but itself."""
+    """The facts of every file of a checkpoint but the manifest itself."""
 
     files: dict[str, FileFacts]
 
 
 def temporary_folder(run: Run, step: int) -> Path:
-    """Where the checkpoint of `step` is written."""
+    """Where the checkpoint of `step` is written before it is complete."""
     return run.checkpoints / f".step-{step}.tmp"
 
 
-def begin(disk: Disk, run: Run, step: int) -> None:
-    """A new, empty temporary folder for the checkpoint of `step`."""
+def create_temporary_folder(run: Run, step: int, disk: Disk = LOCAL_DISK) -> None:
+    """Make a new, empty temporary folder for the checkpoint of `step`."""
     temporary = temporary_folder(run, step)
     if temporary.is_symlink() or temporary.exists():
-        remove_tree(disk, temporary)
+        remove_tree(temporary, disk)
     disk.make_folder(temporary)
 
 
-def commit(disk: Disk, run: Run, state: CheckpointState) -> Path:
-    """Seal the temporary folder, where every rank's shard is written, and rename it into place.
+def commit(run: Run, state: CheckpointState, disk: Disk = LOCAL_DISK) -> Path:
+    """Complete the temporary folder, which has every rank's shard, and rename it to its final name.
 
     Raises:
-        OSError: it could not be; the checkpoint before it is still the newest.
+        OSError: that failed; the checkpoint before it is still the newest.
     """
     temporary, final = temporary_folder(run, state.step), run.checkpoints / f"step-{state.step}"
-    facts: dict[str, FileFacts] = {}
+    files: dict[str, FileFacts] = {}
     for rank in range(state.world_size):
-        written = shard_facts(temporary, rank)
-        assert written is not None, f"rank {rank} has not written its shard"
-        facts.update(written)
-    state_facts = write_file(disk, temporary / STATE, [state.model_dump_json().encode()])
-    manifest = Manifest(files={**facts, STATE: state_facts})
-    write_file(disk, temporary / MANIFEST, [manifest.model_dump_json().encode()])
+        facts = read_shard_facts(temporary, rank)
+        assert facts is not None, f"rank {rank} has not written its shard"
+        files.update(facts)
+    files[STATE] = write_file(temporary / STATE, [state.model_dump_json().encode()], disk)
+    write_file(temporary / MANIFEST, [Manifest(files=files).model_dump_json().encode()], disk)
     disk.sync_folder(temporary)
-    if final.is_symlink() or final.exists():  # never one of ours: training goes on from the newest
-        _throw_away(disk, final)
+    if final.is_symlink() or final.exists():  # not a checkpoint of this run: training resumes from the newest
+        _discard(final, disk)
     disk.rename(temporary, final)
     disk.sync_folder(run.checkpoints)
-    replace_file(disk, run.path / "latest", f"{final.name}\n".encode())
+    replace_file(run.path / "latest", f"{final.name}\n".encode(), disk)
     return final
 
 
-def save_weights(run: Run, weights: Mapping[str, Tensor], disk: Disk = LOCAL) -> None:
-    """A checkpoint at step 0 of weights that were not trained here; training from it has a new optimizer."""
-    begin(disk, run, 0)
-    whole = tuple(
-        Stretch(leaf=name, start=0, name=name, offset=0, length=value.numel())
-        for name, value in weights.items()
-    )
-    write_shard(disk, temporary_folder(run, 0), 0, Shard(weights, {}, whole))
+def save_weights(run: Run, weights: Mapping[str, Tensor], disk: Disk = LOCAL_DISK) -> None:
+    """Save weights that were not trained in this run as step 0; training from it starts a new optimizer."""
+    create_temporary_folder(run, 0, disk)
+    slices = tuple(ParameterSlice.whole(name, value.numel()) for name, value in weights.items())
+    write_shard(temporary_folder(run, 0), 0, Shard(weights, {}, slices), disk)
     shapes = {name: tuple(value.shape) for name, value in weights.items()}
-    commit(disk, run, CheckpointState(step=0, samples=0, world_size=1, zero_stage=0, shapes=shapes))
+    commit(run, CheckpointState(step=0, samples=0, world_size=1, zero_stage=0, shapes=shapes), disk)
 
 
 def load_weights(run: Run, *, best: bool = False) -> tuple[dict[str, Tensor], int]:
-    """The whole weights of the newest checkpoint, or of the best, on the CPU, and the step they are from.
+    """Load the whole weights of the newest checkpoint, or of the best, onto the CPU; also returns its step.
 
     Raises:
         MissingError: the run has no checkpoint yet.
-        DamagedError: that one is damaged.
+        DamagedError: the checkpoint is damaged.
     """
-    folder = (best_checkpoint(checkpoints(run)) if best else None) or latest_checkpoint(run)
+    folder = (find_best_checkpoint(run) if best else None) or find_latest_checkpoint(run)
     if folder is None:
         raise MissingError(f"{run.path} has no checkpoint yet")
     state = verify_checkpoint(folder, weights_only=True)
-    there = sum(path.stat().st_size for path in folder.glob(f"{WEIGHTS}-*"))
-    if 2 * sum(torch.Size(shape).numel() for shape in state.shapes.values()) > there:
-        raise DamagedError(f"{folder / STATE}: its shapes are more than the files hold")
+    num_bytes = sum(path.stat().st_size for path in folder.glob(f"{WEIGHTS}-*"))
+    if 2 * sum(torch.Size(shape).numel() for shape in state.shapes.values()) > num_bytes:
+        raise DamagedError(f"{folder / STATE}: its shapes need more bytes than the files have")
     weights = {name: torch.zeros(shape) for name, shape in state.shapes.items()}
-    whole = {name: (0, weight.numel()) for name, weight in weights.items()}
-    read_stretches(folder, WEIGHTS, whole, lambda name, _: weights[name].view(-1))
+    wanted = {name: (0, weight.numel()) for name, weight in weights.items()}
+    read_slices(folder, WEIGHTS, wanted, lambda name, _: weights[name].view(-1))
     return weights, state.step
 
 
-def checkpoints(run: Run) -> list[Path]:
+def list_checkpoints(run: Run) -> list[Path]:
     """Every complete checkpoint, oldest first."""
-    found = [
-        path
-        for path in (run.checkpoints.iterdir() if run.checkpoints.is_dir() else ())
-        if _FOLDER.fullmatch(path.name) and not path.is_symlink() and (path / MANIFEST).is_file()
-    ]
-    return sorted(found, key=step_of)
+    folders = run.checkpoints.iterdir() if run.checkpoints.is_dir() else ()
+    return sorted(
+        (
+            path
+            for path in folders
+            if _FOLDER.fullmatch(path.name) and not path.is_symlink() and (path / MANIFEST).is_file()
+        ),
+        key=checkpoint_step,
+    )
 
 
-def step_of(folder: Path) -> int:
-    """The step that a checkpoint's name states."""
+def checkpoint_step(folder: Path) -> int:
+    """The step in a checkpoint folder's name."""
     return int(folder.name.removeprefix("step-"))
 
 
-def best_checkpoint(found: list[Path]) -> Path | None:
-    """Of these checkpoints the first of the lowest validation loss; None if none was validated."""
-    losses = {path: read_document(path / STATE, CheckpointState).validation_loss for path in found}
-    measured = [path for path in found if losses[path] is not None]
-    return min(measured, key=lambda path: losses[path] or 0.0) if measured else None
+def find_best_checkpoint(run: Run) -> Path | None:
+    """The first checkpoint with the lowest validation loss; None if none was validated."""
+    folders = list_checkpoints(run)
+    losses = {path: read_document(path / STATE, CheckpointState).validation_loss for path in folders}
+    validated = {path: loss for path, loss in losses.items() if loss is not None}
+    return min(validated, key=lambda path: validated[path]) if validated else None
 
 
-def latest_checkpoint(run: Run) -> Path | None:
+def find_latest_checkpoint(run: Run) -> Path | None:
     """The newest complete checkpoint, or None before the first save.
 
-    `latest` is not believed, only compared: a crash can leave it one behind, and a copy can lose it.
+    It does not depend on `latest`, which is only compared: after a crash it may name the one before, and a
+    copy of the run may lack it.
     """
-    found = checkpoints(run)
-    if not found:
+    folders = list_checkpoints(run)
+    if not folders:
         return None
-    pointer = run.path / "latest"
+    newest, pointer = folders[-1], run.path / "latest"
     try:
-        named = pointer.read_bytes()[:100].decode("utf-8", "replace").strip() if pointer.is_file() else None
+        name = pointer.read_bytes()[:100].decode("utf-8", "replace").strip() if pointer.is_file() else None
     except OSError as error:
-        named = str(error)
-    if named != found[-1].name:
-        said = "is missing" if named is None else f"names {named!r}"
-        log.warning("%s %s; the newest complete checkpoint is %s", pointer, said, found[-1])
-    return found[-1]
+        name = str(error)
+    if name != newest.name:
+        state = "is missing" if name is None else f"names {name!r}"
+        log.warning("%s %s; the newest complete checkpoint is %s", pointer, state, newest)
+    return newest
 
 
 def verify_checkpoint(
@@ -196,54 +190,52 @@ def verify_checkpoint(
 
     Args:
         folder: a complete checkpoint.
-        weights_only: the optimizer's files will not be read.
-        share: (rank, ranks): each rank compares its share of the tensor files, and must hear of the others'.
+        weights_only: leave out the optimizer's files, which will not be read.
+        share: (rank, number of ranks): this rank compares its share of the tensor files. The ranks must agree
+            afterwards that none of them found damage.
 
     Raises:
-        DamagedError: names the first file that is missing, foreign or different.
+        DamagedError: names the first file that is missing, unknown or different.
     """
     files = read_document(folder / MANIFEST, Manifest).files
     present = {path.name for path in folder.iterdir()} - {MANIFEST}
     if present != set(files):
         name = sorted(present ^ set(files))[0]
         raise DamagedError(f"{folder / name}: {'missing' if name in files else 'not in the manifest'}")
-    rank, ranks = share
+    rank, num_ranks = share
     for number, (name, expected) in enumerate(files.items()):
         path = folder / name
         if not _FILE.fullmatch(name) or path.is_symlink() or not path.is_file():
             raise DamagedError(f"{path}: no part of a checkpoint")
         unused = weights_only and name.startswith(OPTIMIZER)
-        if unused or (path.suffix != ".json" and number % ranks != rank):
+        if unused or (path.suffix != ".json" and number % num_ranks != rank):
             continue
-        if path.stat().st_size != expected.bytes or describe(path) != expected:
+        if path.stat().st_size != expected.bytes or hash_file(path) != expected:
             raise DamagedError(
-                f"{path}: its size or checksum is not what was saved; without that folder, the "
-                "checkpoint before it is the newest"
+                f"{path}: its size or checksum is not what was saved; if you remove that folder, the "
+                "checkpoint before it becomes the newest"
             )
     return read_document(folder / STATE, CheckpointState)
 
 
-def clean(disk: Disk, run: Run) -> None:
-    """Remove what a crash left half-written."""
+def remove_incomplete(run: Run, disk: Disk = LOCAL_DISK) -> None:
+    """Remove what a crash left of checkpoints that were not complete."""
     for path in sorted(run.checkpoints.glob(".step-*")):
-        remove_tree(disk, path)
+        remove_tree(path, disk)
 
 
-def prune(disk: Disk, run: Run, *, keep_last: int, keep_best: bool) -> None:
-    """Remove all but the newest `keep_last` checkpoints and the one of the lowest validation loss."""
-    found = checkpoints(run)
-    kept = set(found[-keep_last:])
-    if keep_best:
-        best = best_checkpoint(found)
-        kept.update([best] if best else [])
-    for path in found:
+def prune(run: Run, *, keep_last: int, keep_best: bool, disk: Disk = LOCAL_DISK) -> None:
+    """Remove all but the newest `keep_last` checkpoints and the one with the lowest validation loss."""
+    folders = list_checkpoints(run)
+    kept = {*folders[-keep_last:], find_best_checkpoint(run) if keep_best else None}
+    for path in folders:
         if path not in kept:
-            _throw_away(disk, path)
+            _discard(path, disk)
 
 
-def _throw_away(disk: Disk, folder: Path) -> None:
-    """First out of sight, in one step: half of it must never pass for a checkpoint."""
+def _discard(folder: Path, disk: Disk) -> None:
+    """Rename it first, which is atomic: a checkpoint that is half removed must not be taken for complete."""
     hidden = folder.with_name(f".{folder.name}.old")
     disk.rename(folder, hidden)
     disk.sync_folder(folder.parent)
-    remove_tree(disk, hidden)
+    remove_tree(hidden, disk)

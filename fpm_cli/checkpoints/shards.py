@@ -1,94 +1,119 @@
-"""The tensor files of a checkpoint: each rank's share of every parameter, and any other share out of them.
+"""The tensor files of a checkpoint: the shard that each rank writes, and any other partition read from them.
 
-The inner optimizer of each DeepSpeed engine steps flat tensors, its "leaves": a whole parameter under
-ZeRO 0, a partition of many parameters under ZeRO 1 to 3. A rank writes the leaves it owns as they are,
-and beside them a map of stretches: these elements of this leaf are those of that parameter. With the
-maps, another number of ranks or another ZeRO stage reads what it needs from the same files.
+The optimizer inside each DeepSpeed engine steps flat tensors, here called flat partitions: a whole parameter
+under ZeRO 0, a partition of many parameters under ZeRO 1 to 3. A rank writes the flat partitions that it owns
+as they are, and beside them a list of parameter slices, which says where in them each parameter lies. From
+these lists another number of ranks, or another ZeRO stage, finds what it needs in the same files.
 """
 
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import numpy as np
 import torch
-from pydantic import BaseModel, NonNegativeInt, PositiveInt, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveInt,
+    ValidationError,
+)
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from fpm_cli.checkpoints.storage import CHUNK_BYTES, Disk, FileFacts, describe, put_file, write_file
-from fpm_cli.config.schema import Frozen
 from fpm_cli.errors import DamagedError, DivergedError
+from fpm_cli.files import CHUNK_BYTES, LOCAL_DISK, Disk, FileFacts, hash_file, replace_file, write_file
+from fpm_cli.frozen import Frozen
+from fpm_cli.models.renamed_parameters import current_parameter_name
 
 WEIGHTS, OPTIMIZER = "weights", "optimizer"
-JSON_BYTES = 2**28  # a map of more is not ours
+MAX_JSON_BYTES = 2**28
 _DTYPES = {torch.float64: "F64", torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
 Document = TypeVar("Document", bound=BaseModel)
+ParameterName = Annotated[str, AfterValidator(current_parameter_name)]  # old checkpoints: the current name
 
 
-class Stretch(Frozen):
-    """`length` elements of the flattened parameter `name` from `offset`, which `leaf` has from `start`."""
+class ParameterSlice(Frozen):
+    """`num_elements` of a flattened parameter, and where they lie in a flat partition.
 
-    leaf: str
-    start: NonNegativeInt
-    name: str
-    offset: NonNegativeInt
-    length: PositiveInt
+    The aliases are the keys in `rank-R.json`.
+    """
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    partition: str = Field(alias="leaf")
+    partition_offset: NonNegativeInt = Field(alias="start")
+    parameter: ParameterName = Field(alias="name")
+    parameter_offset: NonNegativeInt = Field(alias="offset")
+    num_elements: PositiveInt = Field(alias="length")
+
+    @classmethod
+    def whole(cls, name: str, num_elements: int) -> "ParameterSlice":
+        """A parameter that is a flat partition of its own."""
+        return cls(
+            partition=name, partition_offset=0, parameter=name, parameter_offset=0, num_elements=num_elements
+        )
 
 
 @dataclass(frozen=True)
 class Shard:
-    """What one rank writes: its leaves, flat, and what lies where in them."""
+    """What one rank writes: its flat partitions, and which parameters lie in them."""
 
-    weights: Mapping[str, Tensor]  # leaf -> fp32 master weights
-    moments: Mapping[str, Tensor]  # KEY/LEAF -> the optimizer's state of that leaf, of the same length
-    stretches: tuple[Stretch, ...]
+    weights: Mapping[str, Tensor]  # partition -> fp32 master weights, flat
+    optimizer_states: Mapping[str, Tensor]  # KEY/PARTITION -> the optimizer's state, of the same length
+    slices: tuple[ParameterSlice, ...]
 
 
 class RankFile(Frozen):
-    """`rank-R.json`: written last, it says that the rank's tensor files are there, whole."""
+    """`rank-R.json`, which is written last: once it is there, the rank's tensor files are complete."""
+
+    model_config = ConfigDict(populate_by_name=True)
 
     files: dict[str, FileFacts]
-    stretches: tuple[Stretch, ...]
+    slices: tuple[ParameterSlice, ...] = Field(alias="stretches")
 
 
-def write_shard(disk: Disk, folder: Path, rank: int, shard: Shard) -> None:
-    """Write `weights-R.safetensors`, `optimizer-R.safetensors` and at last `rank-R.json`.
+def write_shard(folder: Path, rank: int, shard: Shard, disk: Disk = LOCAL_DISK) -> None:
+    """Write `weights-R.safetensors`, `optimizer-R.safetensors`, and then `rank-R.json`.
 
     Raises:
-        OSError: they could not be written.
+        OSError: a file could not be written.
         DivergedError: a number is not finite.
     """
-    tensors = {WEIGHTS: shard.weights, OPTIMIZER: shard.moments}
+    tensors = {WEIGHTS: shard.weights, OPTIMIZER: shard.optimizer_states}
     files = {
-        name: write_file(disk, folder / name, safetensors_chunks(content))
+        name: write_file(folder / name, safetensors_chunks(content), disk)
         for kind, content in tensors.items()
         if content
         for name in (f"{kind}-{rank}.safetensors",)
     }
-    document = RankFile(files=files, stretches=shard.stretches)
-    put_file(disk, folder / rank_file(rank), document.model_dump_json().encode())
+    document = RankFile(files=files, slices=shard.slices)
+    content = document.model_dump_json(by_alias=True).encode()
+    replace_file(folder / rank_file_name(rank), content, disk, sync_name=False)
 
 
-def rank_file(rank: int) -> str:
-    """The name of the map of one rank's files."""
+def rank_file_name(rank: int) -> str:
+    """The name of the file that describes one rank's tensor files."""
     return f"rank-{rank}.json"
 
 
-def shard_facts(folder: Path, rank: int) -> dict[str, FileFacts] | None:
-    """What a rank wrote, or None while it still writes."""
-    path = folder / rank_file(rank)
+def read_shard_facts(folder: Path, rank: int) -> dict[str, FileFacts] | None:
+    """The facts of every file that a rank wrote, or None while it is still writing."""
+    path = folder / rank_file_name(rank)
     if not path.exists():
         return None
-    return {**read_document(path, RankFile).files, path.name: describe(path)}
+    return {**read_document(path, RankFile).files, path.name: hash_file(path)}
 
 
 def safetensors_chunks(tensors: Mapping[str, Tensor]) -> Iterator[bytes | memoryview]:
-    """The bytes of a safetensors file, tensor by tensor, so that nothing is held twice.
+    """The bytes of a safetensors file in chunks, so that no tensor is held twice.
 
-    Source: the format's own page, https://github.com/huggingface/safetensors#format.
+    Source: https://github.com/huggingface/safetensors#format.
 
     Raises:
         DivergedError: a number is not finite.
@@ -109,81 +134,84 @@ def safetensors_chunks(tensors: Mapping[str, Tensor]) -> Iterator[bytes | memory
     for name, tensor in tensors.items():
         flat = tensor.detach().reshape(-1).cpu()
         for piece in torch.split(flat, CHUNK_BYTES // flat.element_size()):
-            if not _finite(piece):
+            if not _is_finite(piece):
                 raise DivergedError(f"the state is not finite ({name}), so it is not saved")
             if piece.numel():
                 yield piece.view(torch.uint8).numpy().data
 
 
-def read_stretches(
+def read_slices(
     folder: Path,
     kind: str,
     wanted: Mapping[str, tuple[int, int]],
     target: Callable[[str, str], Tensor],
 ) -> None:
-    """Copy the wanted elements of each parameter out of whichever ranks' files have them.
+    """Copy the wanted elements of each parameter out of the files of all ranks that have some of them.
 
     Args:
-        folder: a checkpoint whose files have matched its manifest.
+        folder: a checkpoint whose files have been compared with its manifest.
         kind: WEIGHTS or OPTIMIZER.
-        wanted: parameter -> (offset, length) in its flattened form.
-        target: (parameter, key) -> the flat tensor of that length to fill; the key is "" for weights
-            and the optimizer's own name of the state, such as `exp_avg`, for its.
+        wanted: parameter -> (offset, number of elements) in its flattened form.
+        target: (parameter, key) -> the flat tensor to fill, of that many elements; the key is "" for weights,
+            and for optimizer states the optimizer's own name of the state, such as `exp_avg`.
 
     Raises:
-        DamagedError: some element is in none of the files, or the files contradict their maps.
+        DamagedError: an element is in none of the files, or a file contradicts its `rank-R.json`.
     """
-    found = dict.fromkeys(wanted, 0)
+    num_read = dict.fromkeys(wanted, 0)
     for path in sorted(folder.glob("rank-*.json")):
-        stretches = [s for s in read_document(path, RankFile).stretches if _overlap(s, wanted)]
-        if not stretches:
+        slices = [part for part in read_document(path, RankFile).slices if _overlap(part, wanted)]
+        if not slices:
             continue
         tensors = folder / f"{kind}-{path.stem.removeprefix('rank-')}.safetensors"
         try:
             with safe_open(tensors, framework="pt") as file:
                 prefixes = [f"{key}/" for key in _state_keys(file.keys())] if kind == OPTIMIZER else [""]
-                for stretch in stretches:
-                    both = _overlap(stretch, wanted)
-                    start = stretch.start + both.start - stretch.offset
-                    begin = both.start - wanted[stretch.name][0]
+                for part in slices:
+                    overlap = _overlap(part, wanted)
+                    source = part.partition_offset + overlap.start - part.parameter_offset
+                    begin = overlap.start - wanted[part.parameter][0]
                     for prefix in prefixes:
-                        values = file.get_slice(prefix + stretch.leaf)[start : start + len(both)]
-                        target(stretch.name, prefix[:-1])[begin : begin + len(both)].copy_(values)
-                    found[stretch.name] += len(both)
+                        values = file.get_slice(prefix + part.partition)[source : source + len(overlap)]
+                        target(part.parameter, prefix[:-1])[begin : begin + len(overlap)].copy_(values)
+                    num_read[part.parameter] += len(overlap)
         except (SafetensorError, OSError, RuntimeError, IndexError) as error:
-            raise DamagedError(f"{tensors}: not what {path.name} says ({error})") from error
-    for name, (_, length) in wanted.items():
-        if found[name] != length:
-            raise DamagedError(f"{folder} has {found[name]:,} of {length:,} elements of {name}")
+            raise DamagedError(f"{tensors}: not what {path.name} describes ({error})") from error
+    for name, (_, num_elements) in wanted.items():
+        if num_read[name] != num_elements:
+            raise DamagedError(f"{folder} has {num_read[name]:,} of {num_elements:,} elements of {name}")
 
 
 def read_document(path: Path, kind: type[Document]) -> Document:
-    """A JSON file of the checkpoint, as what it must be.
+    """Read a JSON file of a checkpoint.
 
     Raises:
-        DamagedError: it is missing, too large, a link, or something else.
+        DamagedError: it is missing, too large, a link, or not a valid document of this kind.
     """
     try:
-        if path.is_symlink() or not path.is_file() or path.stat().st_size > JSON_BYTES:
+        if path.is_symlink() or not path.is_file() or path.stat().st_size > MAX_JSON_BYTES:
             raise DamagedError(f"{path}: missing, or no file of a checkpoint")
         return kind.model_validate_json(path.read_bytes())
     except (OSError, ValidationError) as error:
-        said = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
-        raise DamagedError(f"{path}: {said}") from error
+        reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
+        raise DamagedError(f"{path}: {reason}") from error
 
 
-def _overlap(stretch: Stretch, wanted: Mapping[str, tuple[int, int]]) -> range:
-    """The elements of the parameter that are both in the stretch and wanted."""
-    offset, length = wanted.get(stretch.name, (0, 0))
-    return range(max(stretch.offset, offset), min(stretch.offset + stretch.length, offset + length))
+def _overlap(part: ParameterSlice, wanted: Mapping[str, tuple[int, int]]) -> range:
+    """The elements of the parameter that are both in the slice and wanted."""
+    offset, num_elements = wanted.get(part.parameter, (0, 0))
+    end = part.parameter_offset + part.num_elements
+    return range(max(part.parameter_offset, offset), min(end, offset + num_elements))
 
 
 def _state_keys(names: list[str]) -> list[str]:
     return sorted({name.partition("/")[0] for name in names})
 
 
-def _finite(piece: Tensor) -> bool:
-    """In this thread alone: on a busy machine torch's threads wait for one another at every small piece."""
-    if piece.dtype is torch.bfloat16:  # which numpy does not have
+def _is_finite(piece: Tensor) -> bool:
+    """Computed by numpy in this thread: torch would split each small piece over its threads, which is slow
+    on a busy machine.
+    """
+    if piece.dtype is torch.bfloat16:  # numpy has no such type
         return bool(piece.isfinite().all())
     return bool(np.isfinite(piece.numpy()).all())

@@ -3,7 +3,7 @@
 import signal
 import sys
 import traceback
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from typer.exceptions import TyperException
@@ -25,31 +25,32 @@ from fpm_cli.cli import (
     tokenize,
 )
 from fpm_cli.cli.console import stderr_console, verbosity
-from fpm_cli.errors import FpmError
+from fpm_cli.cli.verb_groups import VerbGroup
+from fpm_cli.errors import FpmError, did_you_mean
 
 INTERRUPTED = 130
 
 app = typer.Typer(
     name="fpm",
+    cls=VerbGroup,
     help="Train, evaluate and account for families of language models at many depths.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    add_completion=False,
 )
+app.command("doctor", epilog=doctor.EXAMPLES)(doctor.doctor)
 app.add_typer(presets.app, name="presets")
+app.command("plan", epilog=plan.EXAMPLES)(plan.plan_budget)
 app.add_typer(tokenize.app, name="tokenize")
 app.command("build-corpus", epilog=build_corpus.EXAMPLES)(build_corpus.build_corpus)
 app.add_typer(corpus.app, name="corpus")
-app.command("cost-report", epilog=cost_report.EXAMPLES)(cost_report.cost_report)
+app.command("pretrain", epilog=pretrain.EXAMPLES)(pretrain.pretrain)
+app.command("finetune", epilog=finetune.EXAMPLES)(finetune.finetune)
 app.add_typer(evaluate.app, name="evaluate")
+app.command("generate", epilog=generate.EXAMPLES)(generate.generate)
+app.command("cost-report", epilog=cost_report.EXAMPLES)(cost_report.cost_report)
 app.command("export", epilog=export.EXAMPLES)(export.export)
 app.command("import", epilog=import_.EXAMPLES)(import_.import_)
-app.command("generate", epilog=generate.EXAMPLES)(generate.generate)
-app.command("doctor", epilog=doctor.EXAMPLES)(doctor.doctor)
-app.command("finetune", epilog=finetune.EXAMPLES)(finetune.finetune)
-app.command("plan", epilog=plan.EXAMPLES)(plan.plan_budget)
-app.command("pretrain", epilog=pretrain.EXAMPLES)(pretrain.pretrain)
 
 
 def _version(wanted: bool) -> None:
@@ -75,32 +76,48 @@ def main() -> None:
 
 
 def run(arguments: list[str]) -> int:
-    """Run one command and return its exit status; errors are printed in a line or two on stderr."""
+    """Run one command and return its exit code; an error is printed on stderr in a line or two."""
     try:
         result = typer.main.get_command(app).main(args=arguments, prog_name="fpm", standalone_mode=False)
         return result if isinstance(result, int) else 0
-    except TyperException as error:  # the parser's own: usage, with status 2
-        show = getattr(error, "show", None)
-        show() if show else _say(error.format_message())
+    except TyperException as error:  # the parser's own
+        _print_usage_error(error)
         return error.exit_code
     except (KeyboardInterrupt, typer.Abort):
-        _say("interrupted")
+        _print_error("interrupted")
         return INTERRUPTED
-    except BrokenPipeError:  # the reader of our stdout went away, as in `fpm ... | head`
+    except BrokenPipeError:  # the reader of stdout ended, as in `fpm ... | head`
         sys.stdout = None
         return 128 + signal.SIGPIPE
     except FpmError as error:
-        _say(str(error))
+        _print_error(str(error))
         return error.exit_status
-    except OSError as error:  # a full disk, a permission: the system's own words, and where
-        _say(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}")
+    except OSError as error:  # for example a full disk or a missing permission
+        _print_error(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}")
         return 3 if isinstance(error, FileNotFoundError) else 1
     except Exception as error:
-        _say(f"{type(error).__name__}: {error} (a bug: run again with `fpm --debug`, and tell us)")
+        _print_error(
+            f"{type(error).__name__}: {error} (a bug in fpm; `fpm --debug ...` shows where, `fpm doctor` "
+            "what to report with it)"
+        )
         return 1
 
 
-def _say(message: str) -> None:
+def _print_usage_error(error: TyperException) -> None:
+    """The parser's message in the form of fpm's own; the help text where no command was given."""
+    message = error.format_message()
+    if message.startswith("Usage:"):
+        typer.echo(message, err=True)
+        return
+    if option := getattr(error, "option_name", None):
+        message = f"{error.message}{did_you_mean(option, getattr(error, 'possibilities', None) or ())}"
+    message = message.removesuffix(".").replace(". Did you mean", "; did you mean")
+    context: Any = getattr(error, "ctx", None)
+    where = f" (see `{context.command_path} --help`)" if context else ""
+    _print_error(f"{message[:1].lower()}{message[1:]}{where}")
+
+
+def _print_error(message: str) -> None:
     if verbosity.debug:
         traceback.print_exc()
     console = stderr_console()

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 import typer
 from rich.table import Table
 
+from fpm_cli.cli.completion import complete_source
 from fpm_cli.cli.console import JsonFlag, log, show, show_json
 from fpm_cli.corpus.options import SOURCES, Source, build_options
 from fpm_cli.errors import UsageError, did_you_mean
@@ -22,7 +23,10 @@ Inputs = Annotated[
 
 
 def build_corpus(
-    source: Annotated[str, typer.Argument(help=f"What the inputs are: {', '.join(SOURCES)}.")],
+    source: Annotated[
+        str,
+        typer.Argument(help=f"What the inputs are: {', '.join(SOURCES)}.", autocompletion=complete_source),
+    ],
     inputs: Inputs,
     tokenizer: Annotated[Path, typer.Option(help="A tokenizer's folder (`fpm tokenize train`).")],
     out: Annotated[Path, typer.Option(help="The corpus's folder; must not exist yet.")],

@@ -18,6 +18,7 @@ from fpm_cli.accounting.report_page import report_page
 from fpm_cli.accounting.run_costs import RunCosts, read_run, run_costs
 from fpm_cli.accounting.table4 import PLAIN_SENTENCE, Row, audit_row
 from fpm_cli.cli.calibrated import stored_calibration
+from fpm_cli.cli.completion import complete_run
 from fpm_cli.cli.console import JsonFlag, log, show, show_json
 from fpm_cli.config.presets import preset_names
 from fpm_cli.config.resolve import resolve
@@ -28,8 +29,14 @@ EXAMPLES = "Examples:\n\n  fpm cost-report\n\n  fpm cost-report --json --html co
 
 
 def cost_report(
-    runs: Annotated[list[Path] | None, typer.Argument(help="Run folders; none: Table 4 alone.")] = None,
-    run: Annotated[list[Path] | None, typer.Option("--run", help="A run folder, as the argument.")] = None,
+    runs: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Run folders; none: Table 4 alone.", autocompletion=complete_run),
+    ] = None,
+    run: Annotated[
+        list[Path] | None,
+        typer.Option("--run", help="A run folder, as the argument.", autocompletion=complete_run),
+    ] = None,
     peak_tflops: Annotated[
         float | None, typer.Option(help="Dense peak of a run's device in TFLOP/s, where fpm has none (CPU).")
     ] = None,

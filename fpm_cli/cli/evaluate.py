@@ -8,6 +8,7 @@ import typer
 from rich.table import Table
 from typer.core import TyperGroup
 
+from fpm_cli.cli.completion import complete_run
 from fpm_cli.cli.console import JsonFlag, log, show, show_json
 from fpm_cli.cli.evaluate_task import evaluate_task, examples_of
 from fpm_cli.runs.run import Run, newest_run
@@ -37,7 +38,10 @@ for name in task_names():
     epilog="Examples:\n\n  fpm evaluate lm runs/CPM-X-L-proxy\n\n  fpm evaluate lm --max-samples 64 --json",
 )
 def evaluate_lm(
-    run: Annotated[Path | None, typer.Argument(help="A run folder; by default the newest in runs/.")] = None,
+    run: Annotated[
+        Path | None,
+        typer.Argument(help="A run folder; by default the newest in runs/.", autocompletion=complete_run),
+    ] = None,
     max_samples: Annotated[int | None, typer.Option(min=1, help="Score the first N samples only.")] = None,
     corpus: Annotated[
         Path | None,

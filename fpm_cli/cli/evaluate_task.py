@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fpm_cli.cli.completion import complete_run
 from fpm_cli.cli.console import JsonFlag, log, show, show_json
 from fpm_cli.cli.score_tables import confusion_table, differences_table, scores_table
 
@@ -23,7 +24,11 @@ def examples_of(task: str) -> str:
 def evaluate_task(
     context: typer.Context,
     run: Annotated[
-        Path | None, typer.Argument(help="A fine-tuned run; by default the newest finished one of the task.")
+        Path | None,
+        typer.Argument(
+            help="A fine-tuned run; by default the newest finished one of the task.",
+            autocompletion=complete_run,
+        ),
     ] = None,
     input_: Annotated[
         Path | None,
@@ -34,7 +39,10 @@ def evaluate_task(
     ] = None,
     compare: Annotated[
         Path | None,
-        typer.Option(help="Another run of the task to compare with on the same examples (paired bootstrap)."),
+        typer.Option(
+            help="Another run of the task to compare with on the same examples (paired bootstrap).",
+            autocompletion=complete_run,
+        ),
     ] = None,
     baseline: Annotated[
         bool,

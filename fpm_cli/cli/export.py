@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from fpm_cli.cli.completion import complete_run
 from fpm_cli.cli.console import JsonFlag, show, show_json
 from fpm_cli.runs.run import Run
 
@@ -15,7 +16,7 @@ EXAMPLES = (
 
 
 def export(
-    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    run: Annotated[Path, typer.Argument(help="A run folder.", autocompletion=complete_run)],
     out: Annotated[Path, typer.Option(help="A new folder.")],
     format_: Annotated[
         Literal["transformers"], typer.Option("--format", help="The format to write.")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fpm_cli.cli.calibrated import stored_calibration
+from fpm_cli.cli.completion import complete_run, complete_task
 from fpm_cli.cli.console import JsonFlag, in_words, log, show, show_json
 from fpm_cli.cli.launching import (
     HostfileFlag,
@@ -25,7 +26,7 @@ from fpm_cli.cli.launching import (
 )
 from fpm_cli.config.resolve import difference
 from fpm_cli.errors import DamagedError, UsageError
-from fpm_cli.launch.shutdown import stopping_at_once
+from fpm_cli.launch.shutdown import stop_immediately_on_signal
 from fpm_cli.runs.run import RUNS, Run, newest_run
 
 if TYPE_CHECKING:
@@ -39,11 +40,18 @@ EXAMPLES = (
 
 def finetune(
     task: Annotated[
-        str | None, typer.Argument(metavar="TASK", help="qqp, tnews, or a TOML file that defines a task.")
+        str | None,
+        typer.Argument(
+            metavar="TASK",
+            help="qqp, tnews, or a TOML file that defines a task.",
+            autocompletion=complete_task,
+        ),
     ] = None,
     source: Annotated[
         Path | None,
-        typer.Option("--from", help="A run, or a folder in transformers' format."),
+        typer.Option(
+            "--from", help="A run, or a folder in transformers' format.", autocompletion=complete_run
+        ),
     ] = None,
     train: Annotated[list[Path] | None, typer.Option(help="Examples to train on; may be repeated.")] = None,
     validation: Annotated[
@@ -86,7 +94,7 @@ def finetune(
     where = Launching("finetune", launcher, nproc, hostfile, *node, interface, launcher_arg or [])
     if dry_run and (resume or launcher is Launcher.local):
         raise UsageError("--dry-run prints what --launcher deepspeed or slurm would start; name one of them")
-    if not where.leads:
+    if not where.is_main_node:
         from fpm_cli.tasks.finetuning import Finetuning
 
         where.follow(out, began, Finetuning)
@@ -200,7 +208,7 @@ def _train(run: Run, where: Launching, began: float) -> None:
     if run.manifest()["state"] == "finished":
         log(f"{run.path} is finished; there is nothing left to train")
         return
-    with stopping_at_once(f"stopped before training; continue with {run.resume_command}"):
+    with stop_immediately_on_signal(f"stopped before training; continue with {run.resume_command}"):
         check_unchanged(run)
         calibration = stored_calibration()
         run.note(cpu_peak_flops=calibration.peak_flops if calibration else None)
@@ -209,10 +217,10 @@ def _train(run: Run, where: Launching, began: float) -> None:
 
 
 def _show(run: Run, as_json: bool) -> None:
-    from fpm_cli.checkpoints.checkpoint import best_checkpoint, checkpoints, step_of
+    from fpm_cli.checkpoints.checkpoint import checkpoint_step, find_best_checkpoint
 
     rows, manifest = run.last_rows(), run.manifest()
-    best = best_checkpoint(checkpoints(run))
+    best = find_best_checkpoint(run)
     validation = {name: value for name, value in rows["validation"].items() if name not in ("kind", "step")}
     if as_json:
         show_json(
@@ -226,9 +234,9 @@ def _show(run: Run, as_json: bool) -> None:
                 "step": rows["train"]["step"],
                 "train_loss": rows["train"]["loss"],
                 "validation": validation,
-                "best_step": step_of(best) if best else None,
+                "best_step": checkpoint_step(best) if best else None,
             },
         )
     else:
-        chosen = f"; the best is step {step_of(best)}" if best else ""
+        chosen = f"; the best is step {checkpoint_step(best)}" if best else ""
         show(f"{run.path}: step {rows['train']['step']}, validation {in_words(validation)}{chosen}")

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from fpm_cli.cli.completion import complete_run
 from fpm_cli.cli.console import JsonFlag, show, show_json
 from fpm_cli.runs.run import Run
 
@@ -16,7 +17,7 @@ EXAMPLES = (
 
 
 def generate(
-    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    run: Annotated[Path, typer.Argument(help="A run folder.", autocompletion=complete_run)],
     prompt: Annotated[
         list[str], typer.Option(help="The beginning of the text; several prompts are read as one batch.")
     ],

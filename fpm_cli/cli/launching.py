@@ -12,9 +12,9 @@ import typer
 
 from fpm_cli.cli.console import show, show_json, verbosity
 from fpm_cli.errors import UsageError
-from fpm_cli.launch.hosts import leading_address, read_hostfile, require_programs, require_reachable
+from fpm_cli.launch.hosts import first_host_address, read_hostfile, require_programs, require_reachable
 from fpm_cli.launch.placement import LOOPBACK, Placement
-from fpm_cli.launch.shutdown import stopping_at_once
+from fpm_cli.launch.shutdown import stop_immediately_on_signal
 from fpm_cli.launch.slurm import batch_script, submit
 from fpm_cli.runs.run import Run
 
@@ -91,7 +91,7 @@ class Launching:
             self._placement(self.nproc or 1)  # refuses what does not go together
 
     @property
-    def leads(self) -> bool:
+    def is_main_node(self) -> bool:
         """Whether this node makes the run folder and speaks to the user."""
         return self.node_rank == 0
 
@@ -141,13 +141,13 @@ class Launching:
         """Start the ranks of a run that is made and see them through to their end."""
         if self.launcher is Launcher.deepspeed:
             from fpm_cli.engine.launch import worker_flags
-            from fpm_cli.launch.deepspeed_launch import see_through
+            from fpm_cli.launch.deepspeed_launch import supervise
 
             self.require_hosts()
             command = self._deepspeed_command(
                 run.path, worker_flags(workload_type, quiet=verbosity.quiet, began=began)
             )
-            see_through(run, command, self.world_size(0), run.config().engine.timeout_seconds)
+            supervise(run, command, self.world_size(0), run.config().engine.timeout_seconds)
         else:
             from fpm_cli.engine.launch import launch
             from fpm_cli.engine.world import device_count
@@ -159,7 +159,7 @@ class Launching:
         """Start this node's ranks in the run folder that node 0 makes or goes on with."""
         if out is None:
             raise UsageError("--node-rank above 0 needs --out, the run folder that node 0 makes")
-        with stopping_at_once("stopped before training; start every node again to go on"):
+        with stop_immediately_on_signal("stopped before training; start every node again to go on"):
             self.train(Run.await_ready(out, READY_SECONDS), began, workload_type)
 
     def _placement(self, nproc: int) -> Placement:
@@ -175,7 +175,7 @@ class Launching:
         from fpm_cli.launch.deepspeed_launch import deepspeed_command
 
         assert self.hostfile
-        address = self.master_addr or leading_address(self._hosts())
+        address = self.master_addr or first_host_address(self._hosts())
         interface = ["--interface", self.interface] if self.interface else []
         worker = ["fpm_cli.engine.worker", str(run.resolve()), "--own-log", *interface, *flags]
         port = self.master_port or MASTER_PORT

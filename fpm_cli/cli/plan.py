@@ -8,6 +8,7 @@ from rich.table import Table
 from fpm_cli.accounting.budget import TOKENS_PER_PARAMETER, Affordable, affordable, best_depth
 from fpm_cli.accounting.devices import Device, find_device
 from fpm_cli.cli.calibrated import calibration_path
+from fpm_cli.cli.completion import complete_device
 from fpm_cli.cli.console import JsonFlag, log, show, show_json
 from fpm_cli.config.presets import preset_names
 from fpm_cli.config.resolve import resolve
@@ -24,7 +25,9 @@ SECONDS_PER_SHAPE, CALIBRATION_SECONDS = 1.0, 20.0  # of repeated steps; loading
 
 def plan_budget(
     budget: Annotated[float | None, typer.Option(help="Hours of wall time.")] = None,
-    device: Annotated[str, typer.Option(help="A device, for example A100-40.")] = "A100-40",
+    device: Annotated[
+        str, typer.Option(help="A device, for example A100-40.", autocompletion=complete_device)
+    ] = "A100-40",
     devices: Annotated[int, typer.Option(help="How many of them.")] = 8,
     calibrate: Annotated[
         bool, typer.Option("--calibrate", help="Measure this machine's speed, in at most half a minute.")

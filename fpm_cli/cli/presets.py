@@ -6,6 +6,7 @@ import typer
 from rich.table import Table
 
 from fpm_cli.accounting.parameters import count_parameters
+from fpm_cli.cli.completion import complete_preset
 from fpm_cli.cli.console import JsonFlag, show, show_json
 from fpm_cli.config.presets import preset_names
 from fpm_cli.config.resolve import flatten, resolve
@@ -40,7 +41,9 @@ def list_presets(as_json: JsonFlag = False) -> None:
     epilog="Examples:\n\n  fpm presets show CPM-X-L --origin\n\n  fpm presets show BERT-E-L --proxy --json",
 )
 def show_preset(
-    name: Annotated[str, typer.Argument(help="A preset's name, for example CPM-X-L.")],
+    name: Annotated[
+        str, typer.Argument(help="A preset's name, for example CPM-X-L.", autocompletion=complete_preset)
+    ],
     proxy: Annotated[bool, typer.Option("--proxy", help="Show the laptop-sized proxy.")] = False,
     assignments: Annotated[list[str] | None, typer.Option("--set", help="key=value over the preset.")] = None,
     origin: Annotated[bool, typer.Option("--origin", help="Say which layer set each value.")] = False,

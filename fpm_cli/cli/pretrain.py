@@ -11,6 +11,7 @@ import typer
 from fpm_cli.accounting.devices import CPU, this_machine
 from fpm_cli.accounting.plan import fits_here
 from fpm_cli.cli.calibrated import stored_calibration
+from fpm_cli.cli.completion import complete_device, complete_preset
 from fpm_cli.cli.console import JsonFlag, in_words, log, show, show_json
 from fpm_cli.cli.dry_run import show_dry_run
 from fpm_cli.cli.durations import seconds_of
@@ -30,7 +31,7 @@ from fpm_cli.cli.launching import (
 from fpm_cli.config.resolve import Resolved, difference, reconfigure, resolve
 from fpm_cli.config.schema import RunConfig
 from fpm_cli.errors import DamagedError, MissingError, OutOfMemoryError, UsageError
-from fpm_cli.launch.shutdown import stopping_at_once
+from fpm_cli.launch.shutdown import stop_immediately_on_signal
 from fpm_cli.runs.run import RUNS, Run, newest_run
 
 GIB = 2**30
@@ -42,7 +43,10 @@ EXAMPLES = (
 
 
 def pretrain(
-    preset: Annotated[str | None, typer.Option(help="One of the twenty, see `fpm presets list`.")] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(help="One of the twenty, see `fpm presets list`.", autocompletion=complete_preset),
+    ] = None,
     proxy: Annotated[bool, typer.Option("--proxy", help="Laptop width; the full depth.")] = False,
     corpus: Annotated[
         Path | None, typer.Option(help="A corpus from `fpm build-corpus`; --proxy has a sample of its own.")
@@ -58,7 +62,10 @@ def pretrain(
         ),
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Plan only: FLOPs, memory, time.")] = False,
-    device: Annotated[str | None, typer.Option(help="With --dry-run: the device to plan for.")] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(help="With --dry-run: the device to plan for.", autocompletion=complete_device),
+    ] = None,
     devices: Annotated[int, typer.Option(help="With --dry-run: how many of them.")] = 1,
     price: Annotated[
         float | None,
@@ -87,7 +94,7 @@ def pretrain(
     assignments = [*(assignments or []), *([f"train.budget_seconds={seconds_of(budget)}"] if budget else [])]
     if price is not None and price < 0:
         raise UsageError(f"--price {price:g}: 0 or more; did you mean {-price:g}?")
-    if not where.leads:
+    if not where.is_main_node:
         where.follow(out, began)
         return
     if resume and launcher is Launcher.slurm:
@@ -229,7 +236,7 @@ def _train(
     if run.manifest()["state"] == "finished":
         log(f"{run.path} is finished; nothing is left to train")
     else:
-        with stopping_at_once(f"stopped before training; go on with {run.resume_command}"):
+        with stop_immediately_on_signal(f"stopped before training; go on with {run.resume_command}"):
             if corpus is None:
                 _ensure_corpus(run)
             _check_corpus(run, corpus, allow_change)

@@ -11,6 +11,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from fpm_cli.cli.completion import complete_kind
 from fpm_cli.cli.console import JsonFlag, log, show, show_json
 from fpm_cli.errors import UsageError
 from fpm_cli.tokenization.base import Tokenizer
@@ -36,7 +37,9 @@ TokenizerFolder = Annotated[Path | None, typer.Option("--tokenizer", help="A fol
 Published = Annotated[
     Path | None, typer.Option(help="Published vocabulary instead: the file, or its folder; with --kind.")
 ]
-KindOption = Annotated[str | None, typer.Option("--kind", help=f"One of {', '.join(KINDS)}.")]
+KindOption = Annotated[
+    str | None, typer.Option("--kind", help=f"One of {', '.join(KINDS)}.", autocompletion=complete_kind)
+]
 Errors = Annotated[OnDecodeError, typer.Option(help="Bytes not UTF-8: stop, put U+FFFD, or skip the line.")]
 Out = Annotated[Path, typer.Option(help="File to write, .gz and .zst too; - is standard output.")]
 
@@ -46,7 +49,7 @@ Out = Annotated[Path, typer.Option(help="File to write, .gz and .zst too; - is s
     "  fpm tokenize train --kind bert-en books.txt.zst --out tokens/en --allow-smaller --json"
 )
 def train(
-    kind: Annotated[str, typer.Option(help=f"One of {', '.join(KINDS)}.")],
+    kind: Annotated[str, typer.Option(help=f"One of {', '.join(KINDS)}.", autocompletion=complete_kind)],
     out: Annotated[Path, typer.Option(help="The folder to write; must not exist.")],
     inputs: Inputs = None,
     vocab_size: Annotated[
@@ -174,7 +177,7 @@ def inspect(
 )
 def import_published(
     published: Annotated[Path, typer.Option(help="The published file, or its folder.")],
-    kind: Annotated[str, typer.Option(help=f"One of {', '.join(KINDS)}.")],
+    kind: Annotated[str, typer.Option(help=f"One of {', '.join(KINDS)}.", autocompletion=complete_kind)],
     out: Annotated[Path, typer.Option(help="The folder to write; must not exist.")],
     as_json: JsonFlag = False,
 ) -> None:

@@ -7,9 +7,10 @@ typed objects travel. Sizes are in tokens, sequences or elements as the name say
 
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from fpm_cli.config.deepspeed import check_options
+from fpm_cli.frozen import Frozen
 
 Family = Literal["gpt", "bert", "encdec"]
 Language = Literal["en", "zh"]
@@ -17,12 +18,6 @@ TokenizerKind = Literal["gpt-en", "gpt-zh", "t5-zh", "t5-en", "bert-en", "bert-z
 NormPlacement = Literal["pre", "post", "deepnorm"]
 Recompute = Literal["none", "selective", "full"]
 CorpusSource = Literal["pile", "wudao", "stc"]
-
-
-class Frozen(BaseModel):
-    """Base of every configuration object: immutable, and a misspelt key is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class ModelConfig(Frozen):

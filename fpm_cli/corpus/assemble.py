@@ -10,13 +10,11 @@ from fpm_cli.corpus.clean import CLEAN
 from fpm_cli.corpus.corpus import MANIFEST, TOKENIZER
 from fpm_cli.corpus.deduplicate import DUPLICATE_DEFECTS
 from fpm_cli.corpus.encode import ENCODED
-from fpm_cli.corpus.files import atomic_write, checksum
 from fpm_cli.corpus.indexed import token_dtype
 from fpm_cli.corpus.inputs import Input
 from fpm_cli.corpus.manifest import (
     SPLITS,
     Counts,
-    FileFacts,
     InputFile,
     Manifest,
     Split,
@@ -27,6 +25,7 @@ from fpm_cli.corpus.merge import concatenate, merge_split
 from fpm_cli.corpus.options import BuildOptions
 from fpm_cli.corpus.shards import Shard
 from fpm_cli.corpus.work_folder import WorkFolder
+from fpm_cli.files import atomic_write, hash_file
 from fpm_cli.tokenization.base import Tokenizer
 
 DEDUPLICATED, DEFECTS = "deduplicated.json", "defects.jsonl"
@@ -63,7 +62,7 @@ def assemble(
         counts=_counts(shards, splits, files, work),
         splits=splits,
         files={
-            path.relative_to(out).as_posix(): FileFacts(bytes=path.stat().st_size, xxh3_128=checksum(path))
+            path.relative_to(out).as_posix(): hash_file(path)
             for path in sorted(out.rglob("*"))
             if path.is_file()
         },
@@ -78,7 +77,7 @@ def _add_up(facts: list[dict[str, int]]) -> SplitFacts:
 
 def _input_facts(file: Input) -> InputFile:
     if file.path.is_file():
-        return InputFile(name=file.name, bytes=file.path.stat().st_size, xxh3_128=checksum(file.path))
+        return InputFile(name=file.name, **dict(hash_file(file.path)))
     return InputFile(name=file.name, bytes=0, xxh3_128="")
 
 

@@ -31,6 +31,7 @@ from fpm_cli.corpus.shards import UNPACKED, Shard, UnpackTask, is_archive, plan_
 from fpm_cli.corpus.validation_split import validation_bound
 from fpm_cli.corpus.work_folder import WORK_FORMAT, WorkFolder, write_json
 from fpm_cli.errors import FpmError, MissingError, UsageError
+from fpm_cli.files import sync_folder
 from fpm_cli.tokenization.base import Tokenizer
 
 SHARD_BYTES = 64 * MIB
@@ -91,6 +92,7 @@ def build_corpus(
             execution.report("merge", 0, 1)
             assemble(files, shards, tokenizer, options, work, work.path / OUT)
             (work.path / OUT).rename(out)
+            sync_folder(out.parent)
         _remove(work)
     return BuildResult(Corpus.open(out), time.perf_counter() - started)
 

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from fpm_cli.corpus.files import atomic_write
 from fpm_cli.corpus.manifest import Manifest
+from fpm_cli.files import atomic_write
 
 CARD = "README.md"
 

@@ -13,7 +13,6 @@ from typing import BinaryIO
 
 import xxhash
 
-from fpm_cli.corpus.files import atomic_write
 from fpm_cli.corpus.filters import drop_reason
 from fpm_cli.corpus.minhash import band_keys
 from fpm_cli.corpus.normalise import normalise
@@ -23,6 +22,7 @@ from fpm_cli.corpus.sentences import split_sentences
 from fpm_cli.corpus.shards import Shard
 from fpm_cli.corpus.streams import open_range
 from fpm_cli.corpus.work_folder import WorkFolder, pack_document_record
+from fpm_cli.files import atomic_write
 
 CLEAN = "clean"
 FEW_SENTENCES = "fewer_than_two_sentences"

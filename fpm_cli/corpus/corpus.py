@@ -7,10 +7,10 @@ import numpy as np
 import numpy.typing as npt
 
 from fpm_cli.corpus.card import CARD, data_card
-from fpm_cli.corpus.files import checksum
 from fpm_cli.corpus.indexed import IndexedDataset
 from fpm_cli.corpus.manifest import Manifest, Split, read_manifest
 from fpm_cli.errors import DamagedError, MissingError
+from fpm_cli.files import hash_file
 from fpm_cli.foreign import within
 from fpm_cli.tokenization.base import Tokenizer
 
@@ -89,7 +89,7 @@ class Corpus:
     def verify(self) -> None:
         """Read every file and compare its checksum; DamagedError names each one that differs."""
         files = self.manifest.files
-        damaged = [name for name, facts in files.items() if checksum(self.path / name) != facts.xxh3_128]
+        damaged = [name for name, facts in files.items() if hash_file(self.path / name) != facts]
         # These two follow from the manifest's content, so no checksum need be written down for them.
         expected = {MANIFEST: self.manifest.to_bytes(), CARD: data_card(self.manifest).encode()}
         for name, content in expected.items():

@@ -12,12 +12,12 @@ import numpy.typing as npt
 
 from fpm_cli.corpus.clean import CLEAN, defect_line
 from fpm_cli.corpus.external_sort import Indices, Rows, make_rows, repeats, sorted_buckets
-from fpm_cli.corpus.files import atomic_write
 from fpm_cli.corpus.minhash import NUM_BANDS
 from fpm_cli.corpus.near_duplicates import ShingleSets, near_duplicates
 from fpm_cli.corpus.options import BuildOptions
 from fpm_cli.corpus.shards import Shard
 from fpm_cli.corpus.work_folder import Records, WorkFolder
+from fpm_cli.files import atomic_write
 
 DUPLICATE_DEFECTS = "duplicates.defects"
 REASONS = ("", "duplicate_id", "exact_duplicate", "beyond_responses", "near_duplicate")

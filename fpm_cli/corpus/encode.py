@@ -10,11 +10,11 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from fpm_cli.corpus.files import atomic_write
 from fpm_cli.corpus.indexed import token_dtype
 from fpm_cli.corpus.manifest import SPLITS, Split
 from fpm_cli.corpus.work_folder import WorkFolder
 from fpm_cli.errors import UsageError
+from fpm_cli.files import atomic_write
 from fpm_cli.tokenization.base import Tokenizer
 from fpm_cli.tokenization.registry import load_tokenizer
 

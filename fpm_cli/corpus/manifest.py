@@ -9,28 +9,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 import xxhash
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
-from fpm_cli.corpus.files import atomic_write
 from fpm_cli.errors import DamagedError, MissingError
+from fpm_cli.files import FileFacts, replace_file
 from fpm_cli.foreign import parse_json, read_whole
+from fpm_cli.frozen import Frozen
 
 SCHEMA: Literal["fpm.corpus/1"] = "fpm.corpus/1"
 Split = Literal["train", "validation"]
 SPLITS: tuple[Split, ...] = ("train", "validation")
-
-
-class Frozen(BaseModel):
-    """Base of the manifest's objects: immutable, unknown keys refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class FileFacts(Frozen):
-    """The size in bytes and the hex xxh3-128 of one file."""
-
-    bytes: int
-    xxh3_128: str
 
 
 class InputFile(FileFacts):
@@ -106,8 +94,7 @@ class Manifest(Frozen):
 
     def write(self, path: Path) -> None:
         """Write the manifest, whole or not at all."""
-        with atomic_write(path) as file:
-            file.write(self.to_bytes())
+        replace_file(path, self.to_bytes())
 
 
 def read_manifest(path: Path) -> Manifest:

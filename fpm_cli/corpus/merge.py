@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from fpm_cli.corpus.encode import WORDS
-from fpm_cli.corpus.files import CHUNK_BYTES, atomic_write
 from fpm_cli.corpus.indexed import byte_pointers, index_header
 from fpm_cli.corpus.manifest import Split, SplitFacts
 from fpm_cli.corpus.work_folder import WorkFolder
+from fpm_cli.files import CHUNK_BYTES, atomic_write
 
 CHUNK_ITEMS = 1 << 18
 

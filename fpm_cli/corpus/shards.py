@@ -10,11 +10,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from fpm_cli.corpus.files import atomic_write
 from fpm_cli.corpus.inputs import Input
 from fpm_cli.corpus.options import MIB, BuildOptions
 from fpm_cli.corpus.streams import COMPRESSED, StreamDefect, open_archive
 from fpm_cli.corpus.work_folder import WorkFolder
+from fpm_cli.files import atomic_write
 
 UNPACKED = "unpacked"
 ROWS_PER_SHARD = 20_000

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fpm_cli.corpus.files import atomic_write
+from fpm_cli.files import atomic_write
 
 WORK_FORMAT = 2  # of the files in the folder: a build begun in another format cannot be resumed
 

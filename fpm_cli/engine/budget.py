@@ -46,8 +46,8 @@ class Budget:
     began; what the launches before it took is in the manifest.
     """
 
-    def __init__(self, run: Run, config: RunConfig, first_step: int, began: float, *, leads: bool):
-        self.plan, self.leads = config.train, leads
+    def __init__(self, run: Run, config: RunConfig, first_step: int, began: float, *, is_main_process: bool):
+        self.plan, self.is_main_process = config.train, is_main_process
         self.limit = self.plan.budget_seconds
         self._path = run.path / "budget.json"
         self._decisions = [Decision(0, 0.0, self.plan.steps), *self._read()]
@@ -100,7 +100,7 @@ class Budget:
         self._step = step
         if step > self._decisions[-1].step and last_step != self.last_step:
             self._decisions.append(Decision(step, self._position(step), last_step))
-            if self.leads:
+            if self.is_main_process:
                 text = json.dumps([asdict(decision) for decision in self._decisions[1:]], indent=1)
                 replace_text(self._path, text + "\n")
         return step >= min(last_step, self.last_step)

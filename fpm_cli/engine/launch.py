@@ -1,6 +1,6 @@
-"""Start the processes of a run on this node and see them through to their end.
+"""Starts the processes of a run on this node and supervises them until they end.
 
-One process trains inside the caller; several are workers of their own (`ranks.py`).
+One process trains inside the caller; several are workers of their own (`fpm_cli.launch.ranks`).
 """
 
 import os
@@ -10,10 +10,10 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from fpm_cli.errors import StoppedError
-from fpm_cli.launch.heartbeat import Lifeline
+from fpm_cli.launch.heartbeat import Heartbeat
 from fpm_cli.launch.placement import Placement
 from fpm_cli.launch.ranks import Ranks
-from fpm_cli.launch.shutdown import StopWish
+from fpm_cli.launch.shutdown import ShutdownRequest
 from fpm_cli.runs.run import Run
 
 WORKER = "fpm_cli.engine.worker"
@@ -40,24 +40,24 @@ def launch(
     """
     began = began or time.time()
     if placement.world_size == 1:
-        with run.lock(), StopWish() as stop:
+        with run.lock(), ShutdownRequest() as shutdown:
             from fpm_cli.engine.train import train
 
-            train(run, Lifeline(stop), workload_type, quiet=quiet, began=began)
+            train(run, Heartbeat(shutdown), workload_type, quiet=quiet, began=began)
         return
     command = [sys.executable, "-m", WORKER, str(run.path), "--parent", str(os.getpid())]
     command += ["--interface", placement.interface] if placement.interface else []
     command += worker_flags(workload_type, quiet=quiet, began=began)
     ranks = Ranks(command, placement, run.path / "logs")
-    with run.lock() if placement.leads else nullcontext():
+    with run.lock() if placement.is_main_node else nullcontext():
         try:
-            ranks.see_through(run.config().engine.timeout_seconds)
+            ranks.supervise(run.config().engine.timeout_seconds)
         except StoppedError as stopped:
             raise StoppedError(f"{stopped}; continue with {run.resume_command}") from stopped
 
 
 def worker_flags(workload_type: "type[Workload] | None", *, quiet: bool, began: float) -> list[str]:
-    """What a rank is told, whoever starts it."""
+    """The flags of `fpm_cli.engine.worker`, whichever launcher starts it."""
     flags = ["--began", f"{began:.3f}", *(["--quiet"] if quiet else [])]
     if workload_type:
         flags += ["--workload", f"{workload_type.__module__}:{workload_type.__qualname__}"]

@@ -19,7 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from fpm_cli.config.schema import TrainConfig
-from fpm_cli.models.blocks import MLP, Attention, Stack
+from fpm_cli.models.attention import Attention
+from fpm_cli.models.blocks import MLP, Stack
 
 LR_SCALE = "lr_scale"  # a group's share of the scheduled learning rate
 

@@ -10,23 +10,23 @@ import torch
 from fpm_cli.checkpoints.checkpoint import SpikeState
 from fpm_cli.config.schema import RunConfig
 from fpm_cli.engine.budget import Budget
+from fpm_cli.engine.checkpointer import Checkpointer
 from fpm_cli.engine.deepspeed_engine import Batch, BatchShape, TrainingEngine, batch_shape
 from fpm_cli.engine.layer_statistics import LayerStatistics
 from fpm_cli.engine.pretraining import Pretraining
-from fpm_cli.engine.saver import Saver
 from fpm_cli.engine.spikes import SpikeGuard
 from fpm_cli.engine.telemetry import Telemetry
 from fpm_cli.engine.workload import Workload
 from fpm_cli.engine.world import World, joined_world
 from fpm_cli.errors import DamagedError, StoppedError
-from fpm_cli.launch.heartbeat import Lifeline
+from fpm_cli.launch.heartbeat import Heartbeat
 from fpm_cli.launch.placement import keep_freed_memory
 from fpm_cli.runs.run import Run
 
 
 def train(
     run: Run,
-    lifeline: Lifeline,
+    heartbeat: Heartbeat,
     workload_type: type[Workload] | None = None,
     *,
     quiet: bool = False,
@@ -51,30 +51,30 @@ def train(
             keep_freed_memory()
         engine = TrainingEngine(workload.build_model(world.device), config, world)
         layers = LayerStatistics(engine.model, world) if plan.layer_statistics else None
-        saver = Saver(engine, run, config)
-        stack.callback(saver.close)
-        resumed = saver.load()
+        checkpointer = Checkpointer(engine, run, config)
+        stack.callback(checkpointer.close)
+        resumed = checkpointer.load()
         first_step = resumed.step if resumed else 0
-        saver.require_space(first_step)
+        checkpointer.require_space(first_step)
 
-        if world.any(lifeline.stop.wanted):
+        if world.any(heartbeat.shutdown.requested):
             raise StoppedError(f"stopped before step {first_step + 1}; go on with {run.resume_command}")
-        budget = Budget(run, config, first_step, began, leads=world.leads)
-        telemetry = Telemetry(run, config, world, first_step, quiet=quiet) if world.leads else None
+        budget = Budget(run, config, first_step, began, is_main_process=world.is_main_process)
+        telemetry = Telemetry(run, config, world, first_step, quiet=quiet) if world.is_main_process else None
         if telemetry:
             stack.callback(telemetry.close)
             run.begin_launch(devices=world.size, device_name=world.device_name, first_step=first_step)
 
         guard = SpikeGuard(plan, resumed.spikes if resumed else SpikeState())
         for step, micro_batches in _steps(workload, shape, world, guard, first_step, plan.steps):
-            started, lifeline.step = time.monotonic(), step
+            started, heartbeat.step = time.monotonic(), step
             torch.manual_seed(_step_seed(plan.seed, step, world))  # dropout, as a function of the step
             lr = budget.learning_rate(step - 1)
             watched = layers if step % plan.log_every == 0 or step in (1, plan.steps) else None
             result = engine.step(micro_batches, lr, watched, guard.judge)
             go_back = guard.settle(step, result)
-            proposed = budget.propose(step) if world.leads else 0
-            wish, last_step = world.sum([float(lifeline.stop.wanted), float(proposed)])
+            proposed = budget.propose(step) if world.is_main_process else 0
+            wish, last_step = world.sum([float(heartbeat.shutdown.requested), float(proposed)])
             last = budget.follow(step, int(last_step))
             stopping = wish > 0 and not last
             if telemetry:
@@ -84,7 +84,7 @@ def train(
                 if step % plan.log_every == 0:  # steps that a kill loses are charged up to here
                     run.update_launch(last_step=step, seconds=telemetry.seconds, state="running")
             if go_back and not (last or stopping):
-                found = saver.load()
+                found = checkpointer.load()
                 at, before = (found.step, found.spikes) if found else (None, SpikeState())
                 message = guard.go_back(step, at, before)
                 budget.go_back(guard.rewinds[-1])
@@ -107,12 +107,12 @@ def train(
             if last or stopping or (step % plan.save_every == 0 and guard.calm):
                 if telemetry:
                     telemetry.sync()  # no step that is saved may be missing from metrics.jsonl
-                saver.save(step, criterion, guard.snapshot())
+                checkpointer.save(step, criterion, guard.snapshot())
                 if last or stopping:
-                    saver.wait()
+                    checkpointer.wait()
                 if not config.engine.async_save:
                     budget.took("save", time.monotonic() - started)
-            for saved in saver.news():
+            for saved in checkpointer.poll_completed():
                 if telemetry:
                     state = "finished" if last else "stopped" if stopping else "running"
                     run.update_launch(last_step=step, seconds=telemetry.seconds, state=state)
@@ -129,7 +129,7 @@ def _same_everywhere(config: RunConfig, world: World) -> None:
     """Refuse to train with ranks that read another config.toml than rank 0: nodes must share the folder."""
     digest = hashlib.sha256(config.model_dump_json().encode()).digest()
     number = float(int.from_bytes(digest[:6], "big"))  # exact in float64
-    if world.sum([number if world.leads else 0.0])[0] != number:
+    if world.sum([number if world.is_main_process else 0.0])[0] != number:
         raise DamagedError(f"rank {world.rank} on this node read another config.toml than rank 0")
 
 

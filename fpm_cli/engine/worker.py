@@ -10,10 +10,10 @@ import sys
 from pathlib import Path
 
 from fpm_cli.errors import FpmError, StoppedError
-from fpm_cli.launch.heartbeat import Lifeline, beat_seconds, die_with
-from fpm_cli.launch.placement import settle_in
+from fpm_cli.launch.heartbeat import Heartbeat, heartbeat_interval, set_parent_death_signal
+from fpm_cli.launch.placement import set_rank_environment
 from fpm_cli.launch.ranks import log_path
-from fpm_cli.launch.shutdown import StopWish
+from fpm_cli.launch.shutdown import ShutdownRequest
 from fpm_cli.runs.run import Run
 
 PRETRAINING = "fpm_cli.engine.pretraining:Pretraining"
@@ -26,53 +26,57 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--workload", default=PRETRAINING, metavar="MODULE:CLASS")
     parser.add_argument("--quiet", action="store_true")
     parser.add_argument("--began", type=float, help="time.time() when the launch began")
-    parser.add_argument("--parent", type=int, help="the pid of the launcher, with which this process ends")
+    parser.add_argument(
+        "--parent", type=int, help="pid of the launcher; this process ends when that one does"
+    )
     parser.add_argument("--interface", help="the network interface of gloo and NCCL")
-    parser.add_argument("--own-log", action="store_true", help="ranks above 0 speak into logs/rank-N.log")
+    parser.add_argument(
+        "--own-log", action="store_true", help="ranks above 0 write their messages to logs/rank-N.log"
+    )
     given = parser.parse_args(arguments)
-    die_with(given.parent)
+    set_parent_death_signal(given.parent)
     rank = int(os.environ["RANK"])
-    with StopWish() as stop:
+    with ShutdownRequest() as shutdown:
         try:
             run = Run.open(given.run)
             if given.own_log and rank > 0:
-                _speak_into(log_path(run.path / "logs", rank))
-            settle_in(given.interface)
-            seconds = beat_seconds(run.config().engine.timeout_seconds)
+                _redirect_stderr(log_path(run.path / "logs", rank))
+            set_rank_environment(given.interface)
+            interval = heartbeat_interval(run.config().engine.timeout_seconds)
         except FpmError as error:
-            return _status(error)
-        with Lifeline(stop, run.path / "logs", rank, seconds) as lifeline:
+            return _report(error)
+        with Heartbeat(shutdown, run.path / "logs", rank, interval) as heartbeat:
             try:
-                status = _train(run, lifeline, given)
+                status = _train(run, heartbeat, given)
             except BaseException:
-                lifeline.status = 1  # that of a traceback
+                heartbeat.exit_status = 1  # that of a traceback
                 raise
-            lifeline.status = status
+            heartbeat.exit_status = status
             return status
 
 
-def _train(run: Run, lifeline: Lifeline, given: argparse.Namespace) -> int:
-    from fpm_cli.engine.train import train  # seconds of imports, during which it beats already
+def _train(run: Run, heartbeat: Heartbeat, given: argparse.Namespace) -> int:
+    from fpm_cli.engine.train import train  # imports for seconds; heartbeats are sent meanwhile
 
     module, _, class_ = given.workload.partition(":")
     workload_type = getattr(importlib.import_module(module), class_)
     try:
-        train(run, lifeline, workload_type, quiet=given.quiet, began=given.began)
+        train(run, heartbeat, workload_type, quiet=given.quiet, began=given.began)
     except FpmError as error:
-        return _status(error)
+        return _report(error)
     except KeyboardInterrupt:
         return 130
     return 0
 
 
-def _speak_into(log: Path) -> None:
-    """Further messages, of libraries too, go to the file."""
+def _redirect_stderr(log: Path) -> None:
+    """Write further messages, those of libraries too, to the file."""
     with log.open("wb") as file:
         os.dup2(file.fileno(), sys.stderr.fileno())
 
 
-def _status(error: FpmError) -> int:
-    if not isinstance(error, StoppedError):  # the launcher says that once for all ranks
+def _report(error: FpmError) -> int:
+    if not isinstance(error, StoppedError):  # which the launcher reports once for all ranks
         print(f"error: {error}", file=sys.stderr, flush=True)
     return error.exit_status
 

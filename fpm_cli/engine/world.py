@@ -27,7 +27,7 @@ class World:
     device: torch.device
 
     @property
-    def leads(self) -> bool:
+    def is_main_process(self) -> bool:
         """Whether this process writes the files and speaks to the user."""
         return self.rank == 0
 

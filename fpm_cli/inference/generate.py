@@ -1,6 +1,6 @@
 """Generates text from a trained run: greedy or sampled, for a batch of prompts at once.
 
-Keys and values are cached (`fpm_cli.models.cache`), so that each new token costs one position. Every row
+Keys and values are cached (`fpm_cli.models.kv_cache`), so that each new token costs one position. Every row
 of a batch gets the tokens that its prompt would get alone: it has its own random generator, and attends
 neither to other rows nor to its own padding. The logits are equal up to rounding, which depends on the
 shapes of the matrices: in float32, two tokens whose logits agree to six digits may be exchanged.
@@ -15,9 +15,9 @@ from fpm_cli.corpus.readers import join_segmented
 from fpm_cli.errors import UsageError
 from fpm_cli.inference.sampling import SamplingConfig, sample_token
 from fpm_cli.inference.trained_model import TrainedModel
-from fpm_cli.models.cache import Cache
 from fpm_cli.models.encdec import EncoderDecoder
 from fpm_cli.models.gpt import GPT
+from fpm_cli.models.kv_cache import KVCache
 
 TokenRows = Sequence[list[int]]
 
@@ -114,7 +114,7 @@ class _GPTNextLogits:
     def __init__(self, model: GPT, trained: TrainedModel, max_tokens: int, cached: bool):
         self.model, self.device = model, trained.device
         self.window, self.max_tokens, self.cached = trained.config.model.max_positions, max_tokens, cached
-        self.cache: Cache | None = None
+        self.cache: KVCache | None = None
 
     def __call__(self, rows: TokenRows) -> Tensor:
         """Rows of token ids -> (B, V); each row is that of the previous call and one token more."""
@@ -126,7 +126,7 @@ class _GPTNextLogits:
             padding = [width - min(len(row), width) for row in rows]
             new = [[0] * pad + row[-width:] for pad, row in zip(padding, rows, strict=True)]
             capacity = min(self.window, width + self.max_tokens) if self.cached else width
-            self.cache = Cache(torch.tensor(padding, device=self.device), capacity)
+            self.cache = KVCache(torch.tensor(padding, device=self.device), capacity)
         return self.model.next_logits(torch.tensor(new, device=self.device), self.cache)
 
 
@@ -145,12 +145,12 @@ def _decode_from_encoder(
     mask = mask.to(device)
     memory = model.encode(torch.tensor(tokens, device=device), mask)
     no_padding = torch.zeros(len(prompts), dtype=torch.long, device=device)
-    cache = Cache(no_padding, 2 + sampling.max_tokens)
+    cache = KVCache(no_padding, 2 + sampling.max_tokens)
 
     def next_logits(rows: TokenRows) -> Tensor:
         nonlocal cache
         if not cached:
-            cache = Cache(no_padding, 2 + sampling.max_tokens)
+            cache = KVCache(no_padding, 2 + sampling.max_tokens)
         new = torch.tensor([row[cache.length :] for row in rows], device=device)
         return model.next_logits(new, memory, mask, cache)
 

@@ -39,8 +39,8 @@ def architecture(config: ModelConfig) -> Architecture:
     }
     embeddings = "bert.embeddings"
     mappings = [
-        *map_module("tokens", f"{embeddings}.word_embeddings", kinds=["weight"]),
-        *map_module("positions", f"{embeddings}.position_embeddings", kinds=["weight"]),
+        *map_module("token_embedding", f"{embeddings}.word_embeddings", kinds=["weight"]),
+        *map_module("position_embedding", f"{embeddings}.position_embeddings", kinds=["weight"]),
         *map_module("token_types", f"{embeddings}.token_type_embeddings", kinds=["weight"]),
         *map_module("pooler", "bert.pooler.dense"),
         *map_module("mlm_head.dense", "cls.predictions.transform.dense"),

@@ -46,8 +46,8 @@ def architecture(config: ModelConfig) -> Architecture:
         **dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), config.dropout),
     }
     mappings = [
-        *map_module("tokens", "transformer.wte", kinds=["weight"]),
-        *map_module("positions", "transformer.wpe", kinds=["weight"]),
+        *map_module("token_embedding", "transformer.wte", kinds=["weight"]),
+        *map_module("position_embedding", "transformer.wpe", kinds=["weight"]),
         *map_module("decoder.final_norm", "transformer.ln_f"),
     ]
     for layer in range(config.num_layers):

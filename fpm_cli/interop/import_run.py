@@ -23,7 +23,7 @@ from fpm_cli.interop.compare_outputs import OutputComparison, compare_outputs
 from fpm_cli.interop.import_tokenizer import read_tokenizer
 from fpm_cli.interop.read_checkpoint import read_config_json, read_weights
 from fpm_cli.interop.weight_mapping import Architecture, from_transformers
-from fpm_cli.models.build import build_skeleton, with_initial_weights
+from fpm_cli.models.build import build_skeleton, materialise
 from fpm_cli.runs.run import Run
 from fpm_cli.tokenization.base import Tokenizer
 from fpm_cli.tokenization.registry import load_tokenizer
@@ -84,7 +84,7 @@ def import_run(source: Path, out: Path, name: str, tokenizer_folder: Path | None
         config = _run_config(name, family, model_config, tokenizer.kind if tokenizer else None)
         skeleton = build_skeleton(config)
         untrained = untrained_heads(skeleton, weights, architecture, source)
-        model = with_initial_weights(skeleton, config, "cpu").eval()
+        model = materialise(skeleton, config, "cpu").eval()
         model.load_state_dict(weights, strict=False)
         reference = load_reference_model(architecture, source)
         comparison = compare_outputs(model_config, model, reference, untrained)

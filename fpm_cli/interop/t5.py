@@ -52,7 +52,7 @@ def architecture(config: ModelConfig) -> Architecture:
         "tie_word_embeddings": False,
         "is_encoder_decoder": True,
     }
-    names = [("tokens", "shared"), ("head", "lm_head")]
+    names = [("token_embedding", "shared"), ("head", "lm_head")]
     for stack in ("encoder", "decoder"):
         names += [
             (f"{stack}.final_norm", f"{stack}.final_layer_norm"),

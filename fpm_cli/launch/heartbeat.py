@@ -1,12 +1,12 @@
-"""What ties a rank to whoever started it: signs of life one way, the wish to stop the other way.
+"""The channel between a rank and the launcher: heartbeats one way, the request to shut down the other way.
 
-    logs/rank-N.beat   one line of JSON, replaced every few seconds by a thread of rank N: how often it
-                       has beaten, its step, host and pid, and its exit status once it ends
-    logs/stop          the launcher's wish that all ranks save and end, where signals do not reach them
+    logs/rank-N.beat   one line of JSON, replaced every few seconds by a thread of rank N: a count, its step,
+                       host and pid, and its exit status once it ends
+    logs/stop          asks all ranks to save and end, where the launcher's signals do not reach them
 
-Both live in the run folder, which every node sees. A stopped process and a dead machine stop beating;
-so the launcher can name the rank that hangs, where the process group only knows that one does.
-No torch here: a rank beats from its first moment, before the heavy imports.
+Both are in the run folder, which every node sees. A stopped process and a dead machine send no heartbeats, so
+the launcher can name the rank that hangs, where the process group only knows that one does.
+This module does not import torch: a rank sends heartbeats while it still imports.
 """
 
 import ctypes
@@ -19,92 +19,95 @@ import threading
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from fpm_cli.launch.shutdown import StopWish
+from fpm_cli.launch.shutdown import ShutdownRequest
 
-STOP = "stop"
+SHUTDOWN_FILE = "stop"
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 @dataclass(frozen=True)
-class Sign:
-    """The last sign of life of a rank."""
+class HeartbeatRecord:
+    """The content of a heartbeat file."""
 
-    beat: int  # counts up
-    step: int  # the optimizer step it works at; 0 before the first
+    count: int  # of the rank's heartbeats
+    step: int  # the optimizer step that it works at; 0 before the first
     host: str
     pid: int
-    status: int | None = None  # its exit status, once it has one
+    exit_status: int | None = None  # set when it ends
 
 
-class Lifeline:
-    """The rank's end of it. `step` is the rank's to set, `stop.wanted` its to read.
+class Heartbeat:
+    """Sends the heartbeats of one rank from a thread. The rank sets `step`, and reads `shutdown.requested`.
 
-    Without `logs` there is nobody to tell: a lone process lives in its launcher.
+    Without `logs` nothing is sent: a single process trains inside its launcher.
     """
 
-    def __init__(self, stop: StopWish, logs: Path | None = None, rank: int = 0, seconds: float = 1.0):
-        self.stop, self.step = stop, 0
-        self.status: int | None = None
-        self._logs, self._rank, self._seconds = logs, rank, seconds
-        self._beat, self._ended = 0, threading.Event()
-        self._thread = threading.Thread(target=self._keep_beating, name="fpm-lifeline", daemon=True)
+    def __init__(
+        self, shutdown: ShutdownRequest, logs: Path | None = None, rank: int = 0, interval: float = 1.0
+    ):
+        self.shutdown, self.step = shutdown, 0
+        self.exit_status: int | None = None
+        self._logs, self._rank, self._interval = logs, rank, interval
+        self._count, self._ended = 0, threading.Event()
+        self._thread = threading.Thread(target=self._run, name="fpm-heartbeat", daemon=True)
 
-    def __enter__(self) -> "Lifeline":
+    def __enter__(self) -> "Heartbeat":
         if self._logs:
             self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        """The last beat carries `status`, if the rank has set it."""
+        """The last heartbeat carries `exit_status`, if the rank has set it."""
         self._ended.set()
         if self._logs:
             self._thread.join()
-            self._tell(self._logs)
+            self._send(self._logs)
 
-    def _keep_beating(self) -> None:
+    def _run(self) -> None:
         assert self._logs
         while True:
-            self._tell(self._logs)
-            if (self._logs / STOP).exists():
-                self.stop.wanted = True
-            if self._ended.wait(self._seconds):
+            self._send(self._logs)
+            if (self._logs / SHUTDOWN_FILE).exists():
+                self.shutdown.requested = True
+            if self._ended.wait(self._interval):
                 return
 
-    def _tell(self, logs: Path) -> None:
-        self._beat += 1
-        sign = Sign(self._beat, self.step, socket.gethostname(), os.getpid(), self.status)
-        path = beat_path(logs, self._rank)
+    def _send(self, logs: Path) -> None:
+        """Atomic, but not synced: after a crash of the machine nobody reads it."""
+        self._count += 1
+        record = HeartbeatRecord(self._count, self.step, socket.gethostname(), os.getpid(), self.exit_status)
+        path = heartbeat_path(logs, self._rank)
         temporary = path.with_suffix(".tmp")
         try:
-            temporary.write_text(json.dumps(asdict(sign)), encoding="utf-8")
+            temporary.write_text(json.dumps(asdict(record)), encoding="utf-8")
             temporary.rename(path)
-        except OSError:  # a full disk ends no training; the saves will say so
+        except OSError:  # training continues on a full disk until a save fails and reports it
             temporary.unlink(missing_ok=True)
 
 
-def beat_path(logs: Path, rank: int) -> Path:
-    """Where rank `rank` beats."""
+def heartbeat_path(logs: Path, rank: int) -> Path:
+    """The heartbeat file of a rank."""
     return logs / f"rank-{rank}.beat"
 
 
-def beat_seconds(timeout_seconds: float) -> float:
-    """How often to beat: ten times within the timeout, and every 5 s at least."""
+def heartbeat_interval(timeout_seconds: float) -> float:
+    """Seconds between two heartbeats: ten of them fit into the timeout, and it is 5 s at most."""
     return min(5.0, timeout_seconds / 10)
 
 
-def read_sign(logs: Path, rank: int) -> Sign | None:
-    """The last sign of a rank, or None before the first."""
+def read_heartbeat(logs: Path, rank: int) -> HeartbeatRecord | None:
+    """The last heartbeat of a rank, or None before the first."""
     try:
-        return Sign(**json.loads(beat_path(logs, rank).read_text(encoding="utf-8")))
+        return HeartbeatRecord(**json.loads(heartbeat_path(logs, rank).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return None
 
 
-def die_with(parent: int | None) -> None:
+def set_parent_death_signal(parent: int | None) -> None:
     """Have the kernel kill this process when the one that started it ends, even by SIGKILL.
 
     `parent` is that one's pid, if known: it may have ended before this call. Linux only; elsewhere the
-    collectives' timeout ends a rank whose launcher was killed.
+    timeout of the collectives ends a rank whose launcher was killed.
     """
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

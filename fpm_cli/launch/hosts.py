@@ -39,7 +39,7 @@ def read_hostfile(path: Path) -> dict[str, int]:
     return hosts
 
 
-def leading_address(hosts: Mapping[str, int]) -> str:
+def first_host_address(hosts: Mapping[str, int]) -> str:
     """The address of the first host, as the others must see it.
 
     Raises:

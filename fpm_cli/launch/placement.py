@@ -20,7 +20,7 @@ class Placement:
     """`nproc` ranks on each of `nnodes` nodes, of which this is number `node_rank`.
 
     A port of 0 is any free one, which only a single node can choose by itself. `interface` is the network
-    interface for gloo and NCCL; None is the one that leads to `master_addr`.
+    interface for gloo and NCCL; None is the one that is_main_node to `master_addr`.
     """
 
     nproc: int = 1
@@ -39,7 +39,7 @@ class Placement:
             raise UsageError("--nnodes above 1 needs --master-addr and --master-port, the same on every node")
 
     @property
-    def leads(self) -> bool:
+    def is_main_node(self) -> bool:
         """Whether rank 0 runs here, which makes the run folder and speaks to the user."""
         return self.node_rank == 0
 
@@ -66,7 +66,7 @@ class Placement:
         return {**os.environ, **{name: str(value) for name, value in given.items()}}
 
 
-def settle_in(interface: str | None) -> None:
+def set_rank_environment(interface: str | None) -> None:
     """Complete this rank's environment before torch reads it: its threads and its network interface.
 
     Done by the rank itself, since DeepSpeed's launcher carries few variables to other hosts. What the
@@ -116,7 +116,7 @@ def interface_towards(address: str) -> str | None:
     """The network interface whose address this machine would use to talk to `address`.
 
     Raises:
-        MissingError: its name is unknown here, or no route leads there.
+        MissingError: its name is unknown here, or no route is_main_node there.
     """
     try:
         family, kind, _, _, target = socket.getaddrinfo(address, 1, type=socket.SOCK_DGRAM)[0]

@@ -1,7 +1,7 @@
-"""The ranks of this node: started, watched, and never left behind.
+"""The ranks of this node: starts and supervises them, and ends all of them when one fails.
 
-Rank 0 speaks on the caller's stderr, the others into `logs/rank-N.log`. When one ends badly or hangs,
-the rest are ended and the error says which one it was, why, and the last lines of its log.
+Rank 0 writes its messages to the caller's stderr, the others to `logs/rank-N.log`. When one fails or hangs,
+the rest are ended, and the error says which one it was, why, and the last lines of its log.
 """
 
 import signal
@@ -15,30 +15,30 @@ from types import FrameType
 from typing import IO
 
 from fpm_cli.errors import DamagedError, DivergedError, FpmError, MissingError, StoppedError, UsageError
-from fpm_cli.launch.heartbeat import Sign, beat_path, read_sign
+from fpm_cli.launch.heartbeat import HeartbeatRecord, heartbeat_path, read_heartbeat
 from fpm_cli.launch.placement import Placement, reserved_port
 from fpm_cli.launch.shutdown import SIGNALS
 
-LINGER_SECONDS = 1.0  # the peers of a rank that died fail too, some before their launcher sees the first
-GRACE_SECONDS = 30.0  # between the first rank that has saved and stopped and the last
+FAILURE_SECONDS = 1.0  # the peers of a rank that died fail too, some before the launcher sees the first
+SHUTDOWN_SECONDS = 30.0  # between the first rank that has saved and stopped and the last
 LOG_LINES = 5
-BY_STATUS: dict[int, type[FpmError]] = {
+ERROR_BY_EXIT_STATUS: dict[int, type[FpmError]] = {
     kind.exit_status: kind for kind in (UsageError, MissingError, DivergedError, DamagedError, StoppedError)
 }
 
 
 @dataclass
 class Rank:
-    """A process of this node and when it was last seen alive."""
+    """A process of this node, its last heartbeat, and when that was read first (time.monotonic())."""
 
     number: int
     process: subprocess.Popen[bytes]
-    sign: Sign | None
-    seen: float  # time.monotonic() when `sign` was new
+    heartbeat: HeartbeatRecord | None
+    heartbeat_time: float
 
     @property
-    def status(self) -> int | None:
-        """Its exit status, negative for a signal, or None while it runs."""
+    def exit_status(self) -> int | None:
+        """Negative for a signal, None while it runs."""
         return self.process.poll()
 
 
@@ -48,38 +48,38 @@ class Ranks:
     def __init__(self, command: Sequence[str], placement: Placement, logs: Path):
         self.command, self.placement, self.logs = command, placement, logs
         self.ranks: list[Rank] = []
-        self.passed_on: list[int] = []  # signals
+        self.forwarded_signals: list[int] = []
 
-    def see_through(self, timeout_seconds: float) -> None:
-        """Start them and return once all have ended well; one that shows no sign of life that long hangs.
+    def supervise(self, timeout_seconds: float) -> None:
+        """Start the ranks and return once all have succeeded; one without a heartbeat for so long hangs.
 
         Raises:
             FpmError: what the first failing rank raised, or that it died or hangs.
             KeyboardInterrupt: a second Ctrl-C.
         """
-        with self._passing_signals(), reserved_port() as port:
+        with self._forwarding_signals(), reserved_port() as port:
             try:
                 self._start(self.placement.master_port or port)
-                while (failed := self._failed()) is None:
-                    if all(rank.status == 0 for rank in self.ranks):
+                while (failed := self._find_failed()) is None:
+                    if all(rank.exit_status == 0 for rank in self.ranks):
                         return
-                    if hanging := self._hanging(timeout_seconds):
-                        raise self._error(hanging, f"shows no sign of life for {timeout_seconds:g} s")
+                    if hanging := self._find_hanging(timeout_seconds):
+                        raise self._error(hanging, f"sent no heartbeat for {timeout_seconds:g} s")
                     time.sleep(0.05)
-                if failed.status == StoppedError.exit_status:
-                    self._wait(GRACE_SECONDS)
-                elif failed.status == 1:
-                    self._wait(LINGER_SECONDS)
-                raise self._ended(timeout_seconds)
+                if failed.exit_status == StoppedError.exit_status:
+                    self._wait(SHUTDOWN_SECONDS)
+                elif failed.exit_status == 1:
+                    self._wait(FAILURE_SECONDS)
+                raise self._describe_failure(timeout_seconds)
             finally:
                 self._kill()
 
     def _start(self, port: int) -> None:
         for number in self.placement.ranks:
             environment = self.placement.environment(number, port)
-            beat_path(self.logs, number).unlink(missing_ok=True)
+            heartbeat_path(self.logs, number).unlink(missing_ok=True)
             stderr: IO[bytes] | None = None if number == 0 else log_path(self.logs, number).open("wb")
-            # A session of its own: Ctrl-C reaches the ranks once, from here.
+            # In a session of its own, so that Ctrl-C reaches the ranks once, from here.
             process = subprocess.Popen(
                 self.command,
                 env=environment,
@@ -91,56 +91,54 @@ class Ranks:
                 stderr.close()
             self.ranks.append(Rank(number, process, None, time.monotonic()))
 
-    def _failed(self) -> Rank | None:
-        """The rank that is to blame: one that a signal killed before one that says why, before the rest."""
-        failed = {rank.number: status for rank in self.ranks if (status := rank.status)}
-        first = min(failed, key=lambda number: (failed[number] > 0, failed[number] == 1), default=None)
-        return next((rank for rank in self.ranks if rank.number == first), None)
+    def _find_failed(self) -> Rank | None:
+        """The rank that failed first: one killed by a signal comes before one with a status that says why,
+        and that before one with status 1, which the peers of a failed rank have.
+        """
+        failed = [(status > 0, status == 1, rank) for rank in self.ranks if (status := rank.exit_status)]
+        return min(failed, key=lambda entry: (entry[:2], entry[2].number))[2] if failed else None
 
-    def _hanging(self, seconds: float) -> Rank | None:
+    def _find_hanging(self, seconds: float) -> Rank | None:
         now = time.monotonic()
         for rank in self.ranks:
-            sign = read_sign(self.logs, rank.number)
-            if sign != rank.sign or rank.status is not None:
-                rank.sign, rank.seen = sign, now
-        return next((rank for rank in self.ranks if now - rank.seen > seconds), None)
+            heartbeat = read_heartbeat(self.logs, rank.number)
+            if heartbeat != rank.heartbeat or rank.exit_status is not None:
+                rank.heartbeat, rank.heartbeat_time = heartbeat, now
+        return next((rank for rank in self.ranks if now - rank.heartbeat_time > seconds), None)
 
-    def _ended(self, timeout_seconds: float) -> FpmError:
-        failed = self._failed()
-        assert failed and failed.status
-        self._hanging(timeout_seconds)  # reads the signs once more
-        silent = [rank for rank in self.ranks if rank.status is None and self._silent(rank, timeout_seconds)]
-        if failed.status == 1 and silent:  # a collective's timeout in the others came first
-            return self._error(silent[0], f"hangs; rank {failed.number} waited for it in vain")
-        if failed.status == StoppedError.exit_status or -failed.status in self.passed_on:
+    def _describe_failure(self, timeout_seconds: float) -> FpmError:
+        failed = self._find_failed()
+        assert failed and failed.exit_status
+        silent = self._find_hanging(timeout_seconds / 2)
+        if failed.exit_status == 1 and silent:  # the others' collectives timed out before its heartbeat did
+            return self._error(silent, f"hangs; rank {failed.number} waited for it in vain")
+        if failed.exit_status == StoppedError.exit_status or -failed.exit_status in self.forwarded_signals:
             return StoppedError("stopped; every step up to the last save is kept")
-        how = f"was killed by {signal.Signals(-failed.status).name}" if failed.status < 0 else ""
-        return self._error(failed, how or f"ended with status {failed.status}")
+        if failed.exit_status < 0:
+            return self._error(failed, f"was killed by {signal.Signals(-failed.exit_status).name}")
+        return self._error(failed, f"ended with status {failed.exit_status}")
 
-    def _silent(self, rank: Rank, timeout_seconds: float) -> bool:
-        return time.monotonic() - rank.seen > timeout_seconds / 2
-
-    def _error(self, rank: Rank, how: str) -> FpmError:
-        kind = BY_STATUS.get(rank.status or 1, FpmError)
-        at = f" in step {rank.sign.step}" if rank.sign and rank.sign.step else ""
-        return kind(f"rank {rank.number} {how}{at}; {last_words(self.logs, rank.number)}")
+    def _error(self, rank: Rank, message: str) -> FpmError:
+        kind = ERROR_BY_EXIT_STATUS.get(rank.exit_status or 1, FpmError)
+        step = f" in step {rank.heartbeat.step}" if rank.heartbeat and rank.heartbeat.step else ""
+        return kind(f"rank {rank.number} {message}{step}; {log_tail(self.logs, rank.number)}")
 
     def _wait(self, seconds: float) -> None:
         deadline = time.monotonic() + seconds
-        while any(rank.status is None for rank in self.ranks) and time.monotonic() < deadline:
+        while any(rank.exit_status is None for rank in self.ranks) and time.monotonic() < deadline:
             time.sleep(0.02)
 
     @contextmanager
-    def _passing_signals(self) -> Iterator[None]:
-        def pass_on(number: int, frame: FrameType | None) -> None:
-            if number == signal.SIGINT and number in self.passed_on:
+    def _forwarding_signals(self) -> Iterator[None]:
+        def forward(number: int, frame: FrameType | None) -> None:
+            if number == signal.SIGINT and number in self.forwarded_signals:
                 raise KeyboardInterrupt
-            self.passed_on.append(number)
+            self.forwarded_signals.append(number)
             for rank in self.ranks:
-                if rank.status is None:
+                if rank.exit_status is None:
                     rank.process.send_signal(number)
 
-        previous = {number: signal.signal(number, pass_on) for number in SIGNALS}
+        previous = {number: signal.signal(number, forward) for number in SIGNALS}
         try:
             yield
         finally:
@@ -149,24 +147,24 @@ class Ranks:
 
     def _kill(self) -> None:
         for rank in self.ranks:
-            if rank.status is None:
+            if rank.exit_status is None:
                 rank.process.kill()
         for rank in self.ranks:
             rank.process.wait()
 
 
-def log_path(logs: Path, number: int) -> Path:
-    """Where rank `number` writes what it has to say, unless it is 0, which says it to the user."""
-    return logs / f"rank-{number}.log"
+def log_path(logs: Path, rank: int) -> Path:
+    """Where a rank's messages go; those of rank 0 go to the user's terminal."""
+    return logs / f"rank-{rank}.log"
 
 
-def last_words(logs: Path, number: int) -> str:
+def log_tail(logs: Path, rank: int) -> str:
     """The end of a rank's log, for an error message."""
-    log = log_path(logs, number)
-    if number == 0:
+    log = log_path(logs, rank)
+    if rank == 0:
         return "its messages are above"
     if not log.is_file():
         return "it has no log yet"
-    lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
-    last = [line for line in lines if line.strip()][-LOG_LINES:]
-    return "\n  ".join([f"its log {log} ends:" if last else f"its log {log} is empty", *last])
+    lines = [line for line in log.read_text(encoding="utf-8", errors="replace").split("\n") if line.strip()]
+    heading = f"its log {log} ends:" if lines else f"its log {log} is empty"
+    return "\n  ".join([heading, *lines[-LOG_LINES:]])

@@ -1,4 +1,4 @@
-"""Signals as a wish to stop: the first one ends training after a saved step, a second Ctrl-C at once."""
+"""Signals as shutdown requests: the first ends training after a saved step, a second Ctrl-C at once."""
 
 import signal
 from collections.abc import Iterator
@@ -10,45 +10,45 @@ from fpm_cli.errors import StoppedError
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
-class StopWish:
-    """Remembers that a signal came; `with StopWish() as stop:` listens, `stop.wanted` tells."""
+class ShutdownRequest:
+    """Handles the signals in a `with` block and remembers in `requested` that one came."""
 
     def __init__(self) -> None:
-        self.wanted = False
+        self.requested = False
 
-    def __enter__(self) -> "StopWish":
-        self._previous = {number: signal.signal(number, self._remember) for number in SIGNALS}
+    def __enter__(self) -> "ShutdownRequest":
+        self._previous = {number: signal.signal(number, self._handle) for number in SIGNALS}
         return self
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 
-    def _remember(self, number: int, frame: FrameType | None) -> None:
-        if self.wanted and number == signal.SIGINT:
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self.requested and number == signal.SIGINT:
             raise KeyboardInterrupt
-        self.wanted = True
+        self.requested = True
 
 
-class _AtOnce(BaseException):
-    """Passes through whatever handles exceptions, as KeyboardInterrupt does."""
+class _Signalled(BaseException):
+    """Not an Exception, so that no handler of errors catches it; KeyboardInterrupt is none either."""
 
 
 @contextmanager
-def stopping_at_once(message: str) -> Iterator[None]:
-    """Where nothing has to be saved first: SIGTERM and SIGUSR1 end the work there and then.
+def stop_immediately_on_signal(message: str) -> Iterator[None]:
+    """Where nothing has to be saved: SIGTERM and SIGUSR1 end the work at once.
 
     Raises:
-        StoppedError: one of them came, and no `StopWish` within listened.
+        StoppedError: one of them came, and no `ShutdownRequest` inside handled it.
     """
 
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise _AtOnce
+    def handle(number: int, frame: FrameType | None) -> None:
+        raise _Signalled
 
-    previous = {number: signal.signal(number, stop) for number in SIGNALS if number != signal.SIGINT}
+    previous = {number: signal.signal(number, handle) for number in SIGNALS if number != signal.SIGINT}
     try:
         yield
-    except _AtOnce:
+    except _Signalled:
         raise StoppedError(message) from None
     finally:
         for number, handler in previous.items():

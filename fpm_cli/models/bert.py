@@ -1,6 +1,7 @@
 """BERT: a bidirectional encoder trained on masked words and a task over two halves of a text.
 
-After NVIDIA/Megatron-LM v2.5 (pre-LN with a final LN); with post-LN it is the BERT of 2018.
+After NVIDIA/Megatron-LM v2.5 (pre-LN with a final LN); with post-LN it is the BERT of 2018. Shapes: B batch,
+S sequence, T tokens of a packed stream, H hidden size, V vocabulary.
 """
 
 import math
@@ -11,15 +12,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fpm_cli.config.schema import ModelConfig
-from fpm_cli.models.blocks import Stack, Style, summed_cross_entropy
+from fpm_cli.models.attention import AttentionContext
+from fpm_cli.models.blocks import Stack, summed_cross_entropy
+from fpm_cli.models.layer_config import LayerConfig
 from fpm_cli.ops.attention import Packing
 
 NUM_TOKEN_TYPES = 2
-MATCH_TEMPERATURE = 0.1  # of cosines; 0.05 to 0.1 are usual (Gao et al., arXiv 2104.08821, appendix D)
+MATCH_TEMPERATURE = 0.1  # divides cosines; 0.05 to 0.1 are usual (Gao et al., arXiv 2104.08821, appendix D)
 
 
 class MaskedLMHead(nn.Module):
-    """Dense + GELU + LN, then a decoder tied to the token embedding with a bias of its own."""
+    """Dense, GELU and LN, then logits by the transposed token embedding and a bias of the vocabulary."""
 
     def __init__(self, config: ModelConfig):
         super().__init__()
@@ -32,8 +35,8 @@ class MaskedLMHead(nn.Module):
         return F.linear(self.norm(F.gelu(self.dense(hidden))), embedding, self.bias)
 
 
-class Encoded(NamedTuple):
-    """What the encoder gives: every position, and the pooled `[CLS]`."""
+class EncoderOutput(NamedTuple):
+    """The hidden states of every position, and the pooled `[CLS]`."""
 
     hidden: Tensor  # (B, S, H); packed (T, H)
     pooled: Tensor  # (B, H)
@@ -42,112 +45,120 @@ class Encoded(NamedTuple):
 class BERT(nn.Module):
     """Batch -> summed losses `mlm` and `sentence_order`; `encode` for everything built on top.
 
-    With `sentence_task` "match" the second loss is `sentence_match`: which second half of the micro-batch
-    goes with a first one, and the reverse, told by the pooled means of both (in-batch negatives: Gao et
-    al., "SimCSE", arXiv 2104.08821, section 2.1; a text's own parts as the pair: Lee et al., arXiv
-    1906.00300, section 4). Smaller micro-batches make it easier: on other numbers of ranks its loss differs.
+    With `sentence_task` "match" the second loss is `sentence_match`: for each first half, classify which
+    second half of the micro-batch follows it, and the reverse, by the cosines of their pooled means
+    (in-batch negatives: Gao et al., "SimCSE", arXiv 2104.08821, section 2.1; two parts of one text as the
+    pair: Lee et al., arXiv 1906.00300, section 4). The loss depends on the size of the micro-batch, and so
+    on the number of ranks.
     """
 
     def __init__(self, config: ModelConfig):
         super().__init__()
-        style = Style(
-            bias=True,
-            gated=False,
+        layer_config = LayerConfig(
+            use_bias=True,
+            gated_mlp=False,
             rms_norm=False,
             activation=F.gelu,
-            score_scale=1 / math.sqrt(config.head_size),
-            alpha=(2 * config.num_layers) ** 0.25,
-            beta=(8 * config.num_layers) ** -0.25,
+            softmax_scale=1 / math.sqrt(config.head_size),
+            deepnorm_alpha=(2 * config.num_layers) ** 0.25,
+            deepnorm_beta=(8 * config.num_layers) ** -0.25,
         )
         h = config.hidden_size
-        self.tokens = nn.Embedding(config.vocab_size, h)
-        self.positions = nn.Embedding(config.max_positions, h)
+        self.token_embedding = nn.Embedding(config.vocab_size, h)
+        self.position_embedding = nn.Embedding(config.max_positions, h)
         self.token_types = nn.Embedding(NUM_TOKEN_TYPES, h)
         pre = config.norm_placement == "pre"
         self.embedding_norm = nn.Identity() if pre else nn.LayerNorm(h, eps=config.norm_epsilon)
         self.dropout = nn.Dropout(config.dropout)
-        self.encoder = Stack(config, style, config.num_layers)
+        self.encoder = Stack(config, layer_config, config.num_layers)
         self.pooler = nn.Linear(h, h)
         self.mlm_head = MaskedLMHead(config)
-        self.tells_order = config.sentence_task == "order"
-        if self.tells_order:
+        self.predicts_order = config.sentence_task == "order"
+        if self.predicts_order:
             self.sentence_order_head = nn.Linear(h, 2)
 
-    def encode(self, tokens: Tensor, token_types: Tensor, attention_mask: Tensor) -> Encoded:
-        """Tokens, types (B, S) int64, mask (B, S) bool (True: a real token)."""
-        x = self._embed(tokens, token_types, torch.arange(tokens.shape[1], device=tokens.device))
-        keep = attention_mask[:, None, None, :]  # (B, 1, 1, S): keys that may be seen
-        hidden = self.encoder(x, keep, False)
-        return Encoded(hidden, torch.tanh(self.pooler(hidden[:, 0])))
+    def encode(self, tokens: Tensor, token_types: Tensor, attention_mask: Tensor) -> EncoderOutput:
+        """Tokens, types (B, S) int64, mask (B, S) bool (True: a real token) -> output of every position."""
+        positions = torch.arange(tokens.shape[1], device=tokens.device)
+        context = AttentionContext(key_mask=attention_mask)
+        hidden = self._encode(tokens, token_types, positions, context)
+        return EncoderOutput(hidden, torch.tanh(self.pooler(hidden[:, 0])))
 
-    def encode_packed(self, tokens: Tensor, token_types: Tensor, packing: Packing) -> Encoded:
-        """`encode` of sequences end to end, tokens and types (T,) int64; nothing is computed for padding."""
+    def encode_packed(self, tokens: Tensor, token_types: Tensor, packing: Packing) -> EncoderOutput:
+        """`encode` of a packed stream, tokens and types (T,) int64, without computing for padding."""
         hidden = self.hidden_packed(tokens, token_types, packing)
-        return Encoded(hidden, torch.tanh(self.pooler(packing.first(hidden))))
+        return EncoderOutput(hidden, torch.tanh(self.pooler(packing.first(hidden))))
 
     def hidden_packed(self, tokens: Tensor, token_types: Tensor, packing: Packing) -> Tensor:
         """`encode_packed` without the pooled `[CLS]`: (T, H)."""
-        x = self._embed(tokens, token_types, packing.positions(tokens.device))
-        return self.encoder(x, packing, False)  # type: ignore[no-any-return]
+        context = AttentionContext(packing=packing)
+        return self._encode(tokens, token_types, packing.positions(tokens.device), context)
 
-    def encode_apart(self, tokens: Tensor, second: Tensor, attention_mask: Tensor) -> Tensor:
-        """Two texts a row as two sequences: tokens (B, S), second (B, S) bool (True: of the second text),
-        mask (B, S) bool -> hidden (B, S, H). Each sees itself only, and its positions begin at 0.
+    def encode_separately(self, tokens: Tensor, is_second: Tensor, attention_mask: Tensor) -> Tensor:
+        """The two texts of each row as two sequences, which do not attend to each other: (B, S, H).
+
+        Args:
+            tokens: (B, S) int64.
+            is_second: (B, S) bool, True: a token of the second text, whose positions restart at 0.
+            attention_mask: (B, S) bool, True: a real token.
         """
-        starts = (attention_mask & ~second).sum(dim=1, keepdim=True)  # (B, 1), of the second text
-        positions = torch.arange(tokens.shape[1], device=tokens.device) - starts * second  # (B, S)
-        x = self._embed(tokens, torch.zeros_like(tokens), positions)
-        together = second[:, :, None] == second[:, None, :]  # (B, S, S)
-        return self.encoder(x, (together & attention_mask[:, None, :])[:, None], False)  # type: ignore[no-any-return]
+        starts = (attention_mask & ~is_second).sum(dim=1, keepdim=True)  # (B, 1), of the second text
+        positions = torch.arange(tokens.shape[1], device=tokens.device) - starts * is_second  # (B, S)
+        context = AttentionContext(key_mask=attention_mask, documents=is_second.long())
+        return self._encode(tokens, torch.zeros_like(tokens), positions, context)
 
-    def _embed(self, tokens: Tensor, token_types: Tensor, positions: Tensor) -> Tensor:
-        x = self.tokens(tokens) + self.positions(positions) + self.token_types(token_types)
-        return self.dropout(self.embedding_norm(x))  # type: ignore[no-any-return]
+    def _encode(
+        self, tokens: Tensor, token_types: Tensor, positions: Tensor, context: AttentionContext
+    ) -> Tensor:
+        x = self.token_embedding(tokens) + self.position_embedding(positions) + self.token_types(token_types)
+        hidden: Tensor = self.encoder(self.dropout(self.embedding_norm(x)), context)
+        return hidden
 
     def logits(
         self, tokens: Tensor, token_types: Tensor, attention_mask: Tensor
     ) -> tuple[Tensor, Tensor | None]:
-        """Masked-word logits (B, S, V) at every position, and sentence-order logits (B, 2), if any."""
+        """Masked-word logits (B, S, V) of every position; sentence-order logits (B, 2) or None."""
         hidden, pooled = self.encode(tokens, token_types, attention_mask)
-        order = self.sentence_order_head(pooled) if self.tells_order else None
-        return self.mlm_head(hidden, self.tokens.weight), order
+        order = self.sentence_order_head(pooled) if self.predicts_order else None
+        return self.mlm_head(hidden, self.token_embedding.weight), order
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Both summed losses; the vocabulary is scored only at the masked positions."""
-        keep, chosen = batch["attention_mask"], batch["loss_mask"] > 0  # (B, S)
-        if self.tells_order:
-            hidden, pooled = self.encode(batch["tokens"], batch["token_types"], keep)
-            order = self.sentence_order_head(pooled)  # (B, 2)
-            every = torch.ones_like(order[:, 0])  # (B,)
-            sentence = {"sentence_order": summed_cross_entropy(order, batch["sentence_order"], every)}
+        """Both summed losses; logits over the vocabulary are computed for the masked positions only."""
+        attention_mask, is_masked = batch["attention_mask"], batch["loss_mask"] > 0  # (B, S)
+        if self.predicts_order:
+            hidden, pooled = self.encode(batch["tokens"], batch["token_types"], attention_mask)
+            logits = self.sentence_order_head(pooled)  # (B, 2)
+            ones = torch.ones_like(logits[:, 0])  # (B,): every row counts
+            sentence = {"sentence_order": summed_cross_entropy(logits, batch["sentence_order"], ones)}
         else:
-            second = batch["token_types"] > 0
-            hidden = self.encode_apart(batch["tokens"], second, keep)
-            first, other = (self.pooler(mean_pooled(hidden, keep & half)) for half in (~second, second))
-            sentence = {"sentence_match": summed_match_loss(first, other)}
-        words = self.mlm_head(hidden[chosen], self.tokens.weight)  # (masked, V)
-        mlm = summed_cross_entropy(words, batch["labels"][chosen], batch["loss_mask"][chosen])
+            is_second = batch["token_types"] > 0
+            hidden = self.encode_separately(batch["tokens"], is_second, attention_mask)
+            first = self.pooler(masked_mean(hidden, attention_mask & ~is_second))
+            second = self.pooler(masked_mean(hidden, attention_mask & is_second))
+            sentence = {"sentence_match": summed_match_loss(first, second)}
+        logits = self.mlm_head(hidden[is_masked], self.token_embedding.weight)  # (masked, V)
+        mlm = summed_cross_entropy(logits, batch["labels"][is_masked], batch["loss_mask"][is_masked])
         return {"mlm": mlm, **sentence}
 
     def num_predictions(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """How many predictions each summed loss of `forward` adds up."""
+        """The number of predictions that each loss of `forward` sums."""
         return {
             "mlm": batch["loss_mask"].sum(),
-            "sentence_order" if self.tells_order else "sentence_match": torch.tensor(
+            "sentence_order" if self.predicts_order else "sentence_match": torch.tensor(
                 float(len(batch["tokens"])), device=batch["tokens"].device
             ),
         }
 
 
-def mean_pooled(hidden: Tensor, chosen: Tensor) -> Tensor:
-    """The mean row over the chosen positions: (B, S, H), (B, S) bool -> (B, H)."""
-    weights = chosen.to(hidden.dtype)[:, None]  # (B, 1, S)
+def masked_mean(hidden: Tensor, mask: Tensor) -> Tensor:
+    """The mean over the positions where the mask is True: (B, S, H), (B, S) bool -> (B, H)."""
+    weights = mask.to(hidden.dtype)[:, None]  # (B, 1, S)
     return (weights @ hidden)[:, 0] / weights.sum(dim=2)
 
 
 def summed_match_loss(first: Tensor, second: Tensor) -> Tensor:
-    """Cross-entropy in float32 of finding row i of the other (B, H) by cosine: the mean of both ways."""
+    """Cross-entropy in float32 of classifying row i of the other (B, H) by cosine, mean of both ways."""
     cosines = F.normalize(first.float(), dim=1) @ F.normalize(second.float(), dim=1).T  # (B, B)
-    scores, places = cosines / MATCH_TEMPERATURE, torch.arange(len(first), device=first.device)
-    both = [F.cross_entropy(each, places, reduction="sum") for each in (scores, scores.T)]
-    return (both[0] + both[1]) / 2
+    scores, labels = cosines / MATCH_TEMPERATURE, torch.arange(len(first), device=first.device)
+    forwards, backwards = (F.cross_entropy(each, labels, reduction="sum") for each in (scores, scores.T))
+    return (forwards + backwards) / 2

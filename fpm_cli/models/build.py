@@ -1,4 +1,4 @@
-"""From a configuration to a network: on the `meta` device in a moment, or with real, seeded weights."""
+"""From a configuration to a network: on the `meta` device, or with initial weights."""
 
 import torch
 from torch import nn
@@ -26,7 +26,7 @@ def build_skeleton(config: RunConfig) -> nn.Module:
 
 
 def set_recompute(model: nn.Module, config: RunConfig) -> None:
-    """Let every stack recompute what `engine.recompute` says."""
+    """Set in every stack and layer what `engine.recompute` asks to recompute in the backward pass."""
     for module in model.modules():
         if isinstance(module, Stack):
             module.recompute = config.engine.recompute == "full"
@@ -36,11 +36,11 @@ def set_recompute(model: nn.Module, config: RunConfig) -> None:
 
 def build_model(config: RunConfig, device: torch.device | str = "cpu") -> nn.Module:
     """The network with initial weights, a pure function of the configuration (its seed included)."""
-    return with_initial_weights(build_skeleton(config), config, device)
+    return materialise(build_skeleton(config), config, device)
 
 
-def with_initial_weights(skeleton: nn.Module, config: RunConfig, device: torch.device | str) -> nn.Module:
-    """Memory for a network on the `meta` device, and in it the initial weights of the seed."""
+def materialise(skeleton: nn.Module, config: RunConfig, device: torch.device | str) -> nn.Module:
+    """Allocate a network that is on the `meta` device, and fill it with the initial weights of the seed."""
     model = skeleton.to_empty(device=device)
     initialise(model, config.model, torch.Generator(device).manual_seed(config.train.seed))
     return model

@@ -1,17 +1,17 @@
-"""A network of any family with a classification head instead of those it was pretrained with.
+"""A network of any family with a classification head instead of its pretraining heads.
 
-| family | what is classified |
+| family | features that are classified |
 |---|---|
 | bert   | the pooled `[CLS]`; the pretrained pooler is kept (Devlin et al. 2019, section 4.1); or, with |
 |        | `finetune.pooling = "mean"`, the mean of all positions (Reimers and Gurevych, arXiv 1908.10084), |
 |        | or, with `"compare"`, the means u and v of a pair's texts, scaled to unit mean square, as |
 |        | u, v, abs(u - v) and u * v (Conneau et al., arXiv 1705.02364, section 3.1) |
 | gpt    | the last token's hidden state (Radford et al. 2018, section 3.2) |
-| encdec | the decoder's first step, which has read `<s>` alone: there T5 would begin to write the label |
-|        | (Raffel et al. 2020, section 2.4) |
+| encdec | the decoder's first step, whose input is `<s>` alone: the position from which T5 would |
+|        | generate the label (Raffel et al. 2020, section 2.4) |
 
-Then dropout and one linear layer. BERT and GPT read packed streams, without padding; the encoder-decoder,
-whose relative bias belongs to a square of positions, reads padded batches.
+Then dropout and one linear layer. BERT and GPT take packed streams, without padding; the encoder-decoder,
+whose relative position bias is computed for a square of positions, takes padded batches.
 """
 
 import torch
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from fpm_cli.config.schema import RunConfig
 from fpm_cli.models.bert import BERT
-from fpm_cli.models.build import FAMILIES, set_recompute, with_initial_weights
+from fpm_cli.models.build import FAMILIES, materialise, set_recompute
 from fpm_cli.models.encdec import EncoderDecoder
 from fpm_cli.models.gpt import GPT
 from fpm_cli.ops.attention import Packing
@@ -30,7 +30,7 @@ LOSS = "classification"
 
 
 class Classifier(nn.Module):
-    """Batch -> the summed loss `classification`; `logits(batch)` (n, num_labels) for everything else.
+    """Batch -> the summed loss `classification`; `logits(batch)` gives (n, num_labels).
 
     A batch of n sequences has `labels` (n,) and, int64 all of them:
       - gpt and bert: `tokens` (T,) end to end and `lengths` (n,); bert also `token_types` (T,) and
@@ -54,10 +54,11 @@ class Classifier(nn.Module):
 
     def logits(self, batch: dict[str, Tensor]) -> Tensor:
         """(n, num_labels)."""
-        return self.classifier(self.dropout(self._summary(batch)))  # type: ignore[no-any-return]
+        logits: Tensor = self.classifier(self.dropout(self._features(batch)))
+        return logits
 
-    def _summary(self, batch: dict[str, Tensor]) -> Tensor:
-        """What stands for each sequence, (n, H), or (n, 4H) where texts are compared."""
+    def _features(self, batch: dict[str, Tensor]) -> Tensor:
+        """The features of each sequence: (n, H), or (n, 4H) where texts are compared."""
         network = self.backbone
         if isinstance(network, EncoderDecoder):
             mask = batch["encoder_mask"]
@@ -70,7 +71,7 @@ class Classifier(nn.Module):
             hidden = network.hidden_packed(batch["tokens"], batch["token_types"], packing)
             if self.pooling == "mean":
                 return packing.mean(hidden)
-            return compared(hidden, batch["first_lengths"], batch["lengths"])
+            return pair_features(hidden, batch["first_lengths"], batch["lengths"])
         assert isinstance(network, GPT)
         return packing.last(network.hidden_packed(batch["tokens"], packing))
 
@@ -86,11 +87,11 @@ class Classifier(nn.Module):
 
     @staticmethod
     def num_predictions(batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """How many predictions the summed loss adds up."""
+        """The number of predictions that the loss of `forward` sums."""
         return {LOSS: torch.tensor(float(len(batch["labels"])), device=batch["labels"].device)}
 
 
-def compared(hidden: Tensor, first_lengths: Tensor, lengths: Tensor) -> Tensor:
+def pair_features(hidden: Tensor, first_lengths: Tensor, lengths: Tensor) -> Tensor:
     """The means u and v of each pair's texts, beside abs(u - v) and u * v: (T, H) -> (n, 4H)."""
     texts = torch.stack([first_lengths, lengths - first_lengths], dim=1)  # (n, 2)
     means = Packing(tuple(texts.flatten().tolist())).mean(hidden)  # (2n, H)
@@ -105,16 +106,16 @@ def build_classifier(
     with torch.device("meta"):
         skeleton = Classifier(config, num_labels, label_smoothing)
     set_recompute(skeleton, config)
-    model = with_initial_weights(skeleton, config, device)
+    model = materialise(skeleton, config, device)
     assert isinstance(model, Classifier)
     return model
 
 
-def put_under(model: Classifier, weights: dict[str, Tensor]) -> tuple[str, ...]:
-    """Load a pretrained network's weights below the head; returns the backbone's parts that had none.
+def load_backbone(model: Classifier, weights: dict[str, Tensor]) -> tuple[str, ...]:
+    """Load a pretrained network's weights into the backbone; returns the parameters that it lacks.
 
     Raises:
         RuntimeError: a shape differs.
     """
-    kept = {name: weight for name, weight in weights.items() if not name.startswith(PRETRAINING_HEADS)}
-    return tuple(model.backbone.load_state_dict(kept, strict=False).missing_keys)
+    backbone = {name: value for name, value in weights.items() if not name.startswith(PRETRAINING_HEADS)}
+    return tuple(model.backbone.load_state_dict(backbone, strict=False).missing_keys)

@@ -1,6 +1,7 @@
 """GPT: a causal decoder with learned positions and logits tied to the token embedding.
 
-After CPM-1 (TsinghuaAI/CPM-1-Pretrain) and the paper, section 3.1.
+After CPM-1 (TsinghuaAI/CPM-1-Pretrain) and the paper, section 3.1. Shapes: B batch, S sequence,
+T tokens of a packed stream, H hidden size, V vocabulary.
 """
 
 import math
@@ -10,77 +11,86 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fpm_cli.config.schema import ModelConfig
-from fpm_cli.models.blocks import Stack, Style, summed_cross_entropy, tanh_gelu
-from fpm_cli.models.cache import Cache
+from fpm_cli.models.attention import AttentionContext
+from fpm_cli.models.blocks import Stack, summed_cross_entropy
+from fpm_cli.models.kv_cache import KVCache
+from fpm_cli.models.layer_config import LayerConfig, tanh_gelu
 from fpm_cli.ops.attention import Packing
 
 
 class GPT(nn.Module):
-    """Batch -> summed next-token loss; `logits(tokens)` for scoring and generation."""
+    """Batch -> summed next-token loss; `logits` for scoring, `next_logits` for generation."""
 
     def __init__(self, config: ModelConfig):
         super().__init__()
-        style = Style(
-            bias=True,
-            gated=False,
+        layer_config = LayerConfig(
+            use_bias=True,
+            gated_mlp=False,
             rms_norm=False,
             activation=tanh_gelu,
-            score_scale=1 / math.sqrt(config.head_size),
-            alpha=(2 * config.num_layers) ** 0.25,
-            beta=(8 * config.num_layers) ** -0.25,
+            softmax_scale=1 / math.sqrt(config.head_size),
+            deepnorm_alpha=(2 * config.num_layers) ** 0.25,
+            deepnorm_beta=(8 * config.num_layers) ** -0.25,
         )
-        self.tokens = nn.Embedding(config.vocab_size, config.hidden_size)
-        self.positions = nn.Embedding(config.max_positions, config.hidden_size)
+        self.token_embedding = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.position_embedding = nn.Embedding(config.max_positions, config.hidden_size)
         self.dropout = nn.Dropout(config.dropout)
-        self.decoder = Stack(config, style, config.num_layers)
-
-    def hidden(self, tokens: Tensor, cache: Cache | None = None, documents: Tensor | None = None) -> Tensor:
-        """Tokens (B, S) int64 -> final hidden states (B, S, H).
-
-        Args:
-            cache: tokens follow what it has read.
-            documents: (B, S) int64, each token's document, rising; none sees another's, and positions
-                begin anew with each.
-        """
-        count, bias = tokens.shape[1], None
-        positions = torch.arange(count, device=tokens.device)
-        if cache:
-            positions, bias = cache.positions(count), cache.visible(count)
-        elif documents is not None:
-            positions, bias = _within(documents)
-        x = self.dropout(self.tokens(tokens) + self.positions(positions))
-        hidden = self.decoder(x, bias, bias is None, None, None, cache)
-        if cache:
-            cache.advance(count)
-        return hidden  # type: ignore[no-any-return]
-
-    def hidden_packed(self, tokens: Tensor, packing: Packing) -> Tensor:
-        """Tokens (T,) int64 of sequences end to end -> final hidden states (T, H); no padding."""
-        x = self.tokens(tokens) + self.positions(packing.positions(tokens.device))
-        return self.decoder(self.dropout(x), packing, True)  # type: ignore[no-any-return]
-
-    def logits(self, tokens: Tensor, documents: Tensor | None = None) -> Tensor:
-        """Tokens (B, S) int64 -> logits of the next token (B, S, V); `documents` as for `hidden`."""
-        return F.linear(self.hidden(tokens, documents=documents), self.tokens.weight)
-
-    def next_logits(self, tokens: Tensor, cache: Cache) -> Tensor:
-        """Tokens (B, S) int64 that follow what `cache` has read -> logits after the last (B, V)."""
-        return F.linear(self.hidden(tokens, cache)[:, -1], self.tokens.weight)
+        self.decoder = Stack(config, layer_config, config.num_layers)
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """`tokens`, `labels`, `loss_mask` (B, S) and perhaps `documents` -> the summed next-token loss."""
+        """The summed next-token loss of a batch.
+
+        Args:
+            batch: `tokens`, `labels` (B, S) int64, `loss_mask` (B, S) float32, and optionally `documents`.
+        """
         logits = self.logits(batch["tokens"], batch.get("documents"))
         return {"lm": summed_cross_entropy(logits, batch["labels"], batch["loss_mask"])}
 
+    def logits(self, tokens: Tensor, documents: Tensor | None = None) -> Tensor:
+        """Logits of each next token: tokens (B, S) int64 -> (B, S, V).
+
+        Args:
+            tokens: (B, S) int64.
+            documents: (B, S) int64, rising, the document of each token. Attention stays within a document,
+                and positions restart at 0 with each. None: each row is one document.
+        """
+        if documents is None:
+            positions = torch.arange(tokens.shape[1], device=tokens.device)
+        else:
+            positions = positions_in_documents(documents)
+        context = AttentionContext(causal=True, documents=documents)
+        return self._project(self._decode(tokens, positions, context))
+
+    def next_logits(self, tokens: Tensor, cache: KVCache) -> Tensor:
+        """Tokens (B, S) int64 that follow those in `cache` -> logits after the last one (B, V)."""
+        context = AttentionContext(causal=True, cache=cache)
+        hidden = self._decode(tokens, cache.positions(tokens.shape[1]), context)
+        cache.advance(tokens.shape[1])
+        return self._project(hidden[:, -1])
+
+    def hidden_packed(self, tokens: Tensor, packing: Packing) -> Tensor:
+        """Tokens (T,) int64 of sequences end to end -> final hidden states (T, H), without padding."""
+        context = AttentionContext(causal=True, packing=packing)
+        return self._decode(tokens, packing.positions(tokens.device), context)
+
+    def _decode(self, tokens: Tensor, positions: Tensor, context: AttentionContext) -> Tensor:
+        """Final hidden states: tokens and positions (..., S) int64 -> (..., S, H)."""
+        x = self.dropout(self.token_embedding(tokens) + self.position_embedding(positions))
+        hidden: Tensor = self.decoder(x, context)
+        return hidden
+
+    def _project(self, hidden: Tensor) -> Tensor:
+        """Hidden states (..., H) -> logits (..., V), by the transposed token embedding."""
+        return F.linear(hidden, self.token_embedding.weight)
+
     @staticmethod
     def num_predictions(batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """How many predictions each summed loss of `forward` adds up."""
+        """The number of predictions that each loss of `forward` sums."""
         return {"lm": batch["loss_mask"].sum()}
 
 
-def _within(documents: Tensor) -> tuple[Tensor, Tensor]:
-    """Documents (B, S) -> positions from each one's first token (B, S), and who sees whom (B, 1, S, S)."""
+def positions_in_documents(documents: Tensor) -> Tensor:
+    """The position of each token in its document: (B, S) int64, rising -> (B, S) int64."""
     columns = torch.arange(documents.shape[1], device=documents.device)
-    same = documents[:, :, None] == documents[:, None, :]  # (B, S, S)
-    first = same.int().argmax(dim=-1)  # the first column of the same document
-    return columns - first, (same & (columns <= columns[:, None]))[:, None]
+    is_first = F.pad(documents[:, 1:] != documents[:, :-1], (1, 0), value=True)  # (B, S)
+    return columns - torch.where(is_first, columns, 0).cummax(dim=1).values

@@ -1,6 +1,6 @@
-"""How every parameter starts.
+"""The initial value of every parameter.
 
-| parameter                              | start                                              |
+| parameter                              | initial                                            |
 |----------------------------------------|----------------------------------------------------|
 | embeddings, linear layers              | N(0, init_std)                                     |
 | projections into the residual stream   | N(0, init_std / sqrt(2L)), L layers in the stack   |
@@ -18,7 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from fpm_cli.config.schema import ModelConfig
-from fpm_cli.models.blocks import MLP, Attention, Stack
+from fpm_cli.models.attention import Attention, CrossAttention, SelfAttention
+from fpm_cli.models.blocks import MLP, Stack
 
 
 def initialise(model: nn.Module, config: ModelConfig, generator: torch.Generator) -> None:
@@ -45,24 +46,28 @@ def _initialise_branches(stack: Stack, config: ModelConfig, generator: torch.Gen
     for branch in stack.modules():
         if isinstance(branch, Attention):
             if deepnorm:
-                _deepnorm_attention(branch, stack.style.beta, generator)
+                _deepnorm_attention(branch, stack.layer_config.deepnorm_beta, generator)
             else:
                 branch.out.weight.normal_(0.0, residual_std, generator=generator)
         elif isinstance(branch, MLP):
             if deepnorm:
                 for linear in (branch.gate, branch.up, branch.down):
                     if linear is not None:
-                        _xavier(linear.weight, stack.style.beta, generator)
+                        _xavier(linear.weight, stack.layer_config.deepnorm_beta, generator)
             else:
                 branch.down.weight.normal_(0.0, residual_std, generator=generator)
 
 
 def _deepnorm_attention(branch: Attention, beta: float, generator: torch.Generator) -> None:
     """Queries and keys with gain 1; values and the output projection with gain beta."""
-    packed = [branch.query, branch.key_value] if branch.cross else [branch.query_key_value]
+    if isinstance(branch, CrossAttention):
+        projections = [branch.query, branch.key_value]
+    else:
+        assert isinstance(branch, SelfAttention)
+        projections = [branch.query_key_value]
     *queries_and_keys, values = [
         part
-        for linear in packed
+        for linear in projections
         for part in linear.weight.view(-1, branch.attention_size, linear.in_features)
     ]
     for part in queries_and_keys:

@@ -1,1 +1,1 @@
-"""Training objectives: a corpus becomes samples, each a pure function of (corpus, config, seed, index)."""
+"""Training objectives: samples of a corpus, each a pure function of (corpus, config, seed, index)."""

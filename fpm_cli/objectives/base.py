@@ -1,9 +1,9 @@
-"""What every objective shares: the corpus as it sees it, `Samples`, and randomness by counter.
+"""What every objective shares: the corpus as it reads it, `Samples`, and counter-based random numbers.
 
-Sample i of the train split is place i % n of epoch i // n, in an order drawn anew for each epoch and
-with randomness drawn anew for each i. The validation split is the same in every epoch: sample i is
-sample i % n, in the order of the text. Nothing is remembered between samples, so that every rank and
-every resumed run finds the same sample at the same index.
+Sample i of the train split is number i % n of epoch i // n; each epoch has its own order, and each i its own
+random numbers. The validation split is the same in every epoch: sample i is sample i % n, in the order of the
+text. No state is kept between samples, so that every rank and every resumed run builds the same sample for
+the same index.
 """
 
 from abc import ABC, abstractmethod
@@ -21,7 +21,7 @@ from fpm_cli.tokenization.base import SpecialTokens
 Sample = dict[str, npt.NDArray[Any]]
 Ids = npt.NDArray[np.int64]
 
-# Philox takes a key of two words: the seed, and the split, so that no two draws share a stream.
+# Philox takes a key of two words: the seed, and the split, so that no two splits share a stream.
 STREAMS: dict[Split, int] = {"train": 0, "validation": 1}
 
 
@@ -42,7 +42,7 @@ class SampleTokenizer(Protocol):
 
 
 class TokenSplit(Protocol):
-    """What objectives need of an `IndexedDataset`: sequences one after the other in one flat array."""
+    """What objectives need of an `IndexedDataset`: sequences concatenated in one flat array."""
 
     @property
     def tokens(self) -> npt.NDArray[Any]:
@@ -66,13 +66,13 @@ class SampleCorpus(Protocol):
 
     @property
     def tokenizer(self) -> SampleTokenizer:
-        """The tokenizer that made the ids."""
+        """The tokenizer that encoded the text."""
 
     def split(self, name: Split) -> TokenSplit:
         """The sequences of one split."""
 
     def word_starts(self, name: Split) -> npt.NDArray[np.uint8] | None:
-        """1 where a whole word begins (num_tokens,); None but for BERT corpora."""
+        """1 where a whole word begins (num_tokens,); None unless it is a BERT corpus."""
 
 
 def special_id(tokenizer: SampleTokenizer, name: str) -> int:
@@ -91,22 +91,22 @@ def random_for(seed: int, split: Split, index: int) -> np.random.Generator:
     """The random numbers of sample `index`, independent of those of every other (seed, split, index).
 
     Philox is a keyed function of a counter (Salmon et al., "Parallel Random Numbers: As Easy as 1, 2, 3",
-    SC 2011): it starts anywhere at once. The index is the counter's top word, so each has 2^192 draws.
+    SC 2011), so any counter can be reached directly. The index is the counter's top word: 2^192 draws each.
     """
     return np.random.Generator(np.random.Philox(key=[seed, STREAMS[split]], counter=[0, 0, 0, index]))
 
 
 class Samples(ABC):
-    """The samples of one split: `len` is one epoch, and any index >= 0 has its sample."""
+    """The samples of one split: `len` is one epoch, and any index >= 0 is valid."""
 
-    def __init__(self, num_samples: int, seed: int, split: Split, shortest: str) -> None:
-        """`shortest` says what one sample takes, for the error.
+    def __init__(self, num_samples: int, seed: int, split: Split, requirement: str) -> None:
+        """`requirement` says in the error what one sample needs.
 
         Raises:
             UsageError: the split is too small for a single sample.
         """
         if num_samples < 1:
-            raise UsageError(f"the {split} split of the corpus is too small: one sample takes {shortest}")
+            raise UsageError(f"the {split} split of the corpus is too small: one sample takes {requirement}")
         self._num_samples, self._seed, self._split = num_samples, seed, split
 
     @abstractmethod
@@ -123,10 +123,10 @@ class Samples(ABC):
     def __getitem__(self, index: int) -> Sample:
         if index < 0:
             raise IndexError(f"sample {index}: the first is 0")
-        epoch, place = divmod(index, self._num_samples)
+        epoch, number = divmod(index, self._num_samples)
         if self._split == "validation":
-            return self.build(place, place)
-        return self.build(shuffled(place, self._num_samples, self._seed, epoch), index)
+            return self.build(number, number)
+        return self.build(shuffled(number, self._num_samples, self._seed, epoch), index)
 
     def __iter__(self) -> Iterator[Sample]:
         """One epoch."""

@@ -35,7 +35,7 @@ def build_samples(config: RunConfig, corpus: SampleCorpus, split: Split) -> Samp
                 sequence_length=train.sequence_length,
                 seed=train.seed,
                 masked_share=train.masked_share,
-                halves_apart=config.model.sentence_task == "match",
+                separate_segments=config.model.sentence_task == "match",
             )
         case "encdec":
             return SpanSamples(

@@ -1,8 +1,8 @@
 """The GPT objective: predict each next token of the documents, joined with `<eod>` into one stream.
 
 After Megatron-LM (megatron/data/gpt_dataset.py, v2.5): samples of s + 1 tokens that overlap by one, so
-that every token but the first of the stream is a label once. A sample runs across document borders,
-and attention does too, unless `document_mask` numbers the documents so that the model keeps them apart
+that every token but the first of the stream is a label once. A sample crosses document boundaries, and
+so does attention, unless `document_mask` numbers the documents so that the model masks across them
 (Megatron-LM's `--reset-attention-mask` and `--reset-position-ids` together).
 """
 
@@ -15,8 +15,8 @@ from fpm_cli.objectives.base import Sample, SampleCorpus, Samples, special_id
 class CausalSamples(Samples):
     """`tokens`, `labels` (s,) int64, the labels one token ahead; `loss_mask` (s,) float32.
 
-    With `document_mask` also `documents` (s,) int64: 0 for the tokens of the sample's first document, up
-    to and with its `<eod>`, 1 for those of the next, and so on.
+    With `document_mask` also `documents` (s,) int64: 0 for the tokens of the sample's first document,
+    including its `<eod>`, 1 for those of the next, and so on.
     """
 
     def __init__(
@@ -29,8 +29,8 @@ class CausalSamples(Samples):
         mask_eod: bool = False,
         document_mask: bool = False,
     ) -> None:
-        """`mask_eod` leaves out the loss where the input is `<eod>`: nothing there foretells the next
-        document (Megatron-LM's `--eod-mask-loss`, off there too).
+        """`mask_eod` masks the loss where the input is `<eod>`, because the next document cannot be predicted
+        from it (Megatron-LM's `--eod-mask-loss`, off there too).
 
         Raises:
             UsageError: fewer than s + 1 tokens.
@@ -47,7 +47,7 @@ class CausalSamples(Samples):
         )
 
     def build(self, position: int, index: int) -> Sample:
-        """The s tokens from `position` * s on; nothing is random here but the order."""
+        """The s tokens from `position` * s on, and their labels; only the order of samples is random."""
         start, end = position * self._length, (position + 1) * self._length
         tokens = self._tokens[start:end].astype(np.int64)
         labels = self._tokens[start + 1 : end + 1].astype(np.int64)

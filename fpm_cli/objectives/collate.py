@@ -1,4 +1,4 @@
-"""Samples become a batch."""
+"""Stack samples into a batch."""
 
 from collections.abc import Sequence
 
@@ -8,5 +8,5 @@ from fpm_cli.objectives.base import Sample
 
 
 def collate(samples: Sequence[Sample]) -> Sample:
-    """Stack equal-shaped samples: every array (...) becomes (len(samples), ...), with its own memory."""
+    """Stack equal-shaped samples: every array (...) becomes (len(samples), ...), a copy."""
     return {key: np.stack([sample[key] for sample in samples]) for key in samples[0]}

@@ -1,12 +1,12 @@
-"""The BERT objective: masked whole words, and a task over two halves A and B of adjacent text.
+"""The BERT objective: masked whole words, and a task over two adjacent segments A and B of the text.
 
-They are parted where a sentence begins. By default a sample is `[CLS] A [SEP] B [SEP]` with A and B
-swapped with probability 1/2; the model says which words were masked and whether the halves were swapped
+The segments meet at the start of a sentence. By default a sample is `[CLS] A [SEP] B [SEP]` with A and B
+swapped with probability 1/2; the model predicts the masked words and whether the segments were swapped
 (sentence order: Lan et al., "ALBERT", ICLR 2020, section 3.1). Under `model.sentence_task = "match"` it is
-`[CLS] A [SEP] [CLS] B [SEP]`, two texts that do not see each other, and the model finds each half's other
-one among those of the micro-batch. Sizes after NVIDIA/Megatron-LM v2.5 (megatron/data/bert_dataset.py):
-s tokens with the special ones, with probability 0.1 a random shorter length, documents of at least two
-sentences.
+`[CLS] A [SEP] [CLS] B [SEP]`, two sequences that do not attend to each other, and the model matches each
+segment with its other one among those of the micro-batch. Sizes after NVIDIA/Megatron-LM v2.5
+(megatron/data/bert_dataset.py): s tokens including the special ones, with probability 0.1 a random shorter
+length, documents of at least two sentences.
 """
 
 import numpy as np
@@ -14,7 +14,7 @@ import numpy as np
 from fpm_cli.corpus.manifest import Split
 from fpm_cli.errors import DamagedError, UsageError
 from fpm_cli.objectives.base import Ids, Sample, SampleCorpus, Samples, special_id
-from fpm_cli.objectives.stretches import Stretches
+from fpm_cli.objectives.sample_spans import SampleSpans
 from fpm_cli.objectives.words import MASKED_SHARE, choose_tokens, corrupt
 
 SHORTEST_SEQUENCE = 16
@@ -24,8 +24,8 @@ SWAP_PROBABILITY = 0.5
 
 class MaskedSamples(Samples):
     """`tokens`, `token_types`, `labels` int64, `attention_mask` bool, `loss_mask` float32, all (s,), and
-    `sentence_order` () int64, 1 where the halves are swapped; samples with `halves_apart` have no such
-    key. `labels` has the original id everywhere; `token_types` says which half a token belongs to.
+    `sentence_order` () int64, 1 where the segments are swapped, absent with `separate_segments`. `labels` has
+    the original id of every position; `token_types` is 1 for the tokens of the second segment.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class MaskedSamples(Samples):
         sequence_length: int,
         seed: int,
         masked_share: float = MASKED_SHARE,
-        halves_apart: bool = False,
+        separate_segments: bool = False,
     ) -> None:
         """Raises UsageError (s below 16; no document of two sentences) or DamagedError (the corpus does
         not say where words begin).
@@ -48,25 +48,25 @@ class MaskedSamples(Samples):
         tokenizer, data, word_starts = corpus.tokenizer, corpus.split(split), corpus.word_starts(split)
         if word_starts is None:
             raise DamagedError(f"the corpus has no {split}.words.bin: it was not built for a BERT model")
-        self._masked_share, self._halves_apart = masked_share, halves_apart
-        num_specials = 4 if halves_apart else 3
+        self._masked_share, self._separate_segments = masked_share, separate_segments
+        num_specials = 4 if separate_segments else 3
         self._length, self._target = sequence_length, sequence_length - num_specials
         self._stream, self._word_starts = data.tokens, word_starts
-        self._stretches = Stretches(data, self._target)
+        self._spans = SampleSpans(data, self._target)
         self._cls, self._sep = special_id(tokenizer, "cls"), special_id(tokenizer, "sep")
         self._mask, self._pad = special_id(tokenizer, "mask"), special_id(tokenizer, "pad")
         self._ordinary: Ids = np.setdiff1d(np.arange(tokenizer.vocab_size), [*tokenizer.special.ids()])
-        shortest = f"a document of two sentences, and none of its {len(data.document_index) - 1} has two"
-        super().__init__(len(self._stretches), seed, split, shortest)
+        requirement = f"a document of two sentences, and none of its {len(data.document_index) - 1} has two"
+        super().__init__(len(self._spans), seed, split, requirement)
 
     def build(self, position: int, index: int) -> Sample:
-        """Part, trim, swap and mask the stretch at `position`."""
+        """Split, truncate, swap and mask the span at `position`."""
         random = self.random(index)
         short, share, cut, swap = random.random(4).tolist()
         length = 2 + int(share * (self._target - 1)) if short < SHORT_PROBABILITY else self._target
-        start, middle, end = self._stretches.halves(position, cut).trimmed(length)
+        start, middle, end = self._spans.span(position, cut).truncated(length)
         a, b = slice(start, middle), slice(middle, end)
-        if self._halves_apart:
+        if self._separate_segments:
             return self._assemble(a, b, random)
         swapped = swap < SWAP_PROBABILITY
         sample = self._assemble(b, a, random) if swapped else self._assemble(a, b, random)
@@ -74,9 +74,9 @@ class MaskedSamples(Samples):
         return sample
 
     def _assemble(self, a: slice, b: slice, random: np.random.Generator) -> Sample:
-        """The two texts with masked words, padded to s; a and b lie in the stream."""
+        """The two segments (slices of the stream) with masked words, padded to s."""
         a_end = 1 + a.stop - a.start  # position of the first [SEP]
-        b_start = a_end + (2 if self._halves_apart else 1)
+        b_start = a_end + (2 if self._separate_segments else 1)
         n = b_start + b.stop - b.start + 1
         labels = np.full(self._length, self._pad, dtype=np.int64)
         labels[[0, b_start - 1]] = self._cls
@@ -85,7 +85,7 @@ class MaskedSamples(Samples):
 
         word_starts = np.ones(n, dtype=np.bool_)
         word_starts[1:a_end], word_starts[b_start : n - 1] = self._word_starts[a], self._word_starts[b]
-        word_starts[[1, b_start]] = True  # a half that begins within a word
+        word_starts[[1, b_start]] = True  # a segment may begin within a word
         special = np.zeros(n, dtype=np.bool_)
         special[[0, a_end, b_start - 1, n - 1]] = True
         chosen = choose_tokens(word_starts, special, random, self._masked_share)

@@ -1,4 +1,4 @@
-"""The order of an epoch: a keyed permutation of range(count), evaluated at one place in constant time."""
+"""The order of an epoch: a keyed permutation of range(count), evaluated at any position in constant time."""
 
 import math
 from functools import lru_cache
@@ -6,30 +6,30 @@ from functools import lru_cache
 import numpy as np
 
 NUM_ROUNDS = 4  # of two half-rounds each
-ORDER_STREAM = 2**32  # beside the streams of the splits in `objectives.base`
+ORDER_STREAM = 2**32  # distinct from the streams of the splits in `objectives.base`
 MASK_64 = 2**64 - 1
 
 
-def shuffled(place: int, count: int, seed: int, epoch: int) -> int:
-    """The element at `place` of the permutation of range(count) that (seed, epoch) keys.
+def shuffled(position: int, count: int, seed: int, epoch: int) -> int:
+    """The element at `position` of the permutation of range(count) that (seed, epoch) keys.
 
     A Feistel network over pairs (row, column) of a rows x columns grid with rows * columns >= count:
-    each half-round adds a keyed hash of one coordinate to the other, which can be undone, so the whole
-    is a permutation of the grid; a value outside range(count) is sent through again ("cycle walking").
+    each half-round adds a keyed hash of one coordinate to the other, which is invertible, so the whole is
+    a permutation of the grid; it is applied again to a value outside range(count) ("cycle walking").
     Black and Rogaway, "Ciphers with Arbitrary Finite Domains", CT-RSA 2002. The grid has at most
-    sqrt(count) cells too many, so a second walk is rare.
+    sqrt(count) surplus cells, so a second application is rare.
     """
     rows = math.isqrt(count - 1) + 1
     columns = -(-count // rows)
     keys = _round_keys(seed, epoch)
     while True:
-        row, column = divmod(place, columns)
+        row, column = divmod(position, columns)
         for row_key, column_key in keys:
             row = (row + _mix(column ^ row_key)) % rows
             column = (column + _mix(row ^ column_key)) % columns
-        place = row * columns + column
-        if place < count:
-            return place
+        position = row * columns + column
+        if position < count:
+            return position
 
 
 @lru_cache(maxsize=16)

@@ -1,19 +1,19 @@
 """The encoder-decoder objective: T5's span corruption with CPM-2's tokens.
 
-A stretch of the stream loses 15 % of its tokens in spans of 3 on average; the encoder reads the rest
-with a sentinel in place of each span, the decoder writes sentinels and spans:
+In a segment of the stream 15 % of the tokens are noise, in spans of 3 on average. The encoder's input is the
+rest with a sentinel in place of each span, and the target is each sentinel followed by its span:
 
     text      a b c d e f g h <eod>
     encoder   a b <s_0> e f g <s_1>
-    decoder   <s> <s_0> c d <s_1> h <eod>          (its inputs)
+    decoder   <s> <s_0> c d <s_1> h <eod>
     labels    <s_0> c d <s_1> h <eod> <s_2>
 
 Sources: Raffel et al., "Exploring the Limits of Transfer Learning", JMLR 2020, section 3.1.4;
 google-research/text-to-text-transfer-transformer, t5/data/preprocessors.py (`random_spans_helper`,
 `random_spans_noise_mask`); TsinghuaAI/CPM-2-Pretrain, src/tools/preprocess_data_enc_dec.py and
 src/data/enc_dec_dataset.py. CPM-2 corrupts whole documents and cuts samples from the result; here the
-stretch is cut first and then corrupted, as T5 does, so that every epoch masks anew. `<eod>` ends each
-document in the stream, and is a token like others: it can be masked.
+segment is cut first and then corrupted, as in T5, so that every epoch has new noise. `<eod>` ends each
+document in the stream, and can be masked like any other token.
 """
 
 from itertools import count
@@ -30,45 +30,45 @@ NOISE_DENSITY = 0.15
 MEAN_SPAN_LENGTH = 3
 
 
-class Lengths(NamedTuple):
-    """What corrupting a stretch of `raw` tokens gives; the same for each stretch of that length."""
+class CorruptedLengths(NamedTuple):
+    """The lengths after corruption of a segment of `num_raw` tokens; they do not depend on its content."""
 
-    raw: int
+    num_raw: int
     num_noise: int
     num_spans: int
 
     @property
     def encoder(self) -> int:
-        """Tokens that stay, and a sentinel a span."""
-        return self.raw - self.num_noise + self.num_spans
+        """Tokens that are kept, and a sentinel per span."""
+        return self.num_raw - self.num_noise + self.num_spans
 
     @property
     def decoder(self) -> int:
-        """Masked tokens, a sentinel a span, and the final sentinel."""
+        """Noise tokens, a sentinel per span, and the final sentinel."""
         return self.num_noise + self.num_spans + 1
 
 
-def lengths_of(raw: int) -> Lengths:
-    """T5's numbers of noise tokens and spans in a stretch of `raw` >= 2 tokens."""
-    num_noise = min(max(round(raw * NOISE_DENSITY), 1), raw - 1)
+def corrupted_lengths(num_raw: int) -> CorruptedLengths:
+    """T5's numbers of noise tokens and spans in a segment of `num_raw` >= 2 tokens."""
+    num_noise = min(max(round(num_raw * NOISE_DENSITY), 1), num_raw - 1)
     num_spans = max(round(num_noise / MEAN_SPAN_LENGTH), 1)
-    return Lengths(raw, num_noise, num_spans)
+    return CorruptedLengths(num_raw, num_noise, num_spans)
 
 
-def longest_stretch(encoder_length: int, decoder_length: int, num_sentinels: int) -> Lengths:
-    """The longest stretch whose inputs fit the encoder and whose target fits the decoder.
+def longest_segment(encoder_length: int, decoder_length: int, num_sentinels: int) -> CorruptedLengths:
+    """The longest segment whose input fits the encoder and whose target fits the decoder.
 
     Raises:
-        UsageError: not even 2 tokens fit, or the stretch has more spans than there are sentinels.
+        UsageError: not even 2 tokens fit, or the segment has more spans than there are sentinels.
     """
-    shortest = longest = lengths_of(2)
+    shortest = longest = corrupted_lengths(2)
     if shortest.encoder > encoder_length or shortest.decoder > decoder_length:
         raise UsageError(
             f"span corruption takes train.sequence_length >= {shortest.encoder} and "
             f"train.decoder_length >= {shortest.decoder}; they are {encoder_length} and {decoder_length}"
         )
-    for raw in count(3):
-        lengths = lengths_of(raw)
+    for num_raw in count(3):
+        lengths = corrupted_lengths(num_raw)
         if lengths.encoder > encoder_length or lengths.decoder > decoder_length:
             break
         longest = lengths
@@ -81,7 +81,7 @@ def longest_stretch(encoder_length: int, decoder_length: int, num_sentinels: int
 
 
 def random_segments(total: int, num_segments: int, random: np.random.Generator) -> Ids:
-    """Lengths (num_segments,) of non-empty segments of `total` tokens, each such division as likely."""
+    """Lengths (num_segments,) of non-empty segments of `total` tokens, all divisions equally likely."""
     cuts = np.zeros(num_segments + 1, dtype=np.int64)
     cuts[1:-1] = random.permutation(total - 1)[: num_segments - 1] + 1
     cuts[-1] = total
@@ -91,46 +91,53 @@ def random_segments(total: int, num_segments: int, random: np.random.Generator) 
 
 class SpanSamples(Samples):
     """`encoder_tokens` int64, `encoder_mask` bool (s_e,); `decoder_tokens`, `labels` int64, `loss_mask`
-    float32 (s_d,); each padded at its end.
+    float32 (s_d,); each padded at the end.
     """
 
     def __init__(
         self, corpus: SampleCorpus, split: Split, *, encoder_length: int, decoder_length: int, seed: int
     ) -> None:
-        """Raises UsageError where no stretch fits the lengths or the split is shorter than one."""
+        """Raises UsageError where no segment fits the lengths, or the split is shorter than one."""
         tokenizer, data = corpus.tokenizer, corpus.split(split)
         self._tokens, self._encoder_length, self._decoder_length = data.tokens, encoder_length, decoder_length
         self._sentinels: Ids = np.array(tokenizer.special.sentinels, dtype=np.int64)
         self._bos, self._pad = special_id(tokenizer, "bos"), special_id(tokenizer, "pad")
-        self._lengths = longest_stretch(encoder_length, decoder_length, len(self._sentinels))
-        raw = self._lengths.raw
-        shortest = f"{raw} tokens, and it has {data.num_tokens}; a smaller train.sequence_length takes fewer"
-        super().__init__(data.num_tokens // raw, seed, split, shortest)
+        self._lengths = longest_segment(encoder_length, decoder_length, len(self._sentinels))
+        num_raw = self._lengths.num_raw
+        super().__init__(
+            data.num_tokens // num_raw,
+            seed,
+            split,
+            f"{num_raw} tokens, and it has {data.num_tokens}; a smaller train.sequence_length takes fewer",
+        )
 
     def build(self, position: int, index: int) -> Sample:
-        """Corrupt the stretch at `position`."""
-        raw, num_noise, num_spans = self._lengths
-        stretch = self._tokens[position * raw : (position + 1) * raw].astype(np.int64)
+        """Corrupt the segment at `position`."""
+        num_raw, num_noise, num_spans = self._lengths
+        segment = self._tokens[position * num_raw : (position + 1) * num_raw].astype(np.int64)
         random = self.random(index)
-        # Kept text first, noise last, in turn.
+        # Runs alternate: the first is kept, the last is noise.
         runs = np.empty(2 * num_spans, dtype=np.int64)
-        runs[0::2] = random_segments(raw - num_noise, num_spans, random)
+        runs[0::2] = random_segments(num_raw - num_noise, num_spans, random)
         runs[1::2] = random_segments(num_noise, num_spans, random)
         starts = np.cumsum(runs) - runs
-        is_noise = np.repeat(np.arange(2 * num_spans) % 2 == 1, runs)  # (raw,)
-        inputs = self._with_sentinels(stretch, ~is_noise, starts[1::2])
-        target = self._with_sentinels(stretch, is_noise, starts[0::2])
+        is_noise = np.repeat(np.arange(2 * num_spans) % 2 == 1, runs)  # (num_raw,)
+        inputs = self._with_sentinels(segment, ~is_noise, starts[1::2])
+        target = self._with_sentinels(segment, is_noise, starts[0::2])
         return self._padded(inputs, target)
 
-    def _with_sentinels(self, stretch: Ids, kept: npt.NDArray[np.bool_], starts: Ids) -> Ids:
-        """The tokens that are kept, and a sentinel for each other run, which begin at `starts`."""
-        tokens = stretch.copy()
+    def _with_sentinels(self, segment: Ids, kept: npt.NDArray[np.bool_], starts: Ids) -> Ids:
+        """The tokens that are kept, with a sentinel in place of each run that begins at one of `starts`."""
+        tokens = segment.copy()
         tokens[starts] = self._sentinels[: len(starts)]
         kept[starts] = True
         return tokens[kept]
 
     def _padded(self, inputs: Ids, target: Ids) -> Sample:
-        n, m = len(inputs), len(target) + 1  # the decoder reads <s> and the target, and ends on a sentinel
+        n, m = (
+            len(inputs),
+            len(target) + 1,
+        )  # decoder input: <s>, target; labels: target, sentinel
         encoder_tokens = np.full(self._encoder_length, self._pad, dtype=np.int64)
         decoder_tokens = np.full(self._decoder_length, self._pad, dtype=np.int64)
         labels = decoder_tokens.copy()

@@ -7,8 +7,9 @@ import tomli_w
 from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, ValidationError, model_validator
 
 from fpm_cli.config.presets import read_toml
-from fpm_cli.config.schema import Frozen, Language
+from fpm_cli.config.schema import Language
 from fpm_cli.errors import MissingError, UsageError, did_you_mean
+from fpm_cli.frozen import Frozen
 
 DEFINITIONS = Path(__file__).parent / "definitions"
 

@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from fpm_cli.checkpoints.checkpoint import save_weights
-from fpm_cli.checkpoints.storage import describe
 from fpm_cli.config.schema import RunConfig
 from fpm_cli.errors import DamagedError, MissingError, UsageError
-from fpm_cli.files import new_folder
+from fpm_cli.files import hash_file, new_folder
 from fpm_cli.inference.trained_model import TrainedModel, load_trained_model
 from fpm_cli.interop.import_run import import_run
-from fpm_cli.models.classifier import build_classifier, put_under
+from fpm_cli.models.classifier import build_classifier, load_backbone
 from fpm_cli.runs.run import Run
 from fpm_cli.tasks.definition import TaskDefinition
 from fpm_cli.tasks.encoded import EncodedExamples, encode_examples
@@ -80,7 +79,7 @@ def create_run(request: FinetuneRequest, out: Path, log: Callable[[str], None] =
         record_task(run, request.task, request.train_files, request.dev_file)
         model = build_classifier(config, len(request.task.labels))
         if not request.from_scratch:
-            missing = put_under(model, pretrained.model.state_dict())
+            missing = load_backbone(model, pretrained.model.state_dict())
             assert not missing, missing
         save_weights(run, {name: tensor.detach() for name, tensor in model.named_parameters()})
     return Run.open(out)
@@ -176,4 +175,4 @@ def _save_examples(run: Run, encoded: Sequence[EncodedExamples]) -> dict[str, st
 
 def _fingerprint(path: Path) -> str | None:
     """xxh3-128 of a file; None for a data set, which is not a single file."""
-    return describe(path).xxh3_128 if path.is_file() else None
+    return hash_file(path).xxh3_128 if path.is_file() else None

@@ -2,14 +2,13 @@
 
 import hashlib
 import json
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 from fpm_cli.errors import DamagedError, MissingError, UsageError
+from fpm_cli.files import new_folder
 from fpm_cli.foreign import parse_json, read_whole, within
 
 META = "tokenizer.meta.json"
@@ -55,16 +54,11 @@ def write_directory(
         "hf_tokenizer_json": "exact" if hf_inexact is None else f"none: {hf_inexact}",
     }
     directory.parent.mkdir(parents=True, exist_ok=True)
-    beside = directory.with_name(f".{directory.name}.{uuid4().hex}")
-    try:
-        beside.mkdir()
+    with new_folder(directory) as folder:
+        folder.mkdir()
         for name, content in files.items():
-            (beside / name).write_bytes(content)
-        (beside / META).write_text(json.dumps(meta, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
-        beside.rename(directory)
-    except BaseException:
-        shutil.rmtree(beside, ignore_errors=True)
-        raise
+            (folder / name).write_bytes(content)
+        (folder / META).write_text(json.dumps(meta, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
 
 
 def check_output_is_new(directory: Path) -> None:

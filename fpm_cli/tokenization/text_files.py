@@ -2,7 +2,6 @@
 
 import gzip
 import io
-import os
 import sys
 import zlib
 from collections.abc import Iterable, Iterator
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import BinaryIO, Literal, TextIO
 
 from fpm_cli.errors import DamagedError, MissingError
+from fpm_cli.files import atomic_write
 
 OnDecodeError = Literal["strict", "replace", "skip"]
 STANDARD = Path("-")
@@ -71,17 +71,11 @@ def write_text(path: Path) -> Iterator[TextIO]:
     if path == STANDARD:
         yield sys.stdout
         return
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with beside.open("wb") as file, _compressed(path, file) as packed:
-            text = io.TextIOWrapper(packed, encoding="utf-8", newline="")
-            yield text
-            text.flush()
-            text.detach()
-        beside.rename(path)
-    except BaseException:
-        beside.unlink(missing_ok=True)
-        raise
+    with atomic_write(path) as file, _compressed(path, file) as packed:
+        text = io.TextIOWrapper(packed, encoding="utf-8", newline="")
+        yield text
+        text.flush()
+        text.detach()
 
 
 @contextmanager

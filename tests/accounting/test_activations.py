@@ -6,13 +6,17 @@ import torch
 from fpm_cli.accounting.activations import Saved
 from fpm_cli.config.resolve import resolve
 from fpm_cli.engine.measure import synthetic_batch
+from fpm_cli.models.blocks import Stack
 from fpm_cli.models.build import build_model
 
 PRESET = {"gpt": "CPM-X-S", "bert": "BERT-C", "encdec": "CPM-2-X-S"}
 
 
 def bytes_that_autograd_saves(config):
-    """Distinct storages that the forward pass packs for the backward pass, parameters aside."""
+    """Distinct storages that the forward pass keeps for the backward pass, parameters aside.
+
+    Recomputed layers also keep their attention context, which no hook of saved tensors sees.
+    """
     model = build_model(config)
     ours = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
     kept = {}
@@ -23,6 +27,15 @@ def bytes_that_autograd_saves(config):
             kept[storage.data_ptr()] = (storage.nbytes(), tensor)  # held, so that no address is used twice
         return tensor
 
+    def record_context(_module, inputs):
+        context = inputs[1]
+        for tensor in (context.mask, context.memory, context.memory_mask):
+            if tensor is not None:
+                pack(tensor)
+
+    if config.engine.recompute == "full":
+        for stack in (module for module in model.modules() if isinstance(module, Stack)):
+            stack.layers[0].register_forward_pre_hook(record_context)
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         loss = sum(model(synthetic_batch(config, config.train.micro_batch)).values())
     assert loss.requires_grad

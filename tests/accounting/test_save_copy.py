@@ -6,7 +6,7 @@ from fpm_cli.accounting.memory import device_memory
 from fpm_cli.accounting.work import layout
 from fpm_cli.config.resolve import resolve
 from fpm_cli.engine.deepspeed_engine import TrainingEngine
-from fpm_cli.engine.leaves import leaves_of, shard_of
+from fpm_cli.engine.flat_partitions import build_shard, flat_partitions
 from fpm_cli.engine.measure import synthetic_batch
 from fpm_cli.engine.world import joined_world
 from fpm_cli.models.build import build_model
@@ -29,7 +29,7 @@ def test_the_copy_is_the_state_that_a_rank_saves(stage):
         engine = TrainingEngine(build_model(config), config, world)
         engine.step([synthetic_batch(config, 2)], 1e-3)
         optimizer = engine.deepspeed.optimizer
-        shard = shard_of(leaves_of(engine.model, optimizer, 0), optimizer, 0, 1)
+        shard = build_shard(flat_partitions(engine.model, optimizer, 0), optimizer, 0, 1)
         tensors = [*shard.weights.values(), *shard.moments.values()]
         real = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
     assert predicted(config) == pytest.approx(real, rel=1e-4)  # the steps' counts are in the prediction

@@ -7,8 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from fpm_cli.checkpoints.checkpoint import clean, latest_checkpoint, load_weights, prune, verify_checkpoint
-from fpm_cli.checkpoints.storage import LOCAL
+from fpm_cli.checkpoints.checkpoint import (
+    find_latest_checkpoint,
+    load_weights,
+    prune,
+    remove_incomplete,
+    verify_checkpoint,
+)
 from fpm_cli.cli.app import run as fpm
 from fpm_cli.errors import DamagedError, DivergedError, MissingError
 from fpm_cli.runs.run import Run
@@ -65,7 +70,7 @@ def test_a_pointer_that_is_wrong_is_said_and_the_newest_checkpoint_taken(
     else:
         latest.write_text(pointer)
     try:
-        assert latest_checkpoint(Run(trained)) == trained / "checkpoints/step-1"
+        assert find_latest_checkpoint(Run(trained)) == trained / "checkpoints/step-1"
         assert "the newest complete checkpoint is" in caplog.text
     finally:
         latest.write_text(whole)
@@ -75,7 +80,7 @@ def test_a_folder_without_a_manifest_is_no_checkpoint(trained: Path) -> None:
     unfinished = trained / "checkpoints/step-2"
     unfinished.mkdir()
     try:
-        assert latest_checkpoint(Run(trained)) == trained / "checkpoints/step-1"
+        assert find_latest_checkpoint(Run(trained)) == trained / "checkpoints/step-1"
     finally:
         unfinished.rmdir()
 
@@ -93,7 +98,7 @@ def test_the_newest_and_the_best_are_kept(tmp_path: Path, last: int, best: bool,
     run.checkpoints.mkdir()
     for step, loss in enumerate([3.0, 1.0, None, 2.0, 4.0], start=1):
         write_checkpoint(run, step, {"w": torch.ones(3)}, validation_loss=loss)
-    prune(LOCAL, run, keep_last=last, keep_best=best)
+    prune(run, keep_last=last, keep_best=best)
     assert sorted(path.name for path in run.checkpoints.iterdir()) == [f"step-{step}" for step in kept]
 
 
@@ -107,7 +112,7 @@ def test_a_state_that_is_not_finite_is_never_saved(
     write_checkpoint(run, 1, {"w": torch.ones(3)})
     with pytest.raises(DivergedError, match="not finite"):
         write_checkpoint(run, 2, {"w": torch.tensor([1.0, value, 1.0])})
-    clean(LOCAL, run)
+    remove_incomplete(run)
     assert [path.name for path in run.checkpoints.iterdir()] == ["step-1"]
     report(f"not finite: a state with one {value} was refused; the checkpoint before it is there")
 

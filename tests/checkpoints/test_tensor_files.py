@@ -1,4 +1,4 @@
-"""Large tensors are written, checked and hashed in pieces."""
+"""Large tensors are written, checked and hashed in chunks."""
 
 from pathlib import Path
 
@@ -7,10 +7,11 @@ import torch
 import xxhash
 from safetensors.torch import load_file
 
-from fpm_cli.checkpoints import shards, storage
+from fpm_cli import files
+from fpm_cli.checkpoints import shards
 from fpm_cli.checkpoints.shards import safetensors_chunks
-from fpm_cli.checkpoints.storage import Disk, write_file
 from fpm_cli.errors import DivergedError
+from fpm_cli.files import Disk, write_file
 
 PIECE_BYTES = 1 << 16
 DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
@@ -29,7 +30,7 @@ class Watched(Disk):
 
 @pytest.fixture(autouse=True)
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (storage, shards):
+    for module in (files, shards):
         monkeypatch.setattr(module, "CHUNK_BYTES", PIECE_BYTES)
 
 
@@ -38,7 +39,7 @@ def test_a_file_of_many_pieces_is_what_safetensors_reads_and_has_the_hash_of_its
 ) -> None:
     tensors = {str(dtype): torch.randn(100_003).to(dtype) for dtype in DTYPES}
     path, disk = tmp_path / "file", Watched()
-    facts = write_file(disk, path, safetensors_chunks(tensors))
+    facts = write_file(path, safetensors_chunks(tensors), disk)
     read = load_file(path)
     assert all(read[name].equal(tensor) for name, tensor in tensors.items())
     whole = path.read_bytes()

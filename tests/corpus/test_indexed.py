@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fpm_cli.corpus.files import atomic_write
 from fpm_cli.corpus.indexed import IndexedDataset, token_dtype
 from fpm_cli.errors import DamagedError, MissingError
+from fpm_cli.files import atomic_write
 from tests.indexed_files import write_indexed
 
 documents_of_ids = st.lists(st.lists(st.lists(st.integers(0, 60_000), max_size=9), max_size=5), max_size=8)

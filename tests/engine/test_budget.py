@@ -60,7 +60,7 @@ def trained(
     until: int = STEPS,
 ) -> dict[int, float]:
     """The rate of each step up to the one that ends the run."""
-    budget, rates = Budget(run, config, first_step, clock.now, leads=True), {}
+    budget, rates = Budget(run, config, first_step, clock.now, is_main_process=True), {}
     for step in range(first_step + 1, until + 1):
         rates[step] = budget.learning_rate(step - 1)
         clock.now += step_seconds(step)

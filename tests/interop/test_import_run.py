@@ -183,7 +183,7 @@ def test_t5_v1_1_keeps_its_own_head(
     trained = load_trained_model(Run.open(run))
     assert isinstance(trained.model, EncoderDecoder)
     assert trained.model.head.weight.equal(theirs.lm_head.weight)
-    assert not trained.model.head.weight.equal(trained.model.tokens.weight)
+    assert not trained.model.head.weight.equal(trained.model.token_embedding.weight)
     capsys.readouterr()
     assert fpm(["generate", str(run), "--prompt", "却说曹操"]) == 0
     assert capsys.readouterr().out.startswith("却说曹操")

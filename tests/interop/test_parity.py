@@ -200,10 +200,10 @@ def test_encoder_decoder_is_t5_with_gated_gelu_and_an_untied_head(seed: int) -> 
 def test_relative_position_buckets_are_t5s() -> None:
     from transformers.models.t5.modeling_t5 import T5Attention
 
-    from fpm_cli.models.encdec import MAX_DISTANCE, NUM_BUCKETS, RelativeBias
+    from fpm_cli.models.encdec import MAX_DISTANCE, NUM_BUCKETS, RelativePositionBias
 
     offsets = torch.arange(-700, 701)
     for bidirectional in (True, False):
-        ours = RelativeBias(1, bidirectional=bidirectional)._bucket(offsets)
+        ours = RelativePositionBias(1, bidirectional=bidirectional)._bucket(offsets)
         theirs = T5Attention._relative_position_bucket(offsets, bidirectional, NUM_BUCKETS, MAX_DISTANCE)
         assert torch.equal(ours, theirs)

@@ -13,8 +13,8 @@ import psutil
 import pytest
 
 from fpm_cli.errors import FpmError, MissingError, StoppedError, UsageError
-from fpm_cli.launch.deepspeed_launch import see_through
-from fpm_cli.launch.hosts import leading_address, read_hostfile
+from fpm_cli.launch.deepspeed_launch import supervise
+from fpm_cli.launch.hosts import first_host_address, read_hostfile
 from fpm_cli.runs.run import Run
 from tests.launch.test_ranks import PRELUDE
 
@@ -35,7 +35,7 @@ def end(*_):
 signal.signal(signal.SIGTERM, end)
 sys.exit(max(abs(rank.wait()) for rank in ranks))
 """
-ENDS = "\nlifeline.status = int(ended)\nlifeline.__exit__()\nsys.exit(ended)"
+ENDS = "\nheartbeat.exit_status = int(ended)\nheartbeat.__exit__()\nsys.exit(ended)"
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def run(tmp_path: Path) -> Run:
 
 def launch(run: Run, behaviour: str) -> None:
     script = PRELUDE + textwrap.dedent(behaviour)
-    see_through(run, [sys.executable, "-c", STARTER, script, str(run.path / "logs")], 2, TIMEOUT)
+    supervise(run, [sys.executable, "-c", STARTER, script, str(run.path / "logs")], 2, TIMEOUT)
 
 
 def test_ranks_that_end_well_end_the_launch(run: Run) -> None:
@@ -55,7 +55,7 @@ def test_ranks_that_end_well_end_the_launch(run: Run) -> None:
 
 def test_a_stopped_rank_is_named_and_none_is_left(run: Run) -> None:
     began = time.monotonic()
-    with pytest.raises(FpmError, match=r"rank 1 on .* in step 7 shows no sign of life for 5 s"):
+    with pytest.raises(FpmError, match=r"rank 1 on .* in step 7 sent no heartbeat for 5 s"):
         launch(run, "if rank == 1:\n    os.kill(os.getpid(), signal.SIGSTOP)\ntime.sleep(60)")
     assert time.monotonic() - began < TIMEOUT + 30
     pids = [json.loads((run.path / "logs" / f"rank-{rank}.beat").read_text())["pid"] for rank in range(2)]
@@ -81,7 +81,7 @@ def test_a_signal_reaches_the_ranks_through_the_run_folder(run: Run) -> None:
 
     threading.Thread(target=send, daemon=True).start()
     with pytest.raises(StoppedError):
-        launch(run, "while not stop.wanted:\n    time.sleep(0.02)\nended = 75" + ENDS)
+        launch(run, "while not shutdown.requested:\n    time.sleep(0.02)\nended = 75" + ENDS)
     assert not (run.path / "logs" / "stop").exists()
 
 
@@ -109,8 +109,8 @@ def test_a_wrong_hostfile_is_refused_by_line(tmp_path: Path, text: str, complain
 
 
 def test_a_leading_host_that_others_cannot_reach_is_refused() -> None:
-    assert leading_address({"localhost": 2}) == "127.0.0.1"
+    assert first_host_address({"localhost": 2}) == "127.0.0.1"
     with pytest.raises(UsageError, match="--master-addr"):
-        leading_address({"localhost": 1, "10.1.2.3": 1})
+        first_host_address({"localhost": 1, "10.1.2.3": 1})
     with pytest.raises(UsageError, match=r"no\.such\.host\.invalid"):
-        leading_address({"no.such.host.invalid": 1})
+        first_host_address({"no.such.host.invalid": 1})

@@ -22,14 +22,14 @@ AT_ONCE = 30.0  # what is never at once: the sleeps of 60 s; `make torture` hold
 PRELUDE = """
 import os, signal, sys, time
 from pathlib import Path
-from fpm_cli.launch.heartbeat import Lifeline, die_with
-from fpm_cli.launch.shutdown import StopWish
+from fpm_cli.launch.heartbeat import Heartbeat, set_parent_death_signal
+from fpm_cli.launch.shutdown import ShutdownRequest
 rank, logs, parent = int(os.environ["RANK"]), Path(sys.argv[1]), int(sys.argv[2])
-die_with(parent)
-stop = StopWish().__enter__()
-lifeline = Lifeline(stop, logs, rank, 0.1)
-lifeline.step = 7
-lifeline.__enter__()
+set_parent_death_signal(parent)
+shutdown = ShutdownRequest().__enter__()
+heartbeat = Heartbeat(shutdown, logs, rank, 0.1)
+heartbeat.step = 7
+heartbeat.__enter__()
 time.sleep(0.2)
 
 
@@ -68,7 +68,7 @@ def gone(started: Ranks) -> bool:
 
 
 def test_ranks_that_end_well_end_the_launch(tmp_path: Path) -> None:
-    ranks(tmp_path, "").see_through(TIMEOUT)
+    ranks(tmp_path, "").supervise(TIMEOUT)
 
 
 def test_a_killed_rank_is_named_at_once_with_its_step_and_the_end_of_its_log(tmp_path: Path) -> None:
@@ -85,7 +85,7 @@ def test_a_killed_rank_is_named_at_once_with_its_step_and_the_end_of_its_log(tmp
     with pytest.raises(
         FpmError, match=r"rank 1 was killed by SIGKILL in step 7; its log .*rank-1.log ends:"
     ) as error:
-        started.see_through(60)
+        started.supervise(60)
     assert since_moment(tmp_path) < AT_ONCE
     assert str(error.value).endswith("\n  all was well\n  until now")
     assert gone(started)
@@ -101,14 +101,14 @@ def test_a_death_is_told_from_the_complaint_of_the_peer_that_noticed_it(tmp_path
         """,
     )
     with pytest.raises(FpmError, match="rank 1 was killed by SIGKILL"):
-        started.see_through(60)
+        started.supervise(60)
 
 
 def test_a_stopped_rank_is_named_after_the_timeout(tmp_path: Path) -> None:
     stops = "if rank == 1:\n    moment()\n    os.kill(os.getpid(), signal.SIGSTOP)\ntime.sleep(60)"
     started = ranks(tmp_path, stops)
-    with pytest.raises(FpmError, match="rank 1 shows no sign of life for 5 s in step 7"):
-        started.see_through(TIMEOUT)
+    with pytest.raises(FpmError, match="rank 1 sent no heartbeat for 5 s in step 7"):
+        started.supervise(TIMEOUT)
     assert since_moment(tmp_path) < TIMEOUT + AT_ONCE
     assert gone(started)
 
@@ -124,20 +124,22 @@ def test_a_stopped_rank_is_named_when_the_one_that_waits_for_it_gives_up_first(t
         """,
     )
     with pytest.raises(FpmError, match="rank 1 hangs; rank 0 waited for it in vain"):
-        started.see_through(TIMEOUT)
+        started.supervise(TIMEOUT)
     assert gone(started)
 
 
 def test_what_a_rank_raised_is_what_the_launch_raises(tmp_path: Path) -> None:
     with pytest.raises(DivergedError, match="rank 0 ended with status 5"):
-        ranks(tmp_path, "sys.exit(5) if rank == 0 else time.sleep(60)").see_through(60)
+        ranks(tmp_path, "sys.exit(5) if rank == 0 else time.sleep(60)").supervise(60)
 
 
 def test_a_signal_reaches_every_rank_and_their_saves_make_it_resumable(tmp_path: Path) -> None:
-    started = ranks(tmp_path, "while not stop.wanted: time.sleep(0.02)\ntime.sleep(rank * 0.5)\nsys.exit(75)")
+    started = ranks(
+        tmp_path, "while not shutdown.requested: time.sleep(0.02)\ntime.sleep(rank * 0.5)\nsys.exit(75)"
+    )
     send_when_both_listen(tmp_path, signal.SIGUSR1)
     with pytest.raises(StoppedError):
-        started.see_through(60)
+        started.supervise(60)
     assert [rank.process.returncode for rank in started.ranks] == [75, 75]
 
 
@@ -145,14 +147,14 @@ def test_a_signal_before_a_rank_listens_is_a_stop_too(tmp_path: Path) -> None:
     command = [sys.executable, "-c", "import time; time.sleep(60)"]
     threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM)).start()
     with pytest.raises(StoppedError):
-        Ranks(command, Placement(2), tmp_path).see_through(60)
+        Ranks(command, Placement(2), tmp_path).supervise(60)
 
 
 def test_a_second_interrupt_does_not_wait_for_the_ranks(tmp_path: Path) -> None:
     started = ranks(tmp_path, "time.sleep(60)")
     send_when_both_listen(tmp_path, signal.SIGINT, signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
-        started.see_through(60)
+        started.supervise(60)
     assert since_moment(tmp_path) < AT_ONCE
     assert gone(started)
 
@@ -163,7 +165,7 @@ def test_a_killed_launcher_leaves_no_orphan_running_or_stopped(tmp_path: Path, b
     launcher = f"""
         import sys
         from tests.launch.test_ranks import Path, ranks
-        ranks(Path({str(tmp_path)!r}), {behaviour!r}).see_through(60)
+        ranks(Path({str(tmp_path)!r}), {behaviour!r}).supervise(60)
     """
     process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(launcher)])
     while len(list(tmp_path.glob("*.beat"))) < 2:

@@ -12,7 +12,7 @@ from fpm_cli.interop.architectures import ARCHITECTURES
 from fpm_cli.interop.weight_mapping import to_transformers
 from fpm_cli.models.bert import BERT
 from fpm_cli.models.build import build_model
-from fpm_cli.models.classifier import LOSS, Classifier, build_classifier, put_under
+from fpm_cli.models.classifier import LOSS, Classifier, build_classifier, load_backbone
 from fpm_cli.ops import attention
 from fpm_cli.ops.attention import Packing
 from tests.small_models import close, randomised, small
@@ -181,7 +181,7 @@ def test_pretrained_weights_go_under_the_head() -> None:
     config = small("BERT-C", "model.num_layers=2")
     pretrained, model = randomised(build_model(config), 3), classifier(config)
     head = model.classifier.weight.clone()
-    assert put_under(model, dict(pretrained.state_dict())) == ()
+    assert load_backbone(model, dict(pretrained.state_dict())) == ()
     assert all(
         model.backbone.state_dict()[n].equal(w) for n, w in pretrained.state_dict().items() if "head" not in n
     )
@@ -198,4 +198,4 @@ def test_layers_learn_less_the_lower_they_stand() -> None:
     assert found["classifier.weight"] == found["backbone.pooler.weight"] == 1
     layers = [found[f"backbone.encoder.layers.{n}.mlp.norm.weight"] for n in range(3)]
     assert layers == [0.25, 0.5, 1]
-    assert found["backbone.tokens.weight"] == 0.125
+    assert found["backbone.token_embedding.weight"] == 0.125

@@ -8,7 +8,7 @@ from fpm_cli.config.resolve import resolve
 from fpm_cli.config.schema import FinetuneConfig, RunConfig
 from fpm_cli.models.bert import BERT
 from fpm_cli.models.build import build_model
-from fpm_cli.models.classifier import Classifier, build_classifier, put_under
+from fpm_cli.models.classifier import Classifier, build_classifier, load_backbone
 
 LENGTHS = (5, 2, 9, 9, 3)
 FIRST_LENGTHS = (2, 1, 8, 1, 2)
@@ -37,7 +37,7 @@ def pretrained(config: RunConfig) -> tuple[BERT, Classifier]:
     network = build_model(config).eval()
     assert isinstance(network, BERT)
     classifier = build_classifier(config, 4).eval()
-    assert put_under(classifier, network.state_dict()) == ()
+    assert load_backbone(classifier, network.state_dict()) == ()
     return network, classifier
 
 

@@ -13,7 +13,7 @@ SPECIAL = SPECIALS["bert-en"]
 
 
 class Parts(NamedTuple):
-    """The original halves of a sample in the order of the text, and its length."""
+    """The original segments of a sample in the order of the text, and its length."""
 
     first: list[int]
     second: list[int]
@@ -84,7 +84,7 @@ def test_masked_labels_restore_the_text() -> None:
         assert set(sample["tokens"][changed].tolist()).isdisjoint({SPECIAL.cls, SPECIAL.sep, SPECIAL.pad})
 
 
-def test_halves_are_swapped_in_half_of_the_samples_and_the_label_says_so() -> None:
+def test_segments_are_swapped_in_half_of_the_samples_and_the_label_says_so() -> None:
     samples = masked(serial_corpus([[9, 7, 12, 5]] * 40))
     swapped = 0
     for index in range(2000):
@@ -96,9 +96,9 @@ def test_halves_are_swapped_in_half_of_the_samples_and_the_label_says_so() -> No
     assert stats.binomtest(swapped, 2000, 0.5).pvalue > 1e-3
 
 
-def test_halves_apart_are_two_texts_of_their_own_and_never_swapped() -> None:
+def test_separate_segments_are_two_sequences_and_never_swapped() -> None:
     samples = MaskedSamples(
-        serial_corpus([[9, 7, 12, 5]] * 40), "train", sequence_length=32, seed=1, halves_apart=True
+        serial_corpus([[9, 7, 12, 5]] * 40), "train", sequence_length=32, seed=1, separate_segments=True
     )
     for index in range(500):
         sample = samples[index]
@@ -115,9 +115,9 @@ def test_halves_apart_are_two_texts_of_their_own_and_never_swapped() -> None:
 
 
 def test_a_tenth_of_the_samples_is_short_with_lengths_spread_evenly() -> None:
-    samples = masked(serial_corpus([[10] * 50] * 20), 64)  # stretches of 55 to 61 tokens
+    samples = masked(serial_corpus([[10] * 50] * 20), 64)  # spans of 55 to 61 tokens
     lengths = np.array([parts(samples[index]).num_tokens - 3 for index in range(6000)])
-    full = np.array([samples._stretches.halves(n, 0) for n in range(len(samples))])
+    full = np.array([samples._spans.span(n, 0) for n in range(len(samples))])
     shortest = int((full[:, 2] - full[:, 0]).min())
     # Lengths are drawn from 2..61, so that 0.1 * (L - 2) / 60 of the samples are shorter than L.
     share = 0.1 * (shortest - 2) / 60
@@ -206,6 +206,6 @@ def test_a_corpus_without_word_marks_is_refused() -> None:
         masked(MemoryCorpus(corpus.tokenizer, corpus.data, None))
 
 
-def test_sequences_too_short_for_two_halves_are_refused() -> None:
+def test_sequences_too_short_for_two_segments_are_refused() -> None:
     with pytest.raises(UsageError, match="at least 16"):
         masked(sentence_corpus(3), 15)

@@ -10,7 +10,7 @@ from scipy import stats
 
 from fpm_cli.errors import UsageError
 from fpm_cli.objectives.base import Sample
-from fpm_cli.objectives.span import SpanSamples, lengths_of, longest_stretch, random_segments
+from fpm_cli.objectives.span import SpanSamples, corrupted_lengths, longest_segment, random_segments
 
 SPECIAL = SPECIALS["t5-zh"]
 SENTINELS = set(SPECIAL.sentinels)
@@ -36,7 +36,7 @@ def runs(ids: list[int]) -> dict[int, list[int]]:
 
 
 def restored(sample: Sample) -> list[int]:
-    """The original stretch, from encoder inputs and labels alone."""
+    """The original segment, from encoder inputs and labels alone."""
     spans = runs(sample["labels"][sample["loss_mask"] > 0].tolist())
     text: list[int] = []
     for id_ in sample["encoder_tokens"][sample["encoder_mask"]].tolist():
@@ -48,7 +48,7 @@ def restored(sample: Sample) -> list[int]:
 def test_text_is_recoverable_from_inputs_and_labels(encoder: int, decoder: int) -> None:
     corpus = stream_corpus("t5-zh", 20_000)
     samples = span(corpus, encoder, decoder, "validation")
-    raw = longest_stretch(encoder, decoder, 190).raw
+    raw = longest_segment(encoder, decoder, 190).num_raw
     assert len(samples) == 20_000 // raw
     for index in range(min(len(samples), 200)):
         expected = corpus.data.tokens[index * raw : (index + 1) * raw].tolist()
@@ -88,15 +88,15 @@ def test_decoder_reads_bos_and_its_labels_shifted_and_the_rest_is_padding(encode
 def test_lengths_are_those_of_t5() -> None:
     # T5's `random_spans_helper(512, 0.15, 3, 1, 1)` gives 568 raw tokens and 114 target tokens; it counts
     # an EOS at the end of both, where CPM-2 has none in the inputs and a final sentinel in the target.
-    assert lengths_of(568).encoder + 1 == 512
-    assert lengths_of(568).decoder == 114
-    assert longest_stretch(511, 512, 190) == lengths_of(568)
+    assert corrupted_lengths(568).encoder + 1 == 512
+    assert corrupted_lengths(568).decoder == 114
+    assert longest_segment(511, 512, 190) == corrupted_lengths(568)
 
 
 @given(st.integers(2, 700), st.integers(3, 400))
-def test_the_longest_stretch_fits_and_one_token_more_does_not(encoder: int, decoder: int) -> None:
-    longest = longest_stretch(encoder, decoder, 10_000)
-    longer = lengths_of(longest.raw + 1)
+def test_the_longest_segment_fits_and_one_token_more_does_not(encoder: int, decoder: int) -> None:
+    longest = longest_segment(encoder, decoder, 10_000)
+    longer = corrupted_lengths(longest.num_raw + 1)
     assert longest.encoder <= encoder
     assert longest.decoder <= decoder
     assert longer.encoder > encoder or longer.decoder > decoder
@@ -104,7 +104,7 @@ def test_the_longest_stretch_fits_and_one_token_more_does_not(encoder: int, deco
 
 @given(st.integers(2, 5000))
 def test_numbers_of_noise_tokens_and_spans_follow_density_and_mean_length(raw: int) -> None:
-    lengths = lengths_of(raw)
+    lengths = corrupted_lengths(raw)
     assert abs(lengths.num_noise - 0.15 * raw) <= 0.5 or lengths.num_noise == 1
     assert abs(lengths.num_spans - lengths.num_noise / 3) <= 0.5 or lengths.num_spans == 1
     assert 1 <= lengths.num_spans <= min(lengths.num_noise, raw - lengths.num_noise)
@@ -135,7 +135,7 @@ def test_every_division_into_segments_is_as_likely() -> None:
 
 
 def test_tokens_away_from_the_ends_are_masked_equally_often() -> None:
-    samples = span(stream_corpus("t5-zh", 143), 128, 64)  # one stretch, masked anew each epoch
+    samples = span(stream_corpus("t5-zh", 143), 128, 64)  # one segment, with new noise in each epoch
     noise = np.zeros(142)
     for epoch in range(2000):
         position = 0
@@ -154,8 +154,8 @@ def test_tokens_away_from_the_ends_are_masked_equally_often() -> None:
 
 def test_more_spans_than_sentinels_are_refused() -> None:
     with pytest.raises(UsageError, match=r"take 229 sentinels, and the tokenizer has 190"):
-        longest_stretch(4096, 2048, 190)
-    assert longest_stretch(4096, 2048, 229).num_spans == 228
+        longest_segment(4096, 2048, 190)
+    assert longest_segment(4096, 2048, 229).num_spans == 228
     with pytest.raises(UsageError, match="tokenizer has 190"):
         span(stream_corpus("t5-zh", 20_000), 4096, 2048)
 

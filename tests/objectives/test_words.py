@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from fpm_cli.objectives.words import Run, choose_runs, choose_tokens, corrupt, num_masked
+from fpm_cli.objectives.words import WordRun, choose_runs, choose_tokens, corrupt, num_masked
 
 
 def text(num_words: int, seed: int, most: int = 4) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
@@ -19,7 +19,7 @@ def text(num_words: int, seed: int, most: int = 4) -> tuple[npt.NDArray[np.bool_
     return starts, special
 
 
-def one_token_words(num_words: int, budget: int, seed: int) -> list[Run]:
+def one_token_words(num_words: int, budget: int, seed: int) -> list[WordRun]:
     blocked = np.zeros(num_words, dtype=np.bool_)
     return choose_runs(list(range(num_words + 1)), blocked, budget, np.random.default_rng(seed))
 

@@ -1,4 +1,4 @@
-"""A fine-task_run run scored on its task: what is reported, beside what, and what is refused."""
+"""A fine-tuned run scored on its task: what is reported, beside what, and what is refused."""
 
 import json
 from dataclasses import replace
@@ -150,7 +150,7 @@ def test_a_file_without_labels_gets_predictions_and_a_submission(task_run: TaskR
 
 
 def test_a_run_of_another_task_is_refused(task_run: TaskRun, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="was fine-task_run for task qqp, not for this tnews"):
+    with pytest.raises(UsageError, match="was fine-tuned for task qqp, not for this tnews"):
         evaluate(load_task("tnews"), task_run, EvaluationRequest(), Oracle(wrong=2))
     swapped = QQP.model_copy(update={"labels": ("1", "0")})
     with pytest.raises(UsageError, match="other labels or texts of qqp"):

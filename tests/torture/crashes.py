@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fpm_cli.checkpoints.storage import Disk
+from fpm_cli.files import Disk
 
 
 @dataclass(eq=False)

@@ -21,7 +21,7 @@ import torch._inductor.compile_fx
 import torch.utils.tensorboard  # noqa: F401
 
 import fpm_cli.engine.train  # noqa: F401
-from fpm_cli.checkpoints.checkpoint import step_of
+from fpm_cli.checkpoints.checkpoint import checkpoint_step
 from fpm_cli.cli.app import run as fpm
 from tests.small_runs import metrics, tiny
 
@@ -85,7 +85,7 @@ def wait_for_step(child: int, run: Path, step: int) -> None:
 
 def newest(run: Path) -> int:
     """The step that the child will go on from."""
-    return max((step_of(path) for path in (run / "checkpoints").glob("step-*")), default=0)
+    return max((checkpoint_step(path) for path in (run / "checkpoints").glob("step-*")), default=0)
 
 
 def wait(child: int, until: Callable[[], bool], seconds: float) -> None:

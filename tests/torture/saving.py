@@ -19,13 +19,12 @@ from pathlib import Path
 import torch
 
 from fpm_cli.checkpoints.checkpoint import (
-    clean,
-    latest_checkpoint,
+    find_latest_checkpoint,
     load_weights,
     prune,
+    remove_incomplete,
     verify_checkpoint,
 )
-from fpm_cli.checkpoints.storage import LOCAL
 from fpm_cli.runs.run import Run
 from tests.small_checkpoints import write_checkpoint
 
@@ -41,12 +40,12 @@ class Durable:
         self.run.checkpoints.mkdir(parents=True, exist_ok=True)
 
     def recover(self) -> None:
-        clean(LOCAL, self.run)
+        remove_incomplete(self.run)
 
     def save(self, step: int) -> None:
         weights = {name: torch.full((ELEMENTS,), float(step)) for name in ("a", "b")}
         write_checkpoint(self.run, step, weights, ranks=2)
-        prune(LOCAL, self.run, keep_last=2, keep_best=True)
+        prune(self.run, keep_last=2, keep_best=True)
 
     def half_done(self) -> bool:
         """Whether the killed child was in the midst of writing."""
@@ -54,7 +53,7 @@ class Durable:
 
     def load(self) -> int:
         """The step of what is there; 0 before the first."""
-        folder = latest_checkpoint(self.run)
+        folder = find_latest_checkpoint(self.run)
         if folder is None:
             return 0
         verify_checkpoint(folder)

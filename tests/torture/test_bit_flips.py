@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from fpm_cli.checkpoints import shards
-from fpm_cli.checkpoints.checkpoint import latest_checkpoint, verify_checkpoint
+from fpm_cli.checkpoints.checkpoint import find_latest_checkpoint, verify_checkpoint
 from fpm_cli.errors import DamagedError
 from fpm_cli.runs.run import Run
 from tests.small_checkpoints import write_checkpoint
@@ -23,7 +23,7 @@ def test_every_flipped_bit_is_found(
     run = Run(fast_folder)
     run.checkpoints.mkdir()
     write_checkpoint(run, 1, {name: torch.randn(50, 7) for name in ("a", "b")}, ranks=2)
-    folder = latest_checkpoint(run)
+    folder = find_latest_checkpoint(run)
     assert folder is not None
     monkeypatch.setattr(shards, "safe_open", None)  # whoever reads a tensor now fails otherwise
     files = sorted(folder.iterdir())

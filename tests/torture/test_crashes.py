@@ -11,7 +11,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from fpm_cli.checkpoints.checkpoint import clean, latest_checkpoint, load_weights, prune, verify_checkpoint
+from fpm_cli.checkpoints.checkpoint import (
+    find_latest_checkpoint,
+    load_weights,
+    prune,
+    remove_incomplete,
+    verify_checkpoint,
+)
 from fpm_cli.runs.run import Run
 from tests.small_checkpoints import write_checkpoint
 from tests.torture.crashes import DAMAGES, Image, Operation, Recorder, crashed, read_image, write_image
@@ -26,18 +32,18 @@ def record(before: Image, root: Path) -> tuple[list[Operation], int, int]:
     """What a launch does with what it finds: the operations, how many until the save returned, its step."""
     write_image(before, root)
     disk, run = Recorder(root), Run(root)
-    clean(disk, run)
+    remove_incomplete(run, disk)
     step = load(root) + 1
     write_checkpoint(run, step, weights(step), ranks=2, disk=disk)
     acknowledged = len(disk.operations)
-    prune(disk, run, keep_last=1, keep_best=False)
+    prune(run, keep_last=1, keep_best=False, disk=disk)
     shutil.rmtree(root)
     return disk.operations, acknowledged, step
 
 
 def load(root: Path) -> int:
     """The step of the checkpoint that is there, whole."""
-    folder = latest_checkpoint(Run(root))
+    folder = find_latest_checkpoint(Run(root))
     assert folder is not None
     verify_checkpoint(folder)
     found, step = load_weights(Run(root))

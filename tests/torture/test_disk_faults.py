@@ -14,11 +14,17 @@ from typing import Any
 import pytest
 import torch
 
-from fpm_cli.checkpoints.checkpoint import clean, latest_checkpoint, load_weights, prune, verify_checkpoint
-from fpm_cli.checkpoints.storage import LOCAL, Disk
+from fpm_cli.checkpoints.checkpoint import (
+    find_latest_checkpoint,
+    load_weights,
+    prune,
+    remove_incomplete,
+    verify_checkpoint,
+)
 from fpm_cli.cli.app import run as fpm
 from fpm_cli.engine import train
-from fpm_cli.engine.saver import Saver
+from fpm_cli.engine.checkpointer import Checkpointer
+from fpm_cli.files import LOCAL_DISK, Disk
 from fpm_cli.runs.run import Run
 from tests.small_checkpoints import write_checkpoint
 from tests.small_runs import tiny
@@ -38,7 +44,7 @@ class Faulty(Disk):
 
     def _do(self, name: str, *arguments: Any) -> Any:
         self.count += 1
-        real = getattr(LOCAL, name)
+        real = getattr(LOCAL_DISK, name)
         if self.count == self.first or (self.sticky and self.count > self.first):
             if self.fault != "short write":
                 number = getattr(errno, self.fault)
@@ -54,7 +60,7 @@ def plans(kinds: int) -> Iterator[tuple[str, bool]]:
 
 
 def loaded(run: Run) -> int:
-    folder = latest_checkpoint(run)
+    folder = find_latest_checkpoint(run)
     assert folder is not None
     verify_checkpoint(folder)
     weights, step = load_weights(run)
@@ -76,13 +82,13 @@ def test_any_failing_operation_leaves_a_whole_checkpoint(
             disk = Faulty(fault, first, sticky=sticky)
             try:
                 write_checkpoint(run, 2, {"a": torch.full((9,), 2.0)}, ranks=1, disk=disk)
-                prune(disk, run, keep_last=1, keep_best=False)
+                prune(run, keep_last=1, keep_best=False, disk=disk)
                 survived += 1
                 assert loaded(run) == 2
             except OSError:
                 failed += 1
                 assert loaded(run) in (1, 2)
-            clean(LOCAL, run)
+            remove_incomplete(run, LOCAL_DISK)
             write_checkpoint(run, 3, {"a": torch.full((9,), 3.0)})
             assert loaded(run) == 3
             shutil.rmtree(run.path)
@@ -107,7 +113,7 @@ def test_a_run_whose_disk_fails_ends_with_1_and_its_last_checkpoint_whole(
     corpus = str(sample_corpora("BERT-C"))
 
     def train_on(disk: Faulty, run: Path, *assignments: str) -> int:
-        monkeypatch.setattr(train, "Saver", functools.partial(Saver, disk=disk))
+        monkeypatch.setattr(train, "Checkpointer", functools.partial(Checkpointer, disk=disk))
         sizes = ("train.steps=3", "train.save_every=1", "model.num_layers=2", "engine.keep_last=1")
         return fpm(
             ["-q", *tiny("BERT-C", *sizes, *assignments), "--corpus", corpus, "--out", str(run)],
@@ -122,7 +128,7 @@ def test_a_run_whose_disk_fails_ends_with_1_and_its_last_checkpoint_whole(
         disk = Faulty(FAULTS[number % 2], first, sticky=True)
         assert train_on(disk, run, f"engine.async_save={asynchronous}") == 1
         assert "could not be written" in capsys.readouterr().err
-        folder = latest_checkpoint(Run(run))
+        folder = find_latest_checkpoint(Run(run))
         assert folder is not None
         verify_checkpoint(folder)
     monkeypatch.undo()
@@ -178,7 +184,7 @@ ON_FULL_DISK = """
 import shutil, sys
 from pathlib import Path
 from fpm_cli.cli.app import run as fpm
-from fpm_cli.checkpoints.checkpoint import latest_checkpoint, verify_checkpoint
+from fpm_cli.checkpoints.checkpoint import find_latest_checkpoint, verify_checkpoint
 from fpm_cli.runs.run import Run
 
 disk, flags = Path(sys.argv[1]), sys.argv[2:]
@@ -187,11 +193,11 @@ begin = ["-q", *flags, "--corpus", str(disk / "corpus"), "--out", str(run)]
 refused = fpm([*begin, "--set", "train.steps=80", "--set", "engine.keep_last=50"])
 shutil.rmtree(run)
 
-from fpm_cli.engine import saver
+from fpm_cli.engine import checkpointer
 ballast = disk / "ballast"
-whole = saver.checkpoint.commit
-def commit(disk_, run_, state):
-    folder = whole(disk_, run_, state)
+whole = checkpointer.checkpoint.commit
+def commit(run_, state, disk_):
+    folder = whole(run_, state, disk_)
     if state.step == 3:  # someone else fills the disk
         with ballast.open("wb") as file:
             try:
@@ -201,9 +207,9 @@ def commit(disk_, run_, state):
             except OSError:
                 pass
     return folder
-saver.checkpoint.commit = commit
+checkpointer.checkpoint.commit = commit
 status = fpm(begin)
-step = verify_checkpoint(latest_checkpoint(Run(run))).step
+step = verify_checkpoint(find_latest_checkpoint(Run(run))).step
 ballast.unlink()
 again = fpm(["-q", "pretrain", "--resume", "--out", str(run)])
 print(f"too many checkpoints refused with status {refused}; filled at step 3: status {status}, "

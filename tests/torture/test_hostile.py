@@ -9,9 +9,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from fpm_cli.checkpoints.checkpoint import clean, latest_checkpoint, load_weights, prune, verify_checkpoint
-from fpm_cli.checkpoints.shards import OPTIMIZER, read_stretches
-from fpm_cli.checkpoints.storage import LOCAL
+from fpm_cli.checkpoints.checkpoint import (
+    find_latest_checkpoint,
+    load_weights,
+    prune,
+    remove_incomplete,
+    verify_checkpoint,
+)
+from fpm_cli.checkpoints.shards import OPTIMIZER, read_slices
 from fpm_cli.config.resolve import resolve
 from fpm_cli.errors import FpmError
 from fpm_cli.runs.run import Run
@@ -40,17 +45,17 @@ def everything(path: Path) -> None:
     run = Run.open(path)
     run.config()
     run.manifest()
-    clean(LOCAL, run)
+    remove_incomplete(run)
     weights, _ = load_weights(run)
     assert all(bool((value == 1).all()) for value in weights.values())  # its own, or none
-    folder = latest_checkpoint(run)
+    folder = find_latest_checkpoint(run)
     assert folder is not None
     state = verify_checkpoint(folder)
     moments = {name: torch.zeros(shape).view(-1) for name, shape in state.shapes.items()}
-    read_stretches(
+    read_slices(
         folder, OPTIMIZER, {n: (0, v.numel()) for n, v in moments.items()}, lambda name, _: moments[name]
     )
-    prune(LOCAL, run, keep_last=1, keep_best=True)
+    prune(run, keep_last=1, keep_best=True)
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 from deepspeed.runtime.fp16.loss_scaler import DynamicLossScaler
 
-from fpm_cli.engine.leaves import loss_scaler_of, set_loss_scaler
+from fpm_cli.engine.flat_partitions import loss_scaler_state, set_loss_scaler
 from fpm_cli.engine.world import joined_world
 
 
@@ -23,7 +23,7 @@ def compare(through: DynamicLossScaler, parted: DynamicLossScaler) -> None:
     overflows = [False, True, True, False, False, False, False, False, True, False, False]
     for overflow in overflows[:5]:
         through.update_scale(overflow)
-    numbers = loss_scaler_of(SimpleNamespace(loss_scaler=through))
+    numbers = loss_scaler_state(SimpleNamespace(loss_scaler=through))
     assert numbers["cur_scale"] != parted.cur_scale
     set_loss_scaler(SimpleNamespace(loss_scaler=parted), numbers)
     for overflow in overflows[5:]:
@@ -33,4 +33,4 @@ def compare(through: DynamicLossScaler, parted: DynamicLossScaler) -> None:
 
 
 def test_other_precisions_have_none() -> None:
-    assert loss_scaler_of(SimpleNamespace()) == {}
+    assert loss_scaler_state(SimpleNamespace()) == {}

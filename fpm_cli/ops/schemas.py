@@ -1,0 +1,98 @@
+"""The raw operators `torch.ops.fpm.*`: their schemas and output shapes, for the CPU and CUDA alike.
+
+Compiled libraries (`kernels/*/cpu_register.cpp` and their CUDA counterparts) add implementations. Each
+backward is an operator of its own; autograd is joined on in `fpm_cli/ops/`, by functions that may span some.
+"""
+
+import torch
+from torch import Tensor
+
+DROPOUT = "float dropout, int seed, int stream"
+ATTENTION_INPUTS = """
+    Tensor query, Tensor key, Tensor value,
+    Tensor? bias, Tensor? key_mask, Tensor? documents, Tensor? cu_seqlens
+"""
+# `attention_backward` writes into tensors of the caller's, which may be views of one buffer for the packed
+# projection; the gradient of the bias is added to what is there: layers that share one share its gradient.
+SCHEMAS = f"""
+residual_norm(
+    Tensor x, Tensor y, Tensor? bias, Tensor weight, Tensor? norm_bias, float alpha, {DROPOUT},
+    float eps, bool rms
+) -> (Tensor sum, Tensor normed, Tensor stats)
+
+residual_norm_backward(
+    Tensor? grad_sum, Tensor grad_normed, Tensor sum, Tensor stats, Tensor weight, float alpha, {DROPOUT},
+    bool rms, bool has_bias, bool has_norm_bias
+) -> (Tensor grad_x, Tensor grad_y, Tensor grad_bias, Tensor grad_weight, Tensor grad_norm_bias)
+
+bias_gelu(Tensor x, Tensor? bias, bool tanh) -> Tensor
+
+bias_gelu_backward(Tensor grad, Tensor x, Tensor? bias, bool tanh) -> (Tensor grad_x, Tensor grad_bias)
+
+gated_gelu(Tensor gate, Tensor up, bool tanh) -> Tensor
+
+gated_gelu_backward(Tensor grad, Tensor gate, Tensor up, bool tanh) -> (Tensor grad_gate, Tensor grad_up)
+
+attention({ATTENTION_INPUTS}, bool causal, float scale, {DROPOUT}) -> (Tensor out, Tensor log_sum_exp)
+
+attention_backward(
+    Tensor grad_out, {ATTENTION_INPUTS}, Tensor out, Tensor log_sum_exp, bool causal, float scale, {DROPOUT},
+    Tensor(a!) grad_query, Tensor(b!) grad_key, Tensor(c!) grad_value, Tensor(d!)? grad_bias
+) -> ()
+"""
+for schema in SCHEMAS.strip().split("\n\n"):
+    operator, signature = " ".join(schema.split()).split("(", maxsplit=1)
+    torch.library.define(f"fpm::{operator}", f"({signature}")
+
+
+def _residual_norm(x: Tensor, *_: object) -> tuple[Tensor, Tensor, Tensor]:
+    rows = x.numel() // max(1, x.shape[-1])
+    return torch.empty_like(x), torch.empty_like(x), x.new_empty((rows, 2), dtype=torch.float32)
+
+
+def _residual_norm_backward(
+    grad_sum: Tensor | None, grad_normed: Tensor, sum: Tensor, stats: Tensor, weight: Tensor, *rest: object
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    *_, has_bias, has_norm_bias = rest
+    bias, scale, norm_bias = (
+        weight.new_empty(weight.shape[0] if wanted else 0) for wanted in (has_bias, True, has_norm_bias)
+    )
+    return torch.empty_like(sum), torch.empty_like(sum), bias, scale, norm_bias
+
+
+def _bias_gelu(x: Tensor, bias: Tensor | None, tanh: bool) -> Tensor:
+    return torch.empty_like(x)
+
+
+def _bias_gelu_backward(grad: Tensor, x: Tensor, bias: Tensor | None, tanh: bool) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(x), x.new_empty(0 if bias is None else bias.shape[0])
+
+
+def _gated_gelu(gate: Tensor, up: Tensor, tanh: bool) -> Tensor:
+    return torch.empty_like(gate)
+
+
+def _gated_gelu_backward(grad: Tensor, gate: Tensor, up: Tensor, tanh: bool) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(gate), torch.empty_like(gate)
+
+
+def _attention(query: Tensor, *_: object) -> tuple[Tensor, Tensor]:
+    *batch, queries, heads, _head_size = query.shape
+    return query.new_empty(query.shape), query.new_empty((*batch, heads, queries), dtype=torch.float32)
+
+
+def _attention_backward(*_: object) -> None:
+    return None
+
+
+for name, fake in (
+    ("residual_norm", _residual_norm),
+    ("residual_norm_backward", _residual_norm_backward),
+    ("bias_gelu", _bias_gelu),
+    ("bias_gelu_backward", _bias_gelu_backward),
+    ("gated_gelu", _gated_gelu),
+    ("gated_gelu_backward", _gated_gelu_backward),
+    ("attention", _attention),
+    ("attention_backward", _attention_backward),
+):
+    torch.library.register_fake(f"fpm::{name}", fake)
