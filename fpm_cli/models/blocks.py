@@ -58,10 +58,10 @@ class Residual(nn.Module):
 
     def forward(self, x: Tensor, context: AttentionContext | None = None) -> Tensor:
         """x (B, S, H) -> (B, S, H); an attention branch takes a `context`, an MLP none."""
-        inputs = self.norm(x) if self.pre_norm else x
-        update = self.dropout(self.branch(inputs) if context is None else self.branch(inputs, context))
-        output: Tensor = x + update if self.pre_norm else self.norm(self.alpha * x + update)
-        return output
+        skip, inputs = (x, self.norm(x)) if self.pre_norm else (self.alpha * x, x)
+        update = self.branch(inputs) if context is None else self.branch(inputs, context)
+        output: Tensor = skip + self.dropout(update)
+        return output if self.pre_norm else self.norm(output)  # type: ignore[no-any-return]
 
 
 class Layer(nn.Module):
