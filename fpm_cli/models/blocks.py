@@ -61,7 +61,7 @@ class Residual(nn.Module):
         skip, inputs = (x, self.norm(x)) if self.pre_norm else (self.alpha * x, x)
         update = self.branch(inputs) if context is None else self.branch(inputs, context)
         output: Tensor = skip + self.dropout(update)
-        return output if self.pre_norm else self.norm(output)  # type: ignore[no-any-return]
+        return output if self.pre_norm else self.norm(output)
 
 
 class Layer(nn.Module):
