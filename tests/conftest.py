@@ -1,4 +1,4 @@
-"""What every room's tests share."""
+"""Fixtures of all tests, and the summary lines of the torture tests."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +13,7 @@ ROW = "row"  # the user property of a test that is a line of the summary
 
 @pytest.fixture
 def report(record_property: Callable[[str, object], None]) -> Callable[[str], None]:
-    """Adds one line to the summary that ends the run: how often something was done, with what result."""
+    """Adds a line to the summary of the session: how often something was done, with what result."""
     return lambda line: record_property(ROW, line)
 
 

@@ -1,7 +1,9 @@
 """Environment variables and install commands that the repository's texts name are ones that exist."""
 
 import ast
+import io
 import re
+import tokenize
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,7 +31,14 @@ def texts() -> Iterator[tuple[str, str]]:
     files += [path for folder in FOLDERS for path in (ROOT / folder).rglob("*") if path.suffix in SUFFIXES]
     for path in sorted(files):
         if path != Path(__file__):
-            yield str(path.relative_to(ROOT)), path.read_text(encoding="utf-8")
+            text = path.read_text(encoding="utf-8")
+            yield str(path.relative_to(ROOT)), strings_and_comments(text) if path.suffix == ".py" else text
+
+
+def strings_and_comments(source: str) -> str:
+    """Python source without its identifiers, which may begin with any prefix."""
+    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
+    return "\n".join(token.string for token in tokens if token.type != tokenize.NAME)
 
 
 def unknown_variables(text: str) -> set[str]:

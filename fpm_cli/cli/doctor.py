@@ -1,4 +1,4 @@
-"""`fpm doctor`: versions, devices, compilers; what works here and what does not, for an issue report."""
+"""`fpm doctor`: versions, devices, compilers, and what works on this machine, for an issue report."""
 
 import os
 import platform
@@ -24,8 +24,8 @@ GIB = 2**30
 
 
 def doctor(as_json: JsonFlag = False) -> None:
-    """Look at this machine: what fpm can use and what it cannot."""
-    facts, checks = _facts(), _checks()
+    """Show versions and devices, and check what works on this machine."""
+    facts, checks = _versions_and_devices(), _checks()
     if as_json:
         show_json("doctor", {**facts, "checks": checks})
         return
@@ -38,7 +38,7 @@ def doctor(as_json: JsonFlag = False) -> None:
     show(table)
 
 
-def _facts() -> dict[str, Any]:
+def _versions_and_devices() -> dict[str, Any]:
     import psutil
 
     memory = psutil.virtual_memory()
@@ -71,7 +71,7 @@ def _compiler(name: str) -> str:
 
 
 def _checks() -> list[dict[str, Any]]:
-    """Each trains, sums or asks in earnest; a failure is a finding here, not an error."""
+    """Run each check; a failure is a result here, not an error."""
     results = []
     checks = {"GPU": _gpu, "process group": _process_group, "DeepSpeed step": _step, "compilation": _locks}
     for name, check in checks.items():
@@ -86,7 +86,7 @@ def _gpu() -> str:
     import torch
 
     if not torch.cuda.is_available():
-        raise RuntimeError("torch sees none; training runs on the CPU")
+        raise RuntimeError("torch finds none; training runs on the CPU")
     names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     return ", ".join(names)
 
@@ -99,14 +99,14 @@ def _process_group() -> str:
 
 
 def _locks() -> str:
-    """A process killed while torch compiled an operator leaves a lock; whoever needs that waits for ever."""
+    """A process killed while torch compiles an operator leaves a lock; later ones wait for it forever."""
     from torch.utils.cpp_extension import get_default_build_root
 
     root = Path(os.environ.get("TORCH_EXTENSIONS_DIR") or get_default_build_root())
     oldest = time.time() - COMPILE_SECONDS
     stale = [str(lock) for lock in root.glob("**/lock") if lock.stat().st_mtime < oldest]
     if stale:
-        raise RuntimeError(f"left by a killed compilation, remove it: {', '.join(stale)}")
+        raise RuntimeError(f"left by a killed compilation, to be removed: {', '.join(stale)}")
     return "no lock of a killed compilation; training on the CPU compiles nothing"
 
 

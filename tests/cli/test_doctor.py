@@ -19,5 +19,5 @@ def test_the_lock_of_a_killed_compilation_is_found_and_a_living_one_is_left_alon
     assert "no lock" in doctor._locks()
     long_ago = time.time() - 86_400
     os.utime(lock, (long_ago, long_ago))
-    with pytest.raises(RuntimeError, match=f"remove it: {lock}"):
+    with pytest.raises(RuntimeError, match=f"to be removed: {lock}"):
         doctor._locks()
