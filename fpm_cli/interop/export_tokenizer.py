@@ -6,15 +6,15 @@ from pathlib import Path
 from fpm_cli.files import replace_text
 from fpm_cli.tokenization.base import Tokenizer
 
-FPM_TOKENIZER = "fpm_tokenizer"  # `fpm import` and `load_tokenizer` read it
+EXACT_TOKENIZER = "fpm_tokenizer"  # `fpm import` and `load_tokenizer` read it
 _NAMES = ("pad", "unk", "bos", "eos", "mask", "cls", "sep")
 
 
 def write_tokenizer(tokenizer: Tokenizer, folder: Path) -> str:
     """Write the files into `folder`; returns a sentence that says whether their ids are exact."""
-    tokenizer.save(folder / FPM_TOKENIZER)
+    tokenizer.save(folder / EXACT_TOKENIZER)
     if tokenizer.hf_inexact:
-        return f"no tokenizer.json: {tokenizer.hf_inexact}; `{FPM_TOKENIZER}/` is the exact one, for fpm"
+        return f"no tokenizer.json: {tokenizer.hf_inexact}; `{EXACT_TOKENIZER}/` is the exact one, for fpm"
     from tokenizers import Tokenizer as HfTokenizer
     from tokenizers.processors import TemplateProcessing
 

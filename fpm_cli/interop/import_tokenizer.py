@@ -6,7 +6,7 @@ from typing import Any
 from fpm_cli.config.schema import TokenizerKind
 from fpm_cli.errors import DamagedError
 from fpm_cli.foreign import parse_json, read_whole
-from fpm_cli.interop.export_tokenizer import FPM_TOKENIZER
+from fpm_cli.interop.export_tokenizer import EXACT_TOKENIZER
 from fpm_cli.tokenization.base import Tokenizer
 from fpm_cli.tokenization.byte_bpe import ByteBpe
 from fpm_cli.tokenization.published import read_byte_bpe, read_lines
@@ -25,8 +25,8 @@ def read_tokenizer(folder: Path) -> Tokenizer | None:
     Raises:
         DamagedError: a file does not hold what its name says.
     """
-    if (folder / FPM_TOKENIZER).is_dir():
-        return load_tokenizer(folder / FPM_TOKENIZER)
+    if (folder / EXACT_TOKENIZER).is_dir():
+        return load_tokenizer(folder / EXACT_TOKENIZER)
     try:
         if (folder / "tokenizer.json").is_file():
             return _from_tokenizer_json(_read_json(folder / "tokenizer.json"))
