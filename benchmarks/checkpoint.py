@@ -26,7 +26,7 @@ from fpm_cli.config.resolve import resolve
 from fpm_cli.engine import flat_partitions
 from fpm_cli.engine.checkpointer import Checkpointer
 from fpm_cli.engine.deepspeed_engine import TrainingEngine
-from fpm_cli.engine.world import joined_world
+from fpm_cli.engine.world import distributed_world
 from fpm_cli.models.build import build_model
 from fpm_cli.runs.run import Run
 
@@ -77,7 +77,7 @@ def measure(folder: Path, repeats: int) -> None:
     """Print the medians and the three ratios."""
     config = resolve("BERT-E-S", proxy=True, environment={}, assignments=SIZES).config
     run = Run.create(folder / "run", config, None)
-    with joined_world(60) as world:
+    with distributed_world(60) as world:
         engine = TrainingEngine(build_model(config, world.device), config, world)
         behind = Checkpointer(engine, run, config)
         blocking_config = config.model_copy(

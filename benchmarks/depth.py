@@ -25,7 +25,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from fpm_cli.config.resolve import resolve
 from fpm_cli.corpus.samples import build_sample_corpus
-from fpm_cli.engine.launch import launch
+from fpm_cli.engine.local_launch import launch
 from fpm_cli.errors import DivergedError
 from fpm_cli.inference.language_model import score_language_model
 from fpm_cli.inference.trained_model import load_trained_model

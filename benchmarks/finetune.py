@@ -29,8 +29,9 @@ from typing import Any
 import torch
 
 from fpm_cli.checkpoints.checkpoint import load_weights
-from fpm_cli.engine.deepspeed_engine import TrainingEngine, batch_shape
-from fpm_cli.engine.world import joined_world
+from fpm_cli.config.batch_split import split_batch
+from fpm_cli.engine.deepspeed_engine import TrainingEngine
+from fpm_cli.engine.world import distributed_world
 from fpm_cli.launch.placement import keep_freed_memory
 from fpm_cli.models.classifier import LOSS, Classifier
 from fpm_cli.runs.run import Run
@@ -109,17 +110,15 @@ def time_ours(folder: Path, options: argparse.Namespace) -> float:
     torch.set_num_threads(1)
     run = Run.open(folder)
     config, workload = run.config(), Finetuning(run)
-    with joined_world(60.0) as world:
+    with distributed_world(60.0) as world:
         keep_freed_memory()  # as `train` does for this workload
         engine = TrainingEngine(our_model(run, workload), config, world)
         engine.model.train()
-        last = WARM_UP + options.steps
-        began = 0.0
-        shape = batch_shape(config, 1)
-        for number, batch in enumerate(workload.batches(shape, world, first_step=0, last_step=last)):
-            if number == WARM_UP:
+        began, split = 0.0, split_batch(config.train, 1)
+        for index in range(WARM_UP + options.steps):
+            if index == WARM_UP:
                 began = time.process_time()
-            engine.step(batch, lr=config.train.lr)
+            engine.step(workload.micro_batches(index, split, world), lr=config.train.lr)
         return time.process_time() - began
 
 

@@ -17,7 +17,7 @@ def write_checkpoint(
     weights: Mapping[str, Tensor],
     *,
     ranks: int = 1,
-    validation_loss: float | None = None,
+    selection_metric: float | None = None,
     disk: Disk = LOCAL_DISK,
 ) -> None:
     """The parameters are shared out over the ranks; each has one moment, ten times its weights."""
@@ -32,7 +32,7 @@ def write_checkpoint(
         samples=step,
         world_size=ranks,
         zero_stage=0,
-        validation_loss=validation_loss,
+        selection_metric=selection_metric,
         optimizer_step=step,
         shapes={name: tuple(value.shape) for name, value in weights.items()},
     )

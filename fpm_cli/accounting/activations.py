@@ -20,7 +20,7 @@ INT64 = 8
 
 
 @dataclass(frozen=True)
-class Saved:
+class SavedActivations:
     """Counts saved bytes for one run: `layers` what each keeps inside, `outside` all the rest."""
 
     config: RunConfig

@@ -5,12 +5,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Literal
 
-from fpm_cli.config.schema import RunConfig
+from fpm_cli.config.schema import Precision, RunConfig
 from fpm_cli.errors import UsageError, did_you_mean
 
-Precision = Literal["fp32", "bf16", "fp16"]
 CPU = "cpu"
 PAPER_DEVICE = "A100-40"  # section 4.2: "A100 SXM3 40GB"
 
@@ -95,10 +93,8 @@ def this_machine() -> Device:
 
 
 def resolve_precision(config: RunConfig, device: Device) -> Precision:
-    """What `engine.precision = "auto"` means on that device: bf16 where it has it, else fp32."""
-    if config.engine.precision != "auto":
-        return config.engine.precision
-    return "bf16" if "bf16" in device.peak_flops else "fp32"
+    """What `engine.precision` means on that device."""
+    return config.engine.resolve_precision(has_bf16="bf16" in device.peak_flops)
 
 
 def identify(device_name: str) -> Device | None:

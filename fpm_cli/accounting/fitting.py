@@ -1,4 +1,4 @@
-"""Ways to make a run fit: sharding, recomputation, smaller passes, offload; the quickest that does."""
+"""The fastest settings with which a run fits in memory: sharding, recomputation, micro-batch, offload."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ DEVICE_COUNTS = tuple(2**power for power in range(11))  # 1 to 1,024
 
 
 @dataclass(frozen=True)
-class Way:
+class FittingConfig:
     """Settings over the preset, and the plan that they give."""
 
     settings: dict[str, Any]
@@ -41,46 +41,50 @@ class Way:
         }
 
 
-def quickest_way(
+def fastest_fitting(
     config: RunConfig, device: Device, num_devices: int, *, price_per_device_hour: float | None = None
-) -> Way | None:
-    """The quickest settings with which the run fits, or None. Offload is tried only where nothing else fits.
+) -> FittingConfig | None:
+    """The fastest settings with which the run fits, or None; offload is tried only where nothing else fits.
 
-    The same devices for less time are also the same devices for less money and energy.
+    On given devices, less time is also less money and less energy.
+
+    Raises:
+        UsageError: the global batch does not divide over the devices.
     """
 
-    def tried(offload: bool) -> list[Way]:
-        made = (
-            Way(settings, plan(changed, device, num_devices, price_per_device_hour=price_per_device_hour))
-            for settings, changed in _settings(config, offload=offload)
+    def fitting(offload: bool) -> list[FittingConfig]:
+        candidates = (
+            FittingConfig(
+                settings, plan(changed, device, num_devices, price_per_device_hour=price_per_device_hour)
+            )
+            for settings, changed in _candidates(config, offload=offload)
         )
-        return [way for way in made if way.plan.fit.fits]
+        return [candidate for candidate in candidates if candidate.plan.fit.fits]
 
-    fitting = tried(offload=False) or ([] if device.is_cpu else tried(offload=True))
-    return min(fitting, key=_seconds_then_changes, default=None)
+    found = fitting(offload=False) or ([] if device.is_cpu else fitting(offload=True))
+    return min(found, key=_seconds_then_changes, default=None)
 
 
-def ways_by_count(
+def fastest_by_count(
     config: RunConfig, device: Device, *, price_per_device_hour: float | None = None
-) -> dict[int, Way | None]:
-    """The quickest way to fit on 1, 2, 4, ... 1,024 devices."""
+) -> dict[int, FittingConfig | None]:
+    """`fastest_fitting` on 1, 2, 4, ... 1,024 devices, as far as the global batch divides over them."""
     return {
-        count: quickest_way(config, device, count, price_per_device_hour=price_per_device_hour)
+        count: fastest_fitting(config, device, count, price_per_device_hour=price_per_device_hour)
         for count in DEVICE_COUNTS
+        if config.train.global_batch % count == 0
     }
 
 
-def reasons(config: RunConfig, device: Device, num_devices: int) -> list[str]:
-    """Why these settings: a line on each neighbouring one, how much memory it takes and how long a step.
+def compare_neighbours(config: RunConfig, device: Device, num_devices: int) -> list[str]:
+    """The configured settings beside each neighbouring one: a line on its memory and the time of a step.
 
-    The presets' own settings are the quickest that leave a tenth of the paper's GPUs free.
+    The presets' own settings are the fastest that leave a tenth of the paper's GPUs free.
     """
-    chosen = plan(config, device, num_devices)
-    lines = [_said("as configured", chosen)]
+    lines = [_summary("as configured", plan(config, device, num_devices))]
     for settings in _neighbours(config):
-        tried = plan(_with(config, settings), device, num_devices)
         label = ", ".join(f"{key}={value}" for key, value in settings.items())
-        lines.append(_said(f"with {label}", tried))
+        lines.append(_summary(f"with {label}", plan(_with(config, settings), device, num_devices)))
     return lines
 
 
@@ -95,11 +99,11 @@ def _neighbours(config: RunConfig) -> Iterator[dict[str, Any]]:
     yield {"train.micro_batch": 2 * config.train.micro_batch}
 
 
-def _said(label: str, made: Plan) -> str:
-    seconds = made.predicted_seconds_per_step
-    time = "" if seconds is None or not made.fit.fits else f", {seconds:.3g} s a step"
-    verdict = "fits" if made.fit.fits else "does not fit"
-    return f"{label}: {made.fit.needed / 1e9:,.1f} of {made.fit.available / 1e9:,.1f} GB, {verdict}{time}"
+def _summary(label: str, planned: Plan) -> str:
+    seconds, fit = planned.predicted_seconds_per_step, planned.fit
+    time = "" if seconds is None or not fit.fits else f", {seconds:.3g} s per step"
+    verdict = "fits" if fit.fits else "does not fit"
+    return f"{label}: {fit.needed / 1e9:,.1f} of {fit.available / 1e9:,.1f} GB, {verdict}{time}"
 
 
 def _with(config: RunConfig, settings: dict[str, Any]) -> RunConfig:
@@ -118,10 +122,10 @@ def devices_that_fit(config: RunConfig, num_devices: int) -> dict[str, bool]:
     return {name: plan(config, find_device(name), num_devices).fit.fits for name in device_names()}
 
 
-def _settings(config: RunConfig, *, offload: bool) -> Iterator[tuple[dict[str, Any], RunConfig]]:
-    """Settings that differ from the configuration's own, with the configuration they make."""
-    own = config.train.micro_batch
-    micro_batches = dict.fromkeys((own, 4 * own, max(1, own // 4), 1))
+def _candidates(config: RunConfig, *, offload: bool) -> Iterator[tuple[dict[str, Any], RunConfig]]:
+    """Settings that differ from the configured ones, with the configuration that they give."""
+    configured = config.train.micro_batch
+    micro_batches = dict.fromkeys((configured, 4 * configured, max(1, configured // 4), 1))
     offloads = ("optimizer", "parameters") if offload else ("none",)
     for stage, recompute, micro_batch, where in product((1, 2, 3), RECOMPUTES, micro_batches, offloads):
         if where == "parameters" and stage != 3:
@@ -135,6 +139,6 @@ def _settings(config: RunConfig, *, offload: bool) -> Iterator[tuple[dict[str, A
         yield settings, _with(config, settings)
 
 
-def _seconds_then_changes(way: Way) -> tuple[float, int]:
-    seconds = way.plan.predicted_seconds_per_step
-    return (0.0 if seconds is None else seconds, len(way.settings))
+def _seconds_then_changes(fitting: FittingConfig) -> tuple[float, int]:
+    seconds = fitting.plan.predicted_seconds_per_step
+    return (0.0 if seconds is None else seconds, len(fitting.settings))

@@ -2,8 +2,7 @@
 
 from dataclasses import asdict, dataclass
 
-from fpm_cli.accounting.activations import Saved
-from fpm_cli.accounting.devices import Precision
+from fpm_cli.accounting.activations import SavedActivations
 from fpm_cli.accounting.flops import masked_positions
 from fpm_cli.accounting.parameters import count_parameters
 from fpm_cli.accounting.sharding import (
@@ -14,8 +13,8 @@ from fpm_cli.accounting.sharding import (
     gathered_elements,
     state_bytes,
 )
-from fpm_cli.accounting.work import Layout
-from fpm_cli.config.schema import RunConfig
+from fpm_cli.config.batch_split import BatchSplit
+from fpm_cli.config.schema import Precision, RunConfig
 
 # The driver's context, the libraries' code and workspaces, before the first parameter.
 CUDA_OVERHEAD = 1_000_000_000
@@ -49,22 +48,22 @@ class DeviceMemory:
 
 
 def device_memory(
-    config: RunConfig, precision: Precision, spread: Layout, *, cpu: bool = False
+    config: RunConfig, precision: Precision, split: BatchSplit, *, cpu: bool = False
 ) -> DeviceMemory:
     """The peak of one training step on one device.
 
     Args:
         config: the run; `engine` decides sharding, offload and recomputation.
         precision: of parameters and activations.
-        spread: devices that share the state, sequences a pass, passes a step.
+        split: of the global batch over the devices.
         cpu: whether the device is the machine's processor, where offload has nothing to move.
     """
     e = ELEMENT_BYTES[precision]
-    state = state_bytes(config, precision, spread.devices)
-    saved = Saved(config, e, spread.micro_batch, cpu)
+    state = state_bytes(config, precision, split.num_ranks)
+    saved = SavedActivations(config, e, split.micro_batch, cpu)
     activations = saved.total() + saved.recomputed()
-    logits = _logits_workspace(config, e, spread.micro_batch)
-    gathered = gathered_elements(config, spread.devices) * e
+    logits = _logits_workspace(config, e, split.micro_batch)
+    gathered = gathered_elements(config, split.num_ranks) * e
     params, grads, optimizer, host = state.params, state.grads, state.optimizer, 0
     if not cpu and config.engine.offload != "none":
         # the gradients of the shard go with the optimizer, in float32
@@ -75,7 +74,7 @@ def device_memory(
     step = 0 if host or not config.engine.zero_stage else state.grads // e * FLOAT32
     work = activations + logits + gathered
     other = logits + gathered + _bucket(config, e, cpu=cpu) + max(0, step - work)
-    if spread.passes > 1 and config.engine.zero_stage in (1, 2):
+    if split.num_micro_batches > 1 and config.engine.zero_stage in (1, 2):
         other += grads  # a pass's gradients stand beside the sum of those before it
     if cpu:
         other += state.grads  # what the C library's allocator keeps of freed gradients, as measured
@@ -86,7 +85,7 @@ def device_memory(
         activations=activations,
         other=other + (CPU_OVERHEAD if cpu else CUDA_OVERHEAD),
         host=host,
-        save_copy=_save_copy(config, state.optimizer, spread.devices),
+        save_copy=_save_copy(config, state.optimizer, split.num_ranks),
     )
 
 

@@ -4,14 +4,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from fpm_cli.accounting.calibration import Calibration
-from fpm_cli.accounting.devices import Device, Precision, resolve_precision
+from fpm_cli.accounting.devices import Device, resolve_precision
 from fpm_cli.accounting.flops import step_flops
 from fpm_cli.accounting.memory import DeviceMemory, device_memory
 from fpm_cli.accounting.parameters import count_parameters
 from fpm_cli.accounting.step_time import step_time
 from fpm_cli.accounting.throughput import StepTime
-from fpm_cli.accounting.work import layout
-from fpm_cli.config.schema import RunConfig
+from fpm_cli.config.batch_split import split_batch
+from fpm_cli.config.schema import Precision, RunConfig
 from fpm_cli.errors import UsageError
 
 
@@ -61,7 +61,7 @@ class Plan:
 
     @property
     def device_hours(self) -> float | None:
-        """Hours times devices, idle ones too."""
+        """Hours times devices."""
         return None if self.hours is None else self.hours * self.num_devices
 
     @property
@@ -134,7 +134,7 @@ def plan(
         command: what the user would type; by default the preset's plain command.
 
     Raises:
-        UsageError: no devices, or a negative price.
+        UsageError: no devices, a global batch that does not divide over them, or a negative price.
     """
     if num_devices < 1:
         raise UsageError(f"{num_devices} devices: at least 1 is needed")
@@ -142,8 +142,8 @@ def plan(
         price = f"{price_per_device_hour:g}"
         raise UsageError(f"a price of {price} a device-hour: 0 or more; did you mean {price.lstrip('-')}?")
     precision = resolve_precision(config, device)
-    spread = layout(config, num_devices)
-    memory = device_memory(config, precision, spread, cpu=device.is_cpu)
+    split = split_batch(config.train, num_devices)
+    memory = device_memory(config, precision, split, cpu=device.is_cpu)
     flops = step_flops(config)
     return Plan(
         exact_params=count_parameters(config),
@@ -151,55 +151,53 @@ def plan(
         model_flops_per_step=flops.model,
         hardware_flops_per_step=flops.hardware,
         memory=memory,
-        fit=Fit(memory.total, device.memory_bytes // (spread.devices if device.is_cpu else 1)),
+        fit=Fit(memory.total, device.memory_bytes // (num_devices if device.is_cpu else 1)),
         time=step_time(config, device, precision, num_devices, calibration),
         precision=precision,
         device=device,
         num_devices=num_devices,
-        micro_batch=spread.micro_batch,
-        passes_per_step=spread.passes,
+        micro_batch=split.micro_batch,
+        passes_per_step=split.num_micro_batches,
         steps=config.train.steps,
         price_per_device_hour=price_per_device_hour,
         command=command or f"fpm pretrain --preset {config.name}{' --proxy' if config.proxy else ''}",
-        assumptions=_assumptions(config, device, precision, num_devices, calibration),
+        assumptions=_assumptions(config, device, precision, calibration),
     )
 
 
-def fits_here(config: RunConfig, available_bytes: int, num_devices: int, *, cpu: bool, bf16: bool) -> Fit:
+def fits_here(config: RunConfig, available_bytes: int, num_devices: int, *, cpu: bool, has_bf16: bool) -> Fit:
     """Whether a training step fits into `available_bytes` on each of `num_devices`.
 
-    For the engine, which knows its devices: on a CPU pass the machine's free memory divided by the
-    number of ranks.
+    For a launch, which knows its devices: on a CPU pass the machine's free memory divided by the number of
+    ranks.
 
     Args:
         config: the run.
         available_bytes: free bytes on one device.
         num_devices: data-parallel ranks.
         cpu: whether the ranks run on the processor.
-        bf16: whether the device has bf16, which `engine.precision = "auto"` then means.
+        has_bf16: whether the device computes in bf16, which `engine.precision = "auto"` then means.
+
+    Raises:
+        UsageError: the global batch does not divide over the devices.
     """
-    precision = config.engine.precision
-    if precision == "auto":
-        precision = "bf16" if bf16 else "fp32"
-    spread = layout(config, num_devices)
-    needed = device_memory(config, precision, spread, cpu=cpu).total
-    return Fit(needed, available_bytes)
+    precision = config.engine.resolve_precision(has_bf16=has_bf16)
+    split = split_batch(config.train, num_devices)
+    return Fit(device_memory(config, precision, split, cpu=cpu).total, available_bytes)
 
 
 def _assumptions(
-    config: RunConfig, device: Device, precision: Precision, num_devices: int, calibration: Calibration | None
+    config: RunConfig, device: Device, precision: Precision, calibration: Calibration | None
 ) -> tuple[str, ...]:
-    said = [f"device: {device.source}", _time_assumption(device, precision, calibration)]
-    said.append("model FLOPs count causal attention in full; hardware FLOPs add the layers' recomputation")
+    assumptions = [f"device: {device.source}", _time_assumption(device, precision, calibration)]
+    assumptions.append(
+        "model FLOPs count causal attention in full; hardware FLOPs add the layers' recomputation"
+    )
     if not device.is_cpu:
-        said.append("energy: board power all the time, an upper bound; host and cooling not counted")
+        assumptions.append("energy: board power all the time, an upper bound; host and cooling not counted")
     if config.engine.offload != "none" and not device.is_cpu:
-        said.append("offload: PCIe 4 x16 at 25 GB/s a device; the host's own Adam is not timed")
-    used = layout(config, num_devices).devices
-    if used < num_devices:
-        batch = config.train.global_batch
-        said.append(f"a batch of {batch} sequences divides over {used} of {num_devices} devices")
-    return tuple(said)
+        assumptions.append("offload: PCIe 4 x16 at 25 GB/s a device; the host's own Adam is not timed")
+    return tuple(assumptions)
 
 
 def _time_assumption(device: Device, precision: Precision, calibration: Calibration | None) -> str:

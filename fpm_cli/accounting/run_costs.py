@@ -14,6 +14,7 @@ from fpm_cli.accounting.calibration import Calibration
 from fpm_cli.accounting.devices import CPU, Device, identify, resolve_precision, this_machine
 from fpm_cli.accounting.flops import step_flops
 from fpm_cli.accounting.step_time import step_time
+from fpm_cli.config.batch_split import usable_ranks
 from fpm_cli.config.presets import read_toml
 from fpm_cli.config.resolve import validate
 from fpm_cli.config.schema import RunConfig
@@ -201,10 +202,12 @@ def _budget(record: RunRecord, peak_flops: float | None, calibration: Calibratio
 
 
 def _predict(record: RunRecord, calibration: Calibration | None) -> float | None:
-    """Seconds a step as planned before the run, for the last launch's devices."""
+    """Seconds per step as planned before the run, for the last launch's devices."""
+    config = record.config
     device = _device_of(record.launches[-1]) if record.launches else None
     if device is None:
         return None
-    precision = resolve_precision(record.config, device)
-    predicted = step_time(record.config, device, precision, record.launches[-1].devices, calibration)
+    # The batch may have been changed since that launch, by `--allow-config-change`.
+    num_devices = usable_ranks(config.train, record.launches[-1].devices)
+    predicted = step_time(config, device, resolve_precision(config, device), num_devices, calibration)
     return predicted.seconds if predicted else None

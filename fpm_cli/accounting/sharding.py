@@ -11,9 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
-from fpm_cli.accounting.devices import Precision
 from fpm_cli.accounting.parameters import named_shapes
-from fpm_cli.config.schema import Family, ModelConfig, RunConfig
+from fpm_cli.config.schema import Family, ModelConfig, Precision, RunConfig
 
 FLOAT32 = 4
 MOMENTS = 2

@@ -6,9 +6,10 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 
-from fpm_cli.accounting.devices import Device, Precision
+from fpm_cli.accounting.devices import Device
 from fpm_cli.accounting.fit import fit_rates
 from fpm_cli.accounting.work import Work
+from fpm_cli.config.schema import Precision
 
 FITTED_DEVICES = ("A100-40", "A100-80", "H100")
 HOST_LINK = 25e9  # bytes/s, PCIe 4 x16 as measured in practice; an assumption, not fitted
@@ -77,7 +78,7 @@ def gpu_step_time(
 
 
 def fit_slowdowns(runs: Sequence[tuple[Work, Device, Precision, int, float]]) -> Slowdowns:
-    """Fit to measured runs: work, device, precision, number of devices, seconds a step."""
+    """Fit to measured runs: work, device, precision, number of devices, seconds per step."""
     rows, seconds = [], []
     for work, device, precision, num_devices, measured in runs:
         ideal = _ideal(work, device, precision, num_devices)

@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from pydantic import Field, NonNegativeInt
+from pydantic import AliasChoices, Field, NonNegativeInt
 from torch import Tensor
 
 from fpm_cli.checkpoints.shards import (
@@ -48,7 +48,10 @@ class SpikeState(Frozen):
 
     losses: tuple[float, ...] = ()
     gradient_norms: tuple[float, ...] = ()
-    batches_passed_over: NonNegativeInt = 0  # step k trains on global batch k + this many
+    # Optimizer step k (counted from 1) trains on global batch k - 1 + this many.
+    skipped_batches: NonNegativeInt = Field(
+        0, validation_alias=AliasChoices("skipped_batches", "batches_passed_over")
+    )
     skipped_in_a_row: NonNegativeInt = 0
 
 
@@ -59,7 +62,10 @@ class CheckpointState(Frozen):
     samples: NonNegativeInt  # sequences seen
     world_size: NonNegativeInt
     zero_stage: NonNegativeInt
-    validation_loss: float | None = None  # where it was measured; the best checkpoint's is the lowest
+    # The validation loss, or 1 - score, where it was measured; the best checkpoint's is the lowest.
+    selection_metric: float | None = Field(
+        None, validation_alias=AliasChoices("selection_metric", "validation_loss")
+    )
     optimizer_step: float = 0.0  # the optimizer's own count, which a skipped step does not raise
     loss_scaler: dict[str, float] = Field(default_factory=dict)
     spikes: SpikeState = SpikeState()
@@ -156,10 +162,10 @@ def checkpoint_step(folder: Path) -> int:
 
 
 def find_best_checkpoint(run: Run) -> Path | None:
-    """The first checkpoint with the lowest validation loss; None if none was validated."""
+    """The first checkpoint with the lowest selection metric; None if none was validated."""
     folders = list_checkpoints(run)
-    losses = {path: read_document(path / STATE, CheckpointState).validation_loss for path in folders}
-    validated = {path: loss for path, loss in losses.items() if loss is not None}
+    metrics = {path: read_document(path / STATE, CheckpointState).selection_metric for path in folders}
+    validated = {path: metric for path, metric in metrics.items() if metric is not None}
     return min(validated, key=lambda path: validated[path]) if validated else None
 
 
@@ -225,7 +231,7 @@ def remove_incomplete(run: Run, disk: Disk = LOCAL_DISK) -> None:
 
 
 def prune(run: Run, *, keep_last: int, keep_best: bool, disk: Disk = LOCAL_DISK) -> None:
-    """Remove all but the newest `keep_last` checkpoints and the one with the lowest validation loss."""
+    """Remove all but the newest `keep_last` checkpoints and the one with the lowest selection metric."""
     folders = list_checkpoints(run)
     kept = {*folders[-keep_last:], find_best_checkpoint(run) if keep_best else None}
     for path in folders:

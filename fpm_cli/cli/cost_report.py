@@ -96,15 +96,15 @@ def _audit_table(rows: list[Row]) -> Table:
         title="Table 4: printed EFLOP, recomputed as hours x 3600 x GPUs x 312 TFLOP/s, and what it buys"
     )
     table.add_column("model", no_wrap=True)
-    for name in ("hours", "steps", "GPUs", "EFLOP\nprinted", "EFLOP\nagain", "differ-\nence"):
+    for name in ("hours", "steps", "GPUs", "EFLOP\nprinted", "EFLOP\nrecomputed", "differ-\nence"):
         table.add_column(name, justify="right")
     table.add_column("agrees")
     for name in (
-        "GFLOP a\ntoken",
-        "PFLOP a\nstep",
-        "tokens a step\nstated",
-        "payable\nat 100 %",
-        "payable\nat 40 %",
+        "GFLOP per\ntoken",
+        "PFLOP per\nstep",
+        "tokens per step\nstated",
+        "affordable\nat 100 %",
+        "affordable\nat 40 %",
         "implied\nMFU",
     ):
         table.add_column(name, justify="right")
@@ -164,11 +164,11 @@ def _measures(cost: RunCosts) -> dict[str, str]:
         "peak budget, TFLOP": _optional(cost.peak_budget_flops, 1e-12),
         "model FLOPs, TFLOP": f"{cost.model_flops / 1e12:,.4g}",
         "hardware FLOPs, TFLOP": f"{cost.hardware_flops / 1e12:,.4g}",
-        "achieved GFLOP/s a device": f"{cost.achieved_flops_per_second / 1e9:,.4g}",
+        "achieved GFLOP/s per device": f"{cost.achieved_flops_per_second / 1e9:,.4g}",
         "MFU": _share(cost.mfu),
         "HFU": _share(cost.hfu),
-        "seconds a step, measured": _optional(cost.measured_seconds_per_step),
-        "seconds a step, predicted": _optional(cost.predicted_seconds_per_step),
+        "seconds per step, measured": _optional(cost.measured_seconds_per_step),
+        "seconds per step, predicted": _optional(cost.predicted_seconds_per_step),
         "price": _optional(cost.price),
         "last training loss": _optional(cost.final_loss),
     }

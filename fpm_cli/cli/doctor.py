@@ -92,9 +92,9 @@ def _gpu() -> str:
 
 
 def _process_group() -> str:
-    from fpm_cli.engine.world import joined_world
+    from fpm_cli.engine.world import distributed_world
 
-    with joined_world(60.0) as world:
+    with distributed_world(60.0) as world:
         return f"{world.size} process on {world.device_name}"
 
 
@@ -115,12 +115,12 @@ def _step() -> str:
 
     from fpm_cli.config.resolve import resolve
     from fpm_cli.engine.deepspeed_engine import TrainingEngine
-    from fpm_cli.engine.world import joined_world
+    from fpm_cli.engine.world import distributed_world
     from fpm_cli.models.build import build_model
 
     tiny = ("model.num_layers=2", "train.global_batch=2", "train.sequence_length=16")
     config = resolve("CPM-X-S", proxy=True, environment={}, assignments=tiny).config
-    with joined_world(60.0) as world:
+    with distributed_world(60.0) as world:
         tokens = torch.arange(32, device=world.device).view(2, 16)
         batch = {"tokens": tokens, "labels": tokens + 1, "loss_mask": torch.ones(2, 16, device=world.device)}
         engine = TrainingEngine(build_model(config, world.device), config, world)

@@ -1,4 +1,4 @@
-"""`fpm pretrain --dry-run`: what a run would cost, whether it fits, and the quickest way to make it fit."""
+"""`fpm pretrain --dry-run`: what a run would cost, whether it fits, and the fastest settings that fit."""
 
 from dataclasses import replace
 from typing import Any
@@ -6,7 +6,13 @@ from typing import Any
 from rich.table import Table
 
 from fpm_cli.accounting.devices import find_device
-from fpm_cli.accounting.fitting import Way, devices_that_fit, quickest_way, reasons, ways_by_count
+from fpm_cli.accounting.fitting import (
+    FittingConfig,
+    compare_neighbours,
+    devices_that_fit,
+    fastest_by_count,
+    fastest_fitting,
+)
 from fpm_cli.accounting.plan import Plan, plan
 from fpm_cli.cli.calibrated import stored_calibration
 from fpm_cli.cli.console import show, show_json
@@ -28,7 +34,7 @@ def show_dry_run(
     """Plan by accounting alone, without torch, and print it; or the launch `script`, if there is one.
 
     Raises:
-        UsageError: an unknown device, no devices, a negative price.
+        UsageError: an unknown device, no devices, a batch that does not divide over them, a negative price.
     """
     if script and not as_json:
         show(script)
@@ -45,46 +51,48 @@ def show_dry_run(
         calibration=calibration,
         command=command,
     )
-    quickest = quickest_way(config, device, num_devices, price_per_device_hour=price_per_device_hour)
-    fitting = devices_that_fit(config, num_devices)
-    why = reasons(config, device, num_devices)
+    fastest = fastest_fitting(config, device, num_devices, price_per_device_hour=price_per_device_hour)
+    fits_on = devices_that_fit(config, num_devices)
+    neighbours = compare_neighbours(config, device, num_devices)
     by_count = (
-        {} if device.is_cpu else ways_by_count(config, device, price_per_device_hour=price_per_device_hour)
+        {} if device.is_cpu else fastest_by_count(config, device, price_per_device_hour=price_per_device_hour)
     )
     if as_json:
         document: dict[str, Any] = planned.document()
-        document["fits_on"] = fitting
-        document["why"] = why
+        document["fits_on"] = fits_on
+        document["why"] = neighbours
         document["launch"] = script or None
-        document["quickest_way_to_fit"] = quickest.document() if quickest else None
+        document["quickest_way_to_fit"] = fastest.document() if fastest else None
         document["by_num_devices"] = [
-            way.document() if way else {"num_devices": count, "fits": False}
-            for count, way in by_count.items()
+            fitting.document() if fitting else {"num_devices": count, "fits": False}
+            for count, fitting in by_count.items()
         ]
         show_json("pretrain-dry-run", document)
         return
-    show(_plan_table(planned, fitting, quickest, why))
+    show(_plan_table(planned, fits_on, fastest, neighbours))
     if by_count:
         show(_count_table(device.name, by_count))
 
 
-def _plan_table(planned: Plan, fitting: dict[str, bool], quickest: Way | None, why: list[str]) -> Table:
-    table = Table("what", "how much", title=f"{planned.command}, planned")
+def _plan_table(
+    planned: Plan, fits_on: dict[str, bool], fastest: FittingConfig | None, neighbours: list[str]
+) -> Table:
+    table = Table("quantity", "value", title=f"{planned.command}, planned")
     rows = {
         "exact parameters": f"{planned.exact_params:,}",
         "devices": f"{planned.num_devices} x {planned.device.name}, {planned.precision}",
-        "tokens a step": f"{planned.tokens_per_step:,}",
-        "passes a step": f"{planned.passes_per_step} of {planned.micro_batch} sequences a device",
-        "model FLOPs a step": f"{planned.model_flops_per_step:.4g}",
-        "hardware FLOPs a step": f"{planned.hardware_flops_per_step:.4g}",
+        "tokens per step": f"{planned.tokens_per_step:,}",
+        "forward passes per step": f"{planned.passes_per_step} of {planned.micro_batch} sequences per device",
+        "model FLOPs per step": f"{planned.model_flops_per_step:.4g}",
+        "hardware FLOPs per step": f"{planned.hardware_flops_per_step:.4g}",
         **{f"memory, {name} (GiB)": f"{size / GIB:,.2f}" for name, size in planned.memory.document().items()},
-        "available (GiB a device)": f"{planned.fit.available / GIB:,.2f}",
+        "available (GiB per device)": f"{planned.fit.available / GIB:,.2f}",
         "fits": "yes" if planned.fit.fits else "no",
-        "why these settings": "\n".join(why),
-        "as configured it fits on": ", ".join(name for name, fits in fitting.items() if fits) or "none known",
-        "quickest way to fit": "none found" if quickest is None else quickest.flags or "as configured",
-        "seconds a step": _number(planned.predicted_seconds_per_step),
-        "hours in all": _number(planned.hours),
+        "neighbouring settings": "\n".join(neighbours),
+        "as configured it fits on": ", ".join(name for name, fits in fits_on.items() if fits) or "none known",
+        "fastest settings that fit": "none found" if fastest is None else fastest.flags or "as configured",
+        "seconds per step": _number(planned.predicted_seconds_per_step),
+        "total hours": _number(planned.hours),
         "model FLOPs utilisation": "unknown"
         if planned.predicted_mfu is None
         else f"{planned.predicted_mfu:.1%}",
@@ -92,27 +100,31 @@ def _plan_table(planned: Plan, fitting: dict[str, bool], quickest: Way | None, w
         "price": _number(planned.price),
         "assuming": "\n".join(planned.assumptions),
     }
-    for what, much in rows.items():
-        table.add_row(what, much)
+    for quantity, value in rows.items():
+        table.add_row(quantity, value)
     return table
 
 
-def _count_table(device: str, ways: dict[int, Way | None]) -> Table:
-    table = Table(title=f"The quickest settings that fit, by number of {device}")
+def _count_table(device: str, fitting_configs: dict[int, FittingConfig | None]) -> Table:
+    table = Table(title=f"The fastest settings that fit, by number of {device}")
     table.add_column("devices", justify="right")
     table.add_column("settings", overflow="fold")
-    for name in ("GiB a device", "seconds a step", "hours", "device-hours", "MFU", "kWh", "price"):
+    for name in ("GiB per device", "seconds per step", "hours", "device-hours", "MFU", "kWh", "price"):
         table.add_column(name, justify="right")
-    for count, way in ways.items():
-        if way is None:
+    for count, fitting in fitting_configs.items():
+        if fitting is None:
             table.add_row(f"{count:,}", "does not fit")
             continue
-        made = way.plan
+        planned = fitting.plan
         table.add_row(
-            *(f"{count:,}", way.flags or "as configured", f"{made.memory.total / GIB:,.1f}"),
-            *(_number(made.predicted_seconds_per_step), _number(made.hours), _number(made.device_hours)),
-            _share(made.predicted_mfu),
-            *(_number(made.kilowatt_hours), _number(made.price)),
+            *(f"{count:,}", fitting.flags or "as configured", f"{planned.memory.total / GIB:,.1f}"),
+            *(
+                _number(planned.predicted_seconds_per_step),
+                _number(planned.hours),
+                _number(planned.device_hours),
+            ),
+            _share(planned.predicted_mfu),
+            *(_number(planned.kilowatt_hours), _number(planned.price)),
         )
     return table
 

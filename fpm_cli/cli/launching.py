@@ -140,7 +140,7 @@ class Launching:
     def train(self, run: Run, began: float, workload_type: "type[Workload] | None" = None) -> None:
         """Start the ranks of a run that is made and see them through to their end."""
         if self.launcher is Launcher.deepspeed:
-            from fpm_cli.engine.launch import worker_flags
+            from fpm_cli.engine.local_launch import worker_flags
             from fpm_cli.launch.deepspeed_launch import supervise
 
             self.require_hosts()
@@ -149,7 +149,7 @@ class Launching:
             )
             supervise(run, command, self.world_size(0), run.config().engine.timeout_seconds)
         else:
-            from fpm_cli.engine.launch import launch
+            from fpm_cli.engine.local_launch import launch
             from fpm_cli.engine.world import device_count
 
             nproc = self.nproc or (run.last_world_size() or 0) // self.nnodes or device_count()

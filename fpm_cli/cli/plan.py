@@ -1,11 +1,11 @@
-"""`fpm plan`: what given devices train in given hours; and `--calibrate`, which measures this machine."""
+"""`fpm plan`: what given devices train in given hours; `--calibrate` measures this machine's speed."""
 
 from typing import Annotated
 
 import typer
 from rich.table import Table
 
-from fpm_cli.accounting.budget import TOKENS_PER_PARAMETER, Affordable, affordable, best_depth
+from fpm_cli.accounting.affordable import TOKENS_PER_PARAMETER, Affordable, affordable, best_depth
 from fpm_cli.accounting.devices import Device, find_device
 from fpm_cli.cli.calibrated import calibration_path
 from fpm_cli.cli.completion import complete_device
@@ -19,8 +19,8 @@ EXAMPLES = (
     "Examples:\n\n  fpm plan --budget 24 --device A100-40 --devices 8\n\n"
     "  fpm plan --budget 100 --device H100 --devices 64 --json"
 )
-FAMILY_PRESETS = ("CPM-X-L", "EPM-X-X", "BERT-E-E", "CPM-2-X-M")  # one a family and language of depths
-SECONDS_PER_SHAPE, CALIBRATION_SECONDS = 1.0, 20.0  # of repeated steps; loading and first steps come on top
+FAMILY_PRESETS = ("CPM-X-L", "EPM-X-X", "BERT-E-E", "CPM-2-X-M")  # one per family and language
+SECONDS_PER_SHAPE, CALIBRATION_SECONDS = 1.0, 20.0  # of repeated steps; loading and first steps are extra
 
 
 def plan_budget(
@@ -34,7 +34,7 @@ def plan_budget(
     ] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Say which of the twenty a budget trains, how far, and how deep a network it would pay for."""
+    """Say how far given devices train each of the twenty presets in given hours, and the best depth."""
     if calibrate:
         _calibrate(as_json)
         return
@@ -73,37 +73,53 @@ def plan_budget(
 
 def _preset_table(presets: list[Affordable], title: str) -> Table:
     table = Table("preset", title=title)
-    for name in ("layers", "seconds a step", "steps", "tokens", "of its schedule", "tokens a parameter"):
+    for name in (
+        "layers",
+        "devices",
+        "seconds per step",
+        "steps",
+        "tokens",
+        "of its schedule",
+        "tokens per parameter",
+    ):
         table.add_column(name, justify="right")
     table.add_column("settings", overflow="fold")
     for bought in presets:
         layers = str(bought.config.model.num_layers)
-        if bought.way is None:
-            table.add_row(bought.config.name, layers, *[""] * 5, "does not fit")
+        if bought.fitting is None:
+            table.add_row(bought.config.name, layers, *[""] * 6, "does not fit")
             continue
-        seconds = bought.way.plan.predicted_seconds_per_step or 0.0
+        seconds = bought.fitting.plan.predicted_seconds_per_step or 0.0
         table.add_row(
-            *(bought.config.name, layers, f"{seconds:.3g}", f"{bought.steps:,}", f"{bought.tokens:,}"),
+            *(
+                bought.config.name,
+                layers,
+                str(bought.num_devices),
+                f"{seconds:.3g}",
+                f"{bought.steps:,}",
+                f"{bought.tokens:,}",
+            ),
             *(f"{bought.share_of_schedule:.1%}", f"{bought.tokens_per_parameter:.2f}"),
-            bought.way.flags or "as configured",
+            bought.fitting.flags or "as configured",
         )
     return table
 
 
 def _depth_line(name: str, bought: Affordable | None) -> str:
     if bought is None:
-        return f"{name}'s width: no depth gets {TOKENS_PER_PARAMETER} tokens a parameter in that time"
+        return f"{name}'s width: no depth reaches {TOKENS_PER_PARAMETER} tokens per parameter in that time"
     return (
-        f"{name}'s width: {bought.config.model.num_layers} layers is the most that gets "
-        f"{TOKENS_PER_PARAMETER} tokens a parameter ({bought.tokens:,} tokens)"
+        f"{name}'s width: {bought.config.model.num_layers} layers is the deepest that reaches "
+        f"{TOKENS_PER_PARAMETER} tokens per parameter ({bought.tokens:,} tokens)"
     )
 
 
 def _assumption(device: Device) -> str:
     return (
-        f"Assuming the quickest settings that fit on {device.name}, losses as in 174 published GPT runs "
-        f"(those of {device.speed_of}), the presets' own batches, and {TOKENS_PER_PARAMETER} tokens a "
-        "parameter as the best use of compute (Hoffmann et al. 2022)."
+        f"Assuming the fastest settings that fit on {device.name}, losses as in 174 published GPT runs "
+        f"(those of {device.speed_of}), the presets' own batches on as many of the devices as they divide "
+        f"over, and {TOKENS_PER_PARAMETER} tokens per parameter as the best use of compute (Hoffmann et al. "
+        "2022)."
     )
 
 
@@ -116,9 +132,9 @@ def _calibrate(as_json: bool) -> None:
 
     from fpm_cli.accounting.calibration import calibrate
     from fpm_cli.engine.measure import measure_matmul_flops, measure_step_seconds
-    from fpm_cli.engine.world import joined_world
+    from fpm_cli.engine.world import distributed_world
 
-    with joined_world(timeout_seconds=60.0) as world:
+    with distributed_world(timeout_seconds=60.0) as world:
         if world.device.type != "cpu":
             raise UsageError("--calibrate measures the processor; GPUs are planned from published runs")
         deadline = time.monotonic() + CALIBRATION_SECONDS
@@ -134,7 +150,7 @@ def _calibrate(as_json: bool) -> None:
             measured_at=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
         )
     fitted.save(calibration_path())
-    log(f"kept in {calibration_path()}")
+    log(f"saved in {calibration_path()}")
     if as_json:
         show_json(
             "plan-calibrate",

@@ -1,122 +1,74 @@
-"""The user's own DeepSpeed options: known keys only, and none that contradicts one of fpm's.
+"""How fpm's configuration becomes DeepSpeed's: which option follows from which key."""
 
-They come as `[deepspeed]` or `[engine.deepspeed]` in a configuration file, as `--set
-engine.deepspeed.KEY=VALUE`, or in DeepSpeed's usual JSON file, which `engine.deepspeed = "FILE.json"`
-names, and are merged last into what fpm gives DeepSpeed. fpm decides some keys itself; the same value, or
-DeepSpeed's "auto", is accepted there, another is refused with the name of the fpm key that decides.
-"""
-
-import json
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
-from pydantic import ValidationError
+from fpm_cli.config.batch_split import BatchSplit
+from fpm_cli.config.deepspeed_options import without_auto
+from fpm_cli.config.sections import EngineConfig, Precision, TrainConfig
 
-from fpm_cli.errors import MissingError, UsageError, did_you_mean
-
-# The top-level keys of DeepSpeed 0.19 (deepspeed/runtime/config.py and constants.py, and the monitors').
-# fmt: off
-KNOWN = frozenset({
-        "activation_checkpointing", "aio", "autotuning", "bf16", "bfloat16", "checkpoint",
-        "comms_logger", "communication_data_type", "compile", "csv_monitor", "curriculum_learning",
-        "data_efficiency", "data_types", "dataloader_drop_last", "datastates_ckpt",
-        "disable_allgather", "disable_python_gc", "dump_state", "elasticity", "expert_parallel",
-        "flops_profiler", "fp16", "gradient_accumulation_steps", "gradient_allreduce_op",
-        "gradient_clipping", "gradient_predivide_factor", "hybrid_engine", "log_level",
-        "managed_gradient_accumulation", "memory_breakdown", "optimizer", "pipeline",
-        "prescale_gradients", "scheduler", "seq_parallel_communication_data_type",
-        "sequence_parallel_size", "steps_per_print", "tensor_parallel", "tensorboard", "timers",
-        "torch_autocast", "train_batch_size", "train_micro_batch_size_per_gpu",
-        "use_data_before_expert_parallelism", "wall_clock_breakdown", "wandb",
-        "weight_quantization", "zero_allow_untested_optimizer", "zero_force_ds_cpu_optimizer",
-        "zero_optimization",
-})
-# fmt: on
-# What fpm never leaves to DeepSpeed: the option, and the fpm keys that decide.
-OURS_ALONE = {
-    "optimizer": "train.lr, train.beta1, train.beta2, train.adam_epsilon and train.weight_decay",
-    "scheduler": "train.schedule, train.warmup_steps and train.min_lr",
-    "activation_checkpointing": "engine.recompute",
-    "gradient_accumulation_steps": "train.global_batch and train.micro_batch",
-    "managed_gradient_accumulation": "train.global_batch and train.micro_batch",
-    "torch_autocast": "engine.precision",
-    "bfloat16": "engine.precision",
-    "elasticity": "train.global_batch",
-    "curriculum_learning": "the objective",
-    "data_efficiency": "the objective",
-    "gradient_allreduce_op": "train.global_batch",
-    "sequence_parallel_size": "the launch",
-}
+NEVER = 2**31  # steps between two of DeepSpeed's own progress lines
 
 
-def read_deepspeed_json(path: Path) -> dict[str, Any]:
-    """DeepSpeed's usual file.
-
-    Raises:
-        MissingError: it is not there.
-        UsageError: it is not a JSON object.
-    """
-    try:
-        options = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise MissingError(f"engine.deepspeed {path}: no such file") from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise UsageError(f"engine.deepspeed {path}: not a JSON file ({error})") from error
-    if not isinstance(options, dict):
-        raise UsageError(
-            f"engine.deepspeed {path}: a JSON object belongs here, not a {type(options).__name__}"
-        )
-    return options
-
-
-def check_options(options: Mapping[str, Any], decided: Mapping[str, tuple[str, Any]]) -> None:
-    """Refuse what DeepSpeed does not know and what fpm decides otherwise.
-
-    Args:
-        options: the user's.
-        decided: for a dotted option, the fpm key that decides it and the value that it gives.
-
-    Raises:
-        ValueError: names each option and the fpm key that it contradicts.
-    """
-    problems = []
-    for key, value in _leaves(options):
-        top = key.split(".")[0]
-        if top not in KNOWN:
-            problems.append(f"deepspeed.{top}: DeepSpeed has no such key{did_you_mean(top, KNOWN)}")
-        elif value == "auto":
-            continue
-        elif top in OURS_ALONE:
-            problems.append(f"deepspeed.{top}: fpm decides it by {OURS_ALONE[top]}; leave it out")
-        elif key in decided and decided[key][1] != value:
-            ours, its = decided[key]
-            problems.append(f"deepspeed.{key} is {value!r}, but {ours} makes it {its!r}; set {ours} instead")
-    if problems:
-        raise ValueError("\n".join(dict.fromkeys(problems)))
-
-
-def without_auto(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options less those that are "auto", which leaves fpm's own or DeepSpeed's default in place."""
+def decided_options(train: TrainConfig, engine: EngineConfig) -> dict[str, tuple[str, Any]]:
+    """Each DeepSpeed option (dotted) that the configuration decides: the fpm key, and the option's value."""
+    optimizer_device = "none" if engine.offload == "none" else "cpu"
+    parameter_device = "cpu" if engine.offload == "parameters" else "none"
     return {
-        key: without_auto(value) if isinstance(value, Mapping) else value
-        for key, value in options.items()
-        if value != "auto"
+        "train_batch_size": ("train.global_batch", train.global_batch),
+        "train_micro_batch_size_per_gpu": ("train.micro_batch", train.micro_batch),
+        "gradient_clipping": ("train.clip_norm", train.clip_norm),
+        "zero_optimization.stage": ("engine.zero_stage", engine.zero_stage),
+        "zero_optimization.offload_optimizer.device": ("engine.offload", optimizer_device),
+        "zero_optimization.offload_param.device": ("engine.offload", parameter_device),
+        "bf16.enabled": ("engine.precision", engine.precision == "bf16"),
+        "fp16.enabled": ("engine.precision", engine.precision == "fp16"),
+        "fp16.min_loss_scale": ("engine.min_loss_scale", engine.min_loss_scale),
+        "zero_allow_untested_optimizer": ("fpm's own optimizer", True),
+        # DeepSpeed's CPU Adam is compiled at its first use; torch's AdamW is there.
+        "zero_force_ds_cpu_optimizer": ("fpm's own optimizer", False),
     }
 
 
-def explain_rejected(error: ValidationError) -> str:
-    """What DeepSpeed's own validation has against the options."""
-    lines = []
-    for problem in error.errors():
-        key = ".".join(str(part) for part in problem["loc"])
-        lines.append(f"engine.deepspeed: DeepSpeed rejects {key or error.title}: {problem['msg']}")
-    return "\n".join(lines)
+def deepspeed_config(
+    train: TrainConfig, engine: EngineConfig, split: BatchSplit, precision: Precision
+) -> dict[str, Any]:
+    """DeepSpeed's configuration for one launch; the user's `[engine.deepspeed]` table is merged last.
+
+    Args:
+        train, engine: of the run.
+        split: of the global batch over the ranks of this launch.
+        precision: what `engine.precision` means on this launch's devices.
+    """
+    values = {option: value for option, (_, value) in decided_options(train, engine).items()}
+    values |= {
+        "train_micro_batch_size_per_gpu": split.micro_batch,
+        "gradient_accumulation_steps": split.num_micro_batches,
+        "bf16.enabled": precision == "bf16",
+        "fp16.enabled": precision == "fp16",
+        "steps_per_print": NEVER,
+    }
+    options = without_auto(engine.deepspeed)
+    options.pop("train_micro_batch_size_per_gpu", None)  # an upper bound; this launch may need a smaller one
+    return _merge(_nest({option: value for option, value in values.items() if value != "none"}), options)
 
 
-def _leaves(options: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in options.items():
-        if isinstance(value, Mapping) and value:
-            yield from _leaves(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
+def _nest(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Dotted options as nested tables."""
+    tree: dict[str, Any] = {}
+    for option, value in options.items():
+        *tables, name = option.split(".")
+        table = tree
+        for key in tables:
+            table = table.setdefault(key, {})
+        table[name] = value
+    return tree
+
+
+def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(below)
+    for key, value in above.items():
+        inner = merged.get(key)
+        both_tables = isinstance(inner, Mapping) and isinstance(value, Mapping)
+        merged[key] = _merge(inner, value) if both_tables else value  # type: ignore[arg-type]
+    return merged

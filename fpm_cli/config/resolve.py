@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from fpm_cli.config.deepspeed import read_deepspeed_json
+from fpm_cli.config.deepspeed_options import read_deepspeed_json
 from fpm_cli.config.presets import Tree, preset_layers, read_toml
 from fpm_cli.config.proxy import proxy_layer
 from fpm_cli.config.schema import RunConfig

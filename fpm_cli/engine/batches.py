@@ -1,14 +1,15 @@
-"""From samples to this rank's micro-batches: which sample goes where is a pure function of the step."""
+"""Batches on a device, and the loading of the next step's while the current one trains."""
 
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import torch
+from torch import Tensor
 
-from fpm_cli.engine.deepspeed_engine import Batch, BatchShape
-from fpm_cli.engine.world import World
 from fpm_cli.objectives.base import Samples
 from fpm_cli.objectives.collate import collate
+
+Batch = dict[str, Tensor]
 
 
 def load_batch(samples: Samples, indices: range, device: torch.device) -> Batch:
@@ -17,25 +18,28 @@ def load_batch(samples: Samples, indices: range, device: torch.device) -> Batch:
     return {name: torch.from_numpy(array).to(device) for name, array in arrays.items()}
 
 
-def training_batches(
-    samples: Samples, shape: BatchShape, world: World, *, first_step: int, last_step: int
-) -> Iterator[list[Batch]]:
-    """The micro-batches of each step in turn; the next step is made while the current one trains.
+class BatchPrefetcher:
+    """This rank's micro-batches of any global batch; those of the following one are loaded in a thread.
 
-    Step k of the run uses the samples [k*G, (k+1)*G) for the global batch G; rank r takes the r-th
-    of `world.size` equal stretches.
+    Which samples a global batch has is a function of its index alone, so a resumed or rewound run just asks
+    for another index.
     """
-    share = shape.size * shape.count
 
-    def load(step: int) -> list[Batch]:
-        start = step * share * world.size + world.rank * share
-        starts = range(start, start + share, shape.size)
-        return [load_batch(samples, range(first, first + shape.size), world.device) for first in starts]
+    def __init__(self, load: Callable[[int], list[Batch]]):
+        """`load` makes this rank's micro-batches of the global batch of an index (the first is 0)."""
+        self._load = load
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="fpm-batches")
+        self._next: tuple[int, Future[list[Batch]]] | None = None
 
-    with ThreadPoolExecutor(1, thread_name_prefix="fpm-batches") as pool:
-        following = pool.submit(load, first_step)
-        for step in range(first_step, last_step):
-            current = following.result()
-            if step + 1 < last_step:
-                following = pool.submit(load, step + 1)
-            yield current
+    def get(self, index: int) -> list[Batch]:
+        """The micro-batches of global batch `index`; starts to load those of `index + 1`."""
+        following = self._next
+        if following is None or following[0] != index:
+            following = index, self._pool.submit(self._load, index)
+        batches = following[1].result()
+        self._next = index + 1, self._pool.submit(self._load, index + 1)
+        return batches
+
+    def close(self) -> None:
+        """Wait for the thread to end."""
+        self._pool.shutdown(cancel_futures=True)

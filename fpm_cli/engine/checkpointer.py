@@ -120,7 +120,9 @@ class Checkpointer:
     def _owns(self, number: int, partition: FlatPartition) -> bool:
         return not partition.replicated or number % self.world.size == self.world.rank
 
-    def save(self, step: int, validation_loss: float | None = None, spikes: SpikeState | None = None) -> None:
+    def save(
+        self, step: int, selection_metric: float | None = None, spikes: SpikeState | None = None
+    ) -> None:
         """Save the state after `step` optimizer steps; a crash at any moment leaves the previous save.
 
         Returns as soon as training can continue. `poll_completed` and `wait` say when it is durable.
@@ -135,7 +137,7 @@ class Checkpointer:
             samples=step * self.config.train.global_batch,
             world_size=self.world.size,
             zero_stage=self.config.engine.zero_stage,
-            validation_loss=validation_loss,
+            selection_metric=selection_metric,
             optimizer_step=flat_partitions.optimizer_step(self._partitions, self._optimizer),
             loss_scaler=flat_partitions.loss_scaler_state(self._optimizer),
             spikes=spikes or SpikeState(),

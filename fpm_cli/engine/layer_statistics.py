@@ -1,4 +1,4 @@
-"""Per layer, the gradient's norm and the size of the signal: where in a deep network learning fades.
+"""Per layer, the norm of the gradient and the RMS of the output: where in a deep network learning fades.
 
 Logged every `train.log_every` steps if `train.layer_statistics` is on. Such a step costs one pass over
 each layer's output and, under ZeRO 1 to 3 on several processes, one more exchange of the layers'
@@ -12,26 +12,29 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from fpm_cli.config.schema import TrainConfig
 from fpm_cli.engine.world import World
 from fpm_cli.models.blocks import Stack
 
+LayerValues = Mapping[str, Mapping[str, float]]  # statistic -> layer (`decoder.0`) -> value
+
 
 class LayerStatistics:
-    """Of one optimizer step at a time: `watching` around its passes, `read_gradients` before its update."""
+    """Of one optimizer step at a time: `observing` around its passes, `read_gradients` before its update."""
 
-    def __init__(self, model: nn.Module, world: World):
-        self.world = world
-        self.layers = {
-            f"{name}.{index}": layer
-            for name, stack in model.named_children()
-            if isinstance(stack, Stack)
-            for index, layer in enumerate(stack.layers)
-        }
+    def __init__(self, model: nn.Module, world: World, train: TrainConfig):
+        self.world, self.train = world, train
+        self.layers = layers_by_name(model)
         self._squares: dict[str, list[Tensor]] = {}
         self._gradient_norms: dict[str, float] = {}
 
+    def if_due(self, step: int) -> "LayerStatistics | None":
+        """Itself where optimizer step `step` (counted from 1) is to be observed."""
+        due = step % self.train.log_every == 0 or step in (1, self.train.steps)
+        return self if self.train.layer_statistics and due else None
+
     @contextmanager
-    def watching(self) -> Iterator[None]:
+    def observing(self) -> Iterator[None]:
         """Take each layer output's mean square; a recomputed one counts twice, which changes no mean."""
         self._squares = {name: [] for name in self.layers}
         hooks = [
@@ -61,7 +64,7 @@ class LayerStatistics:
             squares = [gradient.float().square().sum() for gradient in gradients if gradient is not None]
             self._gradient_norms[name] = math.sqrt(float(torch.stack(squares).sum())) / scale
 
-    def result(self) -> Mapping[str, Mapping[str, float]]:
+    def values(self) -> LayerValues:
         """`gradient_norm` and `activation_rms`, each by layer (`decoder.0`), over all ranks; all call this.
 
         The root mean square is over every element of the layer's output, padding included.
@@ -70,3 +73,13 @@ class LayerStatistics:
         means = [total / self.world.size for total in self.world.sum(local)]
         rms = {name: math.sqrt(mean) for name, mean in zip(self._squares, means, strict=True)}
         return {"gradient_norm": dict(self._gradient_norms), "activation_rms": rms}
+
+
+def layers_by_name(model: nn.Module) -> dict[str, nn.Module]:
+    """The layers of every stack in the model, wherever it is: `decoder.0`, or `network.encoder.0`."""
+    return {
+        f"{name}.{index}": layer
+        for name, stack in model.named_modules()
+        if isinstance(stack, Stack)
+        for index, layer in enumerate(stack.layers)
+    }

@@ -1,14 +1,13 @@
-"""The optimizer and its groups: AdamW, with weight decay on matrices only and, if asked, a learning rate
-that falls with depth.
+"""AdamW and its parameter groups: weight decay on matrices only, and learning rates by depth if configured.
 
-An Adam step changes every weight by about the learning rate whatever the gradient's size, so the 2L
+An Adam step changes every weight by about the learning rate whatever the size of the gradient, so the 2L
 branches of a network of L layers, which add up in one residual stream, change it by 2L aligned steps.
 With `train.lr_depth_scaled` the layers learn at lr/sqrt(2L) and their projections into the residual
 stream, which also start sqrt(2L) times smaller, at lr/2L, so that one rate suits every depth (Yang et
 al., "Tensor Programs VI", arXiv 2310.02244, whose branch multiplier is folded into the projections here).
 
-`train.layer_lr_decay` is for fine-tuning: the lower a layer, the more general what it knows and the less it
-should change (Sun et al., "How to Fine-Tune BERT for Text Classification?", arXiv 1905.05583, section 5.3.2).
+`train.layer_lr_decay` is for fine-tuning: lower layers are more general and should change less (Sun et al.,
+"How to Fine-Tune BERT for Text Classification?", arXiv 1905.05583, section 5.3.2).
 """
 
 import math
@@ -22,25 +21,48 @@ from fpm_cli.config.schema import TrainConfig
 from fpm_cli.models.attention import Attention
 from fpm_cli.models.blocks import MLP, Stack
 
+ShouldSkip = Callable[[float, float], str | None]  # loss, gradient norm -> why to skip the step
 LR_SCALE = "lr_scale"  # a group's share of the scheduled learning rate
 
 
-class GatedAdamW(torch.optim.AdamW):
-    """AdamW that asks before it changes a weight.
+class SkipStepAdamW(torch.optim.AdamW):
+    """AdamW that leaves weights and moments unchanged where `should_skip` gives a reason.
 
-    DeepSpeed calls `step` when the gradients are reduced and their norm is known, once a group or shard.
+    DeepSpeed calls `step` once per parameter group or shard, when the gradients are reduced and their norm
+    is known; the calls of one optimizer step share one decision. Calls outside `begin_step` and `end_step`
+    do nothing: DeepSpeed makes one with zero gradients when it is set up, which under ZeRO 0 in bf16 would
+    count in the bias correction and make the first steps up to a quarter too small.
     """
 
-    gate: Callable[[], bool] | None = None
+    should_skip: ShouldSkip | None = None
+    skip_reason: str | None = None
+    decided = False  # whether `step` was called since `begin_step`
+    _loss = math.nan
+    _gradient_norm: Callable[[], float] | None = None  # None outside of an optimizer step
+
+    def begin_step(self, loss: float, gradient_norm: Callable[[], float]) -> None:
+        """Start an optimizer step with this loss; `gradient_norm` is read at the first call of `step`."""
+        self._loss, self._gradient_norm = loss, gradient_norm
+        self.decided, self.skip_reason = False, None
+
+    def end_step(self) -> None:
+        """End the optimizer step; `decided` and `skip_reason` say what became of it."""
+        self._gradient_norm = None
 
     def step(self, closure: Any = None) -> Any:
-        """As AdamW's, or nothing at all."""
-        return super().step(closure) if self.gate is None or self.gate() else None
+        """As AdamW's, or nothing where the step is skipped."""
+        if self._gradient_norm is None:
+            return None
+        if not self.decided:
+            self.decided = True
+            if self.should_skip:
+                self.skip_reason = self.should_skip(self._loss, self._gradient_norm())
+        return super().step(closure) if self.skip_reason is None else None
 
 
-def make_optimizer(model: nn.Module, train: TrainConfig) -> GatedAdamW:
-    """AdamW over `parameter_groups`; its fused form, which is the quickest on every device."""
-    return GatedAdamW(
+def make_optimizer(model: nn.Module, train: TrainConfig) -> SkipStepAdamW:
+    """AdamW over `parameter_groups`, in the fused form, which is the fastest on every device."""
+    return SkipStepAdamW(
         parameter_groups(model, train),
         lr=train.lr,
         betas=(train.beta1, train.beta2),
@@ -52,7 +74,7 @@ def make_optimizer(model: nn.Module, train: TrainConfig) -> GatedAdamW:
 def parameter_groups(model: nn.Module, train: TrainConfig) -> list[dict[str, Any]]:
     """Every parameter once, grouped by weight decay and share of the learning rate.
 
-    Decay spares biases and norms (the paper, section 4.1), which are the vectors.
+    Biases and norms, which are the vectors, have no weight decay (the paper, section 4.1).
     """
     scales = _depth_scales(model) if train.lr_depth_scaled else {}
     if train.layer_lr_decay < 1:

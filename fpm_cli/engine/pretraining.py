@@ -1,16 +1,15 @@
 """Pre-training as a workload: a corpus under the objective of the family."""
 
-from collections.abc import Iterator
-
 import torch
 from torch import nn
 
 from fpm_cli.accounting.flops import StepFlops, step_flops
+from fpm_cli.config.batch_split import BatchSplit
 from fpm_cli.corpus.corpus import Corpus
-from fpm_cli.engine.batches import training_batches
-from fpm_cli.engine.deepspeed_engine import Batch, BatchShape, TrainingEngine
+from fpm_cli.engine.batches import Batch, load_batch
+from fpm_cli.engine.deepspeed_engine import TrainingEngine
 from fpm_cli.engine.validation import validation_losses
-from fpm_cli.engine.workload import Validation, Workload
+from fpm_cli.engine.workload import ValidationResult, Workload
 from fpm_cli.engine.world import World
 from fpm_cli.models.build import build_model
 from fpm_cli.objectives.build import build_samples
@@ -24,23 +23,26 @@ class Pretraining(Workload):
         self.config = run.config()
         corpus = Corpus.open(run.corpus_path())
         self.samples = build_samples(self.config, corpus, "train")
-        self.held_out = build_samples(self.config, corpus, "validation")
+        self.validation_samples = build_samples(self.config, corpus, "validation")
         self._flops = step_flops(self.config)
 
     def build_model(self, device: torch.device) -> nn.Module:
         """Initial weights, a function of the seed."""
         return build_model(self.config, device)
 
-    def batches(
-        self, shape: BatchShape, world: World, *, first_step: int, last_step: int
-    ) -> Iterator[list[Batch]]:
-        """Equal stretches of the samples in their order."""
-        return training_batches(self.samples, shape, world, first_step=first_step, last_step=last_step)
+    def micro_batches(self, index: int, split: BatchSplit, world: World) -> list[Batch]:
+        """Global batch k of size G has the samples [k*G, (k+1)*G); rank r has the r-th of equal parts."""
+        share, size = split.sequences_per_rank, split.micro_batch
+        start = (index * split.num_ranks + world.rank) * share
+        return [
+            load_batch(self.samples, range(first, first + size), world.device)
+            for first in range(start, start + share, size)
+        ]
 
-    def validate(self, engine: TrainingEngine) -> Validation:
-        """The losses over the first `train.eval_samples` held-out samples."""
-        return Validation(validation_losses(engine, self.held_out, self.config))
+    def validate(self, engine: TrainingEngine) -> ValidationResult:
+        """The losses over the first `train.eval_samples` validation samples."""
+        return ValidationResult(validation_losses(engine, self.validation_samples, self.config))
 
-    def flops(self, step: int) -> StepFlops:
-        """The same in every step."""
+    def flops(self, index: int) -> StepFlops:
+        """The same for every global batch."""
         return self._flops

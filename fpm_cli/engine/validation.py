@@ -1,11 +1,38 @@
-"""The validation loss during training: the same fixed samples each time, shared out over the ranks."""
+"""Validation during training: when it is due, and the losses on the same fixed samples each time."""
 
 import torch
 
 from fpm_cli.config.schema import RunConfig
 from fpm_cli.engine.batches import load_batch
 from fpm_cli.engine.deepspeed_engine import TrainingEngine
+from fpm_cli.engine.telemetry import Telemetry
+from fpm_cli.engine.time_budget import TimeBudget
+from fpm_cli.engine.workload import ValidationResult, Workload
 from fpm_cli.objectives.base import Samples
+
+
+class Validator:
+    """Validates every `eval_every` steps and after the last one, and reports the result."""
+
+    def __init__(
+        self,
+        workload: Workload,
+        engine: TrainingEngine,
+        eval_every: int,
+        telemetry: Telemetry,
+        budget: TimeBudget,
+    ):
+        self.workload, self.engine, self.eval_every = workload, engine, eval_every
+        self.telemetry, self.budget = telemetry, budget
+
+    def validate_if_due(self, step: int, *, is_last_step: bool) -> ValidationResult | None:
+        """The result after `step` optimizer steps, or None where none is due; every rank calls this."""
+        if step % self.eval_every and not is_last_step:
+            return None
+        with self.budget.timing("validation"):
+            result = self.workload.validate(self.engine)
+            self.telemetry.validation(step, result)
+        return result
 
 
 def validation_losses(engine: TrainingEngine, samples: Samples, config: RunConfig) -> dict[str, float]:

@@ -1,7 +1,7 @@
 """What the training loop trains: pre-training is one workload, fine-tuning on a task another."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -9,14 +9,16 @@ import torch
 from torch import nn
 
 from fpm_cli.accounting.flops import StepFlops
-from fpm_cli.engine.deepspeed_engine import Batch, BatchShape, TrainingEngine
+from fpm_cli.config.batch_split import BatchSplit
+from fpm_cli.engine.batches import Batch
+from fpm_cli.engine.deepspeed_engine import TrainingEngine
 from fpm_cli.engine.world import World
 from fpm_cli.runs.run import Run
 
 
 @dataclass(frozen=True)
-class Validation:
-    """What was found on held-back samples, the same on every rank."""
+class ValidationResult:
+    """Losses and scores on samples that are never trained on, the same on every rank."""
 
     losses: Mapping[str, float]  # nats per prediction, each term on its own
     scores: Mapping[str, float] = field(default_factory=dict)  # of a task: higher is better
@@ -28,15 +30,15 @@ class Validation:
         return sum(self.losses.values())
 
     @property
-    def criterion(self) -> float:
-        """What the best checkpoint has least of: the loss, or what the chosen score lacks to 1."""
+    def selection_metric(self) -> float:
+        """What the best checkpoint has least of: the loss, or 1 minus the chosen score."""
         return self.loss if self.select_by is None else 1.0 - self.scores[self.select_by]
 
 
 class Workload(ABC):
-    """Every rank makes its own from the run folder alone, so that workers need only its name."""
+    """Model, batches and validation of a run; every rank makes its own from the run folder alone."""
 
-    keeps_freed_memory: ClassVar[bool] = False  # quicker, for more memory: `keep_freed_memory`
+    keeps_freed_memory: ClassVar[bool] = False  # faster, for more memory: `keep_freed_memory`
 
     @abstractmethod
     def __init__(self, run: Run) -> None: ...
@@ -46,15 +48,16 @@ class Workload(ABC):
         """The network with the weights that step 1 starts from."""
 
     @abstractmethod
-    def batches(
-        self, shape: BatchShape, world: World, *, first_step: int, last_step: int
-    ) -> Iterator[list[Batch]]:
-        """This rank's `shape.count` micro-batches of each step from `first_step` (0: the first)."""
+    def micro_batches(self, index: int, split: BatchSplit, world: World) -> list[Batch]:
+        """This rank's `split.num_micro_batches` batches of global batch `index` (the first is 0).
+
+        A pure function of its arguments; it is called in a thread of its own.
+        """
 
     @abstractmethod
-    def validate(self, engine: TrainingEngine) -> Validation:
-        """Losses, and scores if it has any, on samples that are never trained on."""
+    def validate(self, engine: TrainingEngine) -> ValidationResult:
+        """Losses, and scores if there are any, on samples that are never trained on; all ranks call this."""
 
     @abstractmethod
-    def flops(self, step: int) -> StepFlops:
-        """What optimizer step `step` (counted from 1) computes over all ranks."""
+    def flops(self, index: int) -> StepFlops:
+        """What the optimizer step on global batch `index` computes over all ranks."""

@@ -1,4 +1,4 @@
-"""Which process this is among those that train together, and what they say to each other."""
+"""The process group: which rank this is, on which device, and the sums and barriers over all ranks."""
 
 import os
 import time
@@ -14,8 +14,8 @@ import torch.distributed as dist
 from fpm_cli.errors import MissingError
 from fpm_cli.launch.placement import reserved_port
 
-LONE_PROCESS = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
-GLOO_DROPS_ITS_TENSORS_SECONDS = 0.1
+SINGLE_PROCESS = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
+GLOO_RELEASE_SECONDS = 0.1
 
 
 @dataclass(frozen=True)
@@ -28,23 +28,23 @@ class World:
 
     @property
     def is_main_process(self) -> bool:
-        """Whether this process writes the files and speaks to the user."""
+        """Whether this process writes the shared files and the log: rank 0."""
         return self.rank == 0
 
     def sum(self, numbers: Sequence[float]) -> list[float]:
-        """Add up the numbers over all ranks, in float64."""
+        """The sums of these numbers over all ranks, in float64."""
         if self.size == 1:
             return list(numbers)
         total = torch.tensor(numbers, dtype=torch.float64, device=self.device)
         dist.all_reduce(total)
         return [float(number) for number in total.tolist()]
 
-    def any(self, wish: bool) -> bool:
-        """Whether any rank wishes it."""
-        return self.sum([float(wish)])[0] > 0
+    def any(self, flag: bool) -> bool:
+        """Whether the flag is set on any rank."""
+        return self.sum([float(flag)])[0] > 0
 
     def barrier(self) -> None:
-        """Wait until every rank is here."""
+        """Wait until every rank has called this."""
         if self.size > 1:
             dist.barrier()
 
@@ -55,24 +55,29 @@ class World:
 
 
 def device_count() -> int:
-    """How many processes a launch starts by itself: one a GPU, or one for the CPU."""
+    """How many processes a launch starts by default: one per GPU, or one for the CPU."""
     return torch.cuda.device_count() or 1
 
 
-@contextmanager
-def joined_world(timeout_seconds: float) -> Iterator[World]:
-    """Bring up the process group that the environment describes; a lone process makes its own.
+def has_native_bf16(device: torch.device) -> bool:
+    """Whether the device computes in bf16 itself; V100 only emulates it, which is slower than fp32."""
+    return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
 
-    DeepSpeed reads the environment too, so a lone process describes itself there for as long as it
-    is in this world, and not longer: the processes that it starts later are not its ranks.
+
+@contextmanager
+def distributed_world(timeout_seconds: float) -> Iterator[World]:
+    """The process group that the environment describes; a single process makes its own.
+
+    DeepSpeed reads the environment too, so a single process describes itself there for as long as the
+    group exists, and no longer: the processes that it starts later are not its ranks.
 
     Raises:
-        MissingError: not all ranks came within the timeout.
+        MissingError: not all ranks joined within the timeout.
     """
     on_gpu = torch.cuda.is_available()
     with reserved_port() as port:
-        ours = {} if "RANK" in os.environ else {**LONE_PROCESS, "MASTER_PORT": str(port)}
-        os.environ.update(ours)
+        own_variables = {} if "RANK" in os.environ else {**SINGLE_PROCESS, "MASTER_PORT": str(port)}
+        os.environ.update(own_variables)
         try:
             local_rank = int(os.environ["LOCAL_RANK"])
             device = torch.device("cuda", local_rank) if on_gpu else torch.device("cpu")
@@ -82,23 +87,23 @@ def joined_world(timeout_seconds: float) -> Iterator[World]:
             yield World(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), device)
         finally:
             _leave_deepspeed()
-            for name in ours:
+            for name in own_variables:
                 del os.environ[name]
 
 
 def _init_deepspeed(backend: str, timeout: timedelta) -> None:
-    """DeepSpeed's own default on the CPU needs oneCCL, so it is told the accelerator and gloo."""
+    """Start DeepSpeed's process group; its default backend on the CPU would need oneCCL."""
     os.environ.setdefault("DS_ACCELERATOR", "cuda" if backend == "nccl" else "cpu")
     # DeepSpeed's own calls; nothing that a user of fpm can change.
     warnings.filterwarnings("ignore", message="`torch.distributed", category=FutureWarning)
     import deepspeed
 
-    # An all-reduce for inference that DeepSpeed compiles at first use, for half a minute; a process
-    # killed meanwhile would leave a lock on which every later one waits. Training never calls it.
+    # An all-reduce for inference that DeepSpeed compiles at first use, for half a minute; a process killed
+    # during that time would leave a lock on which every later one waits. Training never calls it.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     try:
         deepspeed.init_distributed(dist_backend=backend, timeout=timeout, verbose=False)
-    except RuntimeError as error:  # what torch's rendezvous raises, whether it waited or was refused
+    except RuntimeError as error:  # torch's rendezvous: timed out or refused
         where = "{MASTER_ADDR}:{MASTER_PORT}".format_map(os.environ)
         raise MissingError(
             f"the {os.environ['WORLD_SIZE']} ranks did not all meet at {where} within "
@@ -110,12 +115,12 @@ def _init_deepspeed(backend: str, timeout: timedelta) -> None:
 def _leave_deepspeed() -> None:
     """End the process group: gloo's threads abort a process that exits while they still run.
 
-    DeepSpeed's engines keep their groups alive, so that destroying them joins no thread. One that has
-    finished a collective yet waits for the GIL to drop its tensors gets it while this one sleeps;
-    asked for once Python finalises, the GIL ends the thread, and with it the process (SIGABRT).
+    DeepSpeed's engines keep their groups alive, so destroying the group joins no thread. A thread that has
+    finished a collective and waits for the GIL to release its tensors gets it during the sleep; if it asked
+    after Python began to finalise, the thread would be ended and the process aborted (SIGABRT).
     """
     import deepspeed
 
-    if dist.is_initialized() and dist.get_backend() == "gloo":  # NCCL would wait for a peer that died
+    if dist.is_initialized() and dist.get_backend() == "gloo":  # NCCL would wait for a dead peer
         deepspeed.comm.destroy_process_group()
-        time.sleep(GLOO_DROPS_ITS_TENSORS_SECONDS)
+        time.sleep(GLOO_RELEASE_SECONDS)

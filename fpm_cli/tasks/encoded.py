@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from fpm_cli.config.schema import Family
-from fpm_cli.engine.deepspeed_engine import Batch
+from fpm_cli.engine.batches import Batch
 from fpm_cli.errors import DamagedError, UsageError
 from fpm_cli.objectives.base import special_id
 from fpm_cli.tasks.examples import Example

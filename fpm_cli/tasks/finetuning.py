@@ -1,15 +1,15 @@
 """Fine-tuning as a workload of the training engine: a task's examples and a classification head."""
 
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import ClassVar
 
 import numpy as np
 import torch
 
 from fpm_cli.accounting.flops import StepFlops, classification_flops
-from fpm_cli.engine.deepspeed_engine import Batch, BatchShape, TrainingEngine
-from fpm_cli.engine.workload import Validation, Workload
+from fpm_cli.config.batch_split import BatchSplit
+from fpm_cli.engine.batches import Batch
+from fpm_cli.engine.deepspeed_engine import TrainingEngine
+from fpm_cli.engine.workload import ValidationResult, Workload
 from fpm_cli.engine.world import World
 from fpm_cli.models.classifier import LOSS, Classifier, build_classifier
 from fpm_cli.objectives.order import shuffled
@@ -43,8 +43,8 @@ class Finetuning(Workload):
         smoothing = self.config.finetune.label_smoothing if self.config.finetune else 0.0
         return build_classifier(self.config, len(self.task.labels), smoothing, device)
 
-    def rows(self, step: int) -> Ids:
-        """The examples of step `step` (the first is 0): every epoch has each example once, in a new order.
+    def rows(self, index: int) -> Ids:
+        """The examples of global batch `index` (the first is 0): every epoch has each example once, in a new order.
 
         With `finetune.both_orders` the second half of the examples are the pairs of the first, swapped; half
         of the pairs are swapped in even epochs, the other half in odd ones.
@@ -52,29 +52,18 @@ class Finetuning(Workload):
         size, orders = self.config.train.global_batch, 2 if both_orders(self.config) else 1
         count = len(self.examples) // orders
         rows = []
-        for epoch, place in (divmod(index, count) for index in range(step * size, (step + 1) * size)):
+        positions = range(index * size, (index + 1) * size)
+        for epoch, place in (divmod(position, count) for position in positions):
             row = shuffled(place, count, self.config.train.seed, epoch)
             rows.append(row + (row + epoch) % orders * count)
         return np.array(rows)
 
-    def batches(
-        self, shape: BatchShape, world: World, *, first_step: int, last_step: int
-    ) -> Iterator[list[Batch]]:
-        """The batches of each step; the next step's are made while the current one trains."""
+    def micro_batches(self, index: int, split: BatchSplit, world: World) -> list[Batch]:
+        """This rank's batches of global batch `index`, each of nearly equal cost."""
+        batches = balanced_batches(self.examples, self.rows(index), world.size * split.num_micro_batches)
+        return [self.examples.batch(rows, world.device) for rows in batches[world.rank :: world.size]]
 
-        def load(step: int) -> list[Batch]:
-            batches = balanced_batches(self.examples, self.rows(step), world.size * shape.count)
-            return [self.examples.batch(rows, world.device) for rows in batches[world.rank :: world.size]]
-
-        with ThreadPoolExecutor(1, thread_name_prefix="fpm-batches") as pool:
-            following = pool.submit(load, first_step)
-            for step in range(first_step, last_step):
-                current = following.result()
-                if step + 1 < last_step:
-                    following = pool.submit(load, step + 1)
-                yield current
-
-    def validate(self, engine: TrainingEngine) -> Validation:
+    def validate(self, engine: TrainingEngine) -> ValidationResult:
         """Loss and scores over all validation examples, each counted once.
 
         Every rank runs the same number of forward passes, which ZeRO 3 needs to gather weights: the last
@@ -100,11 +89,11 @@ class Finetuning(Workload):
         total, *cells = world.sum([loss, *confusion.ravel()])
         scores = scores_from_confusion(np.array(cells).reshape(labels, labels), self.task.positive_class)
         recorded: dict[str, float] = {name: float(scores[name]) for name in RECORDED_SCORES if name in scores}
-        return Validation({LOSS: total / len(order)}, recorded, self.task.select_by)
+        return ValidationResult({LOSS: total / len(order)}, recorded, self.task.select_by)
 
-    def flops(self, step: int) -> StepFlops:
-        """FLOPs of the step's examples, whose lengths differ."""
-        per_example = [self._sequence_flops(int(n)) for n in self.examples.lengths[self.rows(step - 1)]]
+    def flops(self, index: int) -> StepFlops:
+        """FLOPs of the batch's examples, whose lengths differ."""
+        per_example = [self._sequence_flops(int(n)) for n in self.examples.lengths[self.rows(index)]]
         return StepFlops(
             sum(flops.model for flops in per_example),
             sum(flops.hardware for flops in per_example),

@@ -8,10 +8,11 @@ import sys
 
 import torch
 
+from fpm_cli.config.batch_split import split_batch
 from fpm_cli.config.resolve import resolve
-from fpm_cli.engine.deepspeed_engine import TrainingEngine, batch_shape
-from fpm_cli.engine.measure import synthetic_batch
-from fpm_cli.engine.world import joined_world
+from fpm_cli.engine.deepspeed_engine import TrainingEngine
+from fpm_cli.engine.synthetic import synthetic_batch
+from fpm_cli.engine.world import distributed_world
 from fpm_cli.models.build import build_model
 
 
@@ -50,7 +51,7 @@ def measure(case, world):
     options = [f"engine.zero_stage={stage}", f"engine.precision={precision}", "train.global_batch=2", *sizes]
     config = resolve(preset, proxy=True, environment={}, assignments=options).config
     engine = TrainingEngine(build_model(config, world.device), config, world)
-    batch = synthetic_batch(config, batch_shape(config, world.size).size)
+    batch = synthetic_batch(config, split_batch(config.train, world.size).micro_batch)
     seen = {}
     take_step = engine.deepspeed.step
 
@@ -65,7 +66,7 @@ def measure(case, world):
 
 def main():
     torch.set_num_threads(1)
-    with joined_world(60) as world:
+    with distributed_world(60) as world:
         print(json.dumps([measure(case, world) for case in sys.argv[1:]]), flush=True)
 
 

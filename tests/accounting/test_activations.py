@@ -3,9 +3,9 @@ import random
 import pytest
 import torch
 
-from fpm_cli.accounting.activations import Saved
+from fpm_cli.accounting.activations import SavedActivations
 from fpm_cli.config.resolve import resolve
-from fpm_cli.engine.measure import synthetic_batch
+from fpm_cli.engine.synthetic import synthetic_batch
 from fpm_cli.models.blocks import Stack
 from fpm_cli.models.build import build_model
 
@@ -68,5 +68,7 @@ def test_the_structure_gives_what_autograd_saves(family):
     rng = random.Random(family)
     for _ in range(30):
         config = random_config(family, rng)
-        counted = Saved(config, element_bytes=4, micro_batch=config.train.micro_batch, cpu=True).total()
+        counted = SavedActivations(
+            config, element_bytes=4, micro_batch=config.train.micro_batch, cpu=True
+        ).total()
         assert counted == pytest.approx(bytes_that_autograd_saves(config), rel=0.01), config

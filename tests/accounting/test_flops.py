@@ -12,7 +12,7 @@ from fpm_cli.accounting.flops import (
     step_flops,
 )
 from fpm_cli.config.resolve import resolve
-from fpm_cli.engine.measure import synthetic_batch
+from fpm_cli.engine.synthetic import synthetic_batch
 from fpm_cli.models.build import build_model
 from fpm_cli.ops.attention import Packing
 

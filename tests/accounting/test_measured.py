@@ -12,10 +12,10 @@ import torch
 
 from fpm_cli.accounting.calibration import PRESET, calibrate
 from fpm_cli.accounting.memory import device_memory
-from fpm_cli.accounting.work import layout
+from fpm_cli.config.batch_split import split_batch
 from fpm_cli.config.resolve import resolve
 from fpm_cli.engine import measure
-from fpm_cli.engine.world import joined_world
+from fpm_cli.engine.world import distributed_world
 
 SHORT = ["train.steps=4", "train.eval_every=4", "train.eval_samples=8", "train.save_every=4"]
 WIDE = ["model.hidden_size=256", "model.num_heads=4", "model.head_size=64", "model.ffn_size=1024"]
@@ -62,7 +62,7 @@ def test_the_peak_of_ten_real_runs_is_predicted_within_a_tenth(tmp_path, sample_
     misses = []
     for number, (preset, sizes) in enumerate(RUNS):
         config = resolve(preset, proxy=True, environment={}, assignments=[*SHORT, *sizes]).config
-        memory = device_memory(config, "fp32", layout(config, 1), cpu=True)
+        memory = device_memory(config, "fp32", split_batch(config.train, 1), cpu=True)
         predicted = memory.total + memory.save_copy
         corpus = ["--corpus", str(sample_corpora(preset))]
         measured = peak_bytes_of_pretraining(preset, [*SHORT, *sizes], tmp_path / str(number), *corpus)
@@ -102,7 +102,7 @@ def test_the_time_of_unseen_shapes_is_predicted_after_a_short_calibration(monkey
     torch.set_num_threads(1)
     rng = random.Random(7)
     try:
-        with joined_world(60) as world:
+        with distributed_world(60) as world:
 
             def seconds(config):
                 return measure.measure_step_seconds(config, world, budget_seconds=1.0)

@@ -1,11 +1,11 @@
 import pytest
 
-from fpm_cli.accounting.budget import affordable, best_depth
+from fpm_cli.accounting.affordable import affordable, best_depth
 from fpm_cli.accounting.devices import find_device
-from fpm_cli.accounting.fitting import devices_that_fit, quickest_way, ways_by_count
+from fpm_cli.accounting.fitting import devices_that_fit, fastest_by_count, fastest_fitting
 from fpm_cli.accounting.parameters import count_parameters
 from fpm_cli.accounting.plan import fits_here, plan
-from fpm_cli.accounting.work import layout
+from fpm_cli.config.batch_split import BatchSplit, split_batch, usable_ranks
 from fpm_cli.config.presets import preset_names
 from fpm_cli.config.resolve import resolve
 from fpm_cli.errors import UsageError
@@ -72,9 +72,22 @@ def test_recomputation_trades_memory_for_flops():
 
 def test_a_batch_is_spread_over_devices_and_passes():
     config = config_of("BERT-C", "train.micro_batch=8")  # 1024 sequences
-    assert (layout(config, 8).micro_batch, layout(config, 8).passes) == (8, 16)
-    assert (layout(config, 512).micro_batch, layout(config, 512).passes) == (2, 1)
-    assert layout(config, 4096).devices == 1024
+    assert split_batch(config.train, 8) == BatchSplit(8, 8, 16)
+    assert split_batch(config.train, 512) == BatchSplit(512, 2, 1)
+
+
+def test_training_and_planning_refuse_a_batch_that_does_not_divide_and_name_a_number_that_does():
+    config = config_of("CPM-X-S")  # 512 sequences
+    message = r"global_batch 512 does not divide over 24 processes; 16 would do"
+    for planned in (
+        lambda: plan(config, find_device("A100-40"), 24),
+        lambda: fits_here(config, 16 * 2**30, 24, cpu=True, has_bf16=False),
+        lambda: split_batch(config.train, 24),
+    ):
+        with pytest.raises(UsageError, match=message):
+            planned()
+    assert affordable(config, find_device("A100-40"), 24, 24).num_devices == 16
+    assert usable_ranks(config.train, 4096) == 512
 
 
 def test_more_devices_are_faster_until_the_batch_runs_out():
@@ -101,16 +114,16 @@ def test_what_cannot_be_is_refused():
 
 
 def test_fits_here_says_needed_and_available():
-    fit = fits_here(config_of("CPM-X-L"), 16 * 2**30, 1, cpu=True, bf16=False)
+    fit = fits_here(config_of("CPM-X-L"), 16 * 2**30, 1, cpu=True, has_bf16=False)
     assert not fit.fits
     assert fit.available == 16 * 2**30
     assert fit.needed > 16 * count_parameters(config_of("CPM-X-L"))
-    assert fits_here(config_of("CPM-X-L", proxy=True), 16 * 2**30, 1, cpu=True, bf16=False).fits
+    assert fits_here(config_of("CPM-X-L", proxy=True), 16 * 2**30, 1, cpu=True, has_bf16=False).fits
 
 
-def test_the_quickest_way_fits_and_offload_comes_last():
+def test_the_fastest_settings_fit_and_offload_comes_last():
     config, a100 = config_of("CPM-X-L", "engine.zero_stage=1"), find_device("A100-40")
-    eight, one = quickest_way(config, a100, 8), quickest_way(config, a100, 1)
+    eight, one = fastest_fitting(config, a100, 8), fastest_fitting(config, a100, 1)
     assert eight.plan.fit.fits and one.plan.fit.fits
     assert eight.settings["engine.zero_stage"] == 3
     assert "engine.offload" not in eight.settings
@@ -119,13 +132,13 @@ def test_the_quickest_way_fits_and_offload_comes_last():
     assert "--set engine.zero_stage=3" in eight.flags
 
 
-def test_a_run_is_planned_for_one_to_1024_devices():
-    ways = ways_by_count(config_of("CPM-X-S"), find_device("H100"), price_per_device_hour=2.0)
-    assert list(ways) == [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024]
-    hours = [way.plan.hours for way in ways.values()]
-    assert hours[:10] == sorted(hours[:10], reverse=True)
-    assert ways[8].plan.price == pytest.approx(ways[8].plan.hours * 8 * 2.0)
-    assert ways[8].plan.kilowatt_hours == pytest.approx(ways[8].plan.hours * 8 * 0.7)
+def test_a_run_is_planned_for_every_count_that_its_batch_divides_over():
+    by_count = fastest_by_count(config_of("CPM-X-S"), find_device("H100"), price_per_device_hour=2.0)
+    assert list(by_count) == [1, 2, 4, 8, 16, 32, 64, 128, 256, 512]  # its batch does not divide over 1,024
+    hours = [fitting.plan.hours for fitting in by_count.values()]
+    assert hours == sorted(hours, reverse=True)
+    assert by_count[8].plan.price == pytest.approx(by_count[8].plan.hours * 8 * 2.0)
+    assert by_count[8].plan.kilowatt_hours == pytest.approx(by_count[8].plan.hours * 8 * 0.7)
 
 
 def test_a_negative_price_is_refused_with_the_likely_one():

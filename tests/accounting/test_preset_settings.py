@@ -3,7 +3,7 @@ from itertools import product
 import pytest
 
 from fpm_cli.accounting.devices import find_device
-from fpm_cli.accounting.fitting import reasons
+from fpm_cli.accounting.fitting import compare_neighbours
 from fpm_cli.accounting.plan import plan
 from fpm_cli.config.presets import preset_names
 from fpm_cli.config.resolve import resolve
@@ -41,7 +41,7 @@ def test_no_other_settings_that_leave_a_tenth_free_are_quicker(name):
 
 def test_the_reasons_name_what_the_neighbours_take():
     config = resolve("CPM-X-L", environment={}).config
-    said = reasons(config, A100, config.paper.gpus)
+    said = compare_neighbours(config, A100, config.paper.gpus)
     assert said[0].startswith("as configured") and "fits" in said[0]
     assert any(line.startswith("with engine.recompute=none") and "does not fit" in line for line in said)
 

@@ -3,12 +3,12 @@
 import pytest
 
 from fpm_cli.accounting.memory import device_memory
-from fpm_cli.accounting.work import layout
+from fpm_cli.config.batch_split import split_batch
 from fpm_cli.config.resolve import resolve
 from fpm_cli.engine.deepspeed_engine import TrainingEngine
 from fpm_cli.engine.flat_partitions import build_shard, flat_partitions
-from fpm_cli.engine.measure import synthetic_batch
-from fpm_cli.engine.world import joined_world
+from fpm_cli.engine.synthetic import synthetic_batch
+from fpm_cli.engine.world import distributed_world
 from fpm_cli.models.build import build_model
 
 SIZES = ("model.num_layers=2", "train.global_batch=2", "train.micro_batch=2")
@@ -19,13 +19,13 @@ def config_of(*values):
 
 
 def predicted(config, devices=1):
-    return device_memory(config, "fp32", layout(config, devices), cpu=True).save_copy
+    return device_memory(config, "fp32", split_batch(config.train, devices), cpu=True).save_copy
 
 
 @pytest.mark.parametrize("stage", [0, 1, 3])
 def test_the_copy_is_the_state_that_a_rank_saves(stage):
     config = config_of(f"engine.zero_stage={stage}")
-    with joined_world(60) as world:
+    with distributed_world(60) as world:
         engine = TrainingEngine(build_model(config), config, world)
         engine.step([synthetic_batch(config, 2)], 1e-3)
         optimizer = engine.deepspeed.optimizer

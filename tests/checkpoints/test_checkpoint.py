@@ -97,7 +97,7 @@ def test_the_newest_and_the_best_are_kept(tmp_path: Path, last: int, best: bool,
     run = Run(tmp_path)
     run.checkpoints.mkdir()
     for step, loss in enumerate([3.0, 1.0, None, 2.0, 4.0], start=1):
-        write_checkpoint(run, step, {"w": torch.ones(3)}, validation_loss=loss)
+        write_checkpoint(run, step, {"w": torch.ones(3)}, selection_metric=loss)
     prune(run, keep_last=last, keep_best=best)
     assert sorted(path.name for path in run.checkpoints.iterdir()) == [f"step-{step}" for step in kept]
 

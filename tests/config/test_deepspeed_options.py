@@ -2,13 +2,16 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from fpm_cli.config import deepspeed
+from fpm_cli.config.batch_split import split_batch
 from fpm_cli.config.resolve import resolve
 from fpm_cli.config.schema import RunConfig
-from fpm_cli.engine.deepspeed_engine import TrainingEngine, deepspeed_config
-from fpm_cli.engine.world import joined_world
+from fpm_cli.engine.deepspeed_engine import TrainingEngine
+from fpm_cli.engine.world import distributed_world
 from fpm_cli.errors import MissingError, UsageError
 from fpm_cli.models.build import build_model
 
@@ -19,20 +22,22 @@ def config_of(*assignments: str, config_file: Path | None = None) -> RunConfig:
     ).config
 
 
+def deepspeed_config(config: RunConfig) -> dict[str, Any]:
+    return deepspeed.deepspeed_config(config.train, config.engine, split_batch(config.train, 1), "fp32")
+
+
 def test_a_table_a_json_file_and_set_all_arrive_in_deepspeed(tmp_path: Path) -> None:
     table, options = tmp_path / "own.toml", tmp_path / "ds.json"
     table.write_text("[deepspeed.zero_optimization]\nreduce_bucket_size = 1000\n")
     options.write_text(json.dumps({"wall_clock_breakdown": True, "zero_optimization": {"stage": "auto"}}))
     named = tmp_path / "named.toml"
     named.write_text(f'[engine]\ndeepspeed = "{options}"\n')
-    with joined_world(60) as world:
-        ours = deepspeed_config(config_of(config_file=table), world)
-        assert ours["zero_optimization"] == {"stage": 1, "reduce_bucket_size": 1000}
-        for config in (config_of(config_file=named), config_of(f"engine.deepspeed={options}")):
-            made = deepspeed_config(config, world)
-            assert made["wall_clock_breakdown"] is True and made["zero_optimization"] == {"stage": 1}
-        last = deepspeed_config(config_of("engine.deepspeed.steps_per_print=7"), world)
-        assert last["steps_per_print"] == 7
+    ours = deepspeed_config(config_of(config_file=table))
+    assert ours["zero_optimization"] == {"stage": 1, "reduce_bucket_size": 1000}
+    for config in (config_of(config_file=named), config_of(f"engine.deepspeed={options}")):
+        made = deepspeed_config(config)
+        assert made["wall_clock_breakdown"] is True and made["zero_optimization"] == {"stage": 1}
+    assert deepspeed_config(config_of("engine.deepspeed.steps_per_print=7"))["steps_per_print"] == 7
 
 
 @pytest.mark.parametrize(
@@ -69,7 +74,7 @@ def test_an_unknown_key_gets_the_right_one() -> None:
 
 def test_what_deepspeed_itself_rejects_is_named_and_no_traceback() -> None:
     config = config_of("engine.deepspeed.zero_optimization.reduce_bucket_sise=1", "model.num_layers=1")
-    with joined_world(60) as world, pytest.raises(UsageError, match="reduce_bucket_sise"):
+    with distributed_world(60) as world, pytest.raises(UsageError, match="reduce_bucket_sise"):
         TrainingEngine(build_model(config), config, world)
 
 

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 from deepspeed.runtime.fp16.loss_scaler import DynamicLossScaler
 
 from fpm_cli.engine.flat_partitions import loss_scaler_state, set_loss_scaler
-from fpm_cli.engine.world import joined_world
+from fpm_cli.engine.world import distributed_world
 
 
 def dynamic() -> DynamicLossScaler:
@@ -15,7 +15,7 @@ def dynamic() -> DynamicLossScaler:
 
 def test_a_loss_scaler_goes_on_from_its_numbers() -> None:
     through, parted = dynamic(), dynamic()
-    with joined_world(60):  # they ask who leads
+    with distributed_world(60):  # they ask who leads
         compare(through, parted)
 
 

@@ -12,13 +12,13 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from fpm_cli.cli.app import run as fpm
 from fpm_cli.corpus.corpus import Corpus
 from fpm_cli.engine.batches import load_batch
-from fpm_cli.models.blocks import Stack
 from fpm_cli.models.build import build_model
 from fpm_cli.objectives.build import build_samples
 from fpm_cli.runs.run import Run
 from tests.small_runs import start, tiny
 
 ON = ("train.layer_statistics=true", "train.log_every=2", "train.micro_batch=2", "train.clip_norm=1e-3")
+STACKS = {"gpt": ["decoder"], "bert": ["encoder"], "encdec": ["encoder", "decoder"]}
 
 
 def rows(run: Path) -> dict[int, Any]:
@@ -39,8 +39,11 @@ def by_plain_torch(run: Path, corpus: Path) -> dict[str, dict[str, float]]:
             {name: float(output.detach().pow(2).mean().sqrt())}
         )
 
-    stacks = {name: child for name, child in model.named_children() if isinstance(child, Stack)}
-    layers = {f"{name}.{i}": layer for name, stack in stacks.items() for i, layer in enumerate(stack.layers)}
+    layers = {
+        f"{stack}.{number}": layer
+        for stack in STACKS[config.family]
+        for number, layer in enumerate(getattr(model, stack).layers)
+    }
     for name, layer in layers.items():
         layer.register_forward_hook(keep(name))
     counts = model.num_predictions(batch)  # type: ignore[operator]

@@ -5,8 +5,8 @@ import torch
 
 from fpm_cli.config.resolve import resolve
 from fpm_cli.engine.deepspeed_engine import TrainingEngine
-from fpm_cli.engine.measure import synthetic_batch
-from fpm_cli.engine.world import joined_world
+from fpm_cli.engine.synthetic import synthetic_batch
+from fpm_cli.engine.world import distributed_world
 from fpm_cli.models.build import build_model
 
 SIZES = ("model.num_layers=2", "model.dropout=0", "train.global_batch=4", "train.micro_batch=2")
@@ -17,7 +17,7 @@ def losses(stage: int, precision: str) -> list[float]:
     """Of some steps on one synthetic batch, at a constant learning rate."""
     values = [*SIZES, f"engine.zero_stage={stage}", f"engine.precision={precision}"]
     config = resolve("CPM-X-S", proxy=True, environment={}, assignments=values).config
-    with joined_world(60) as world:
+    with distributed_world(60) as world:
         torch.manual_seed(1)
         engine = TrainingEngine(build_model(config), config, world)
         torch.manual_seed(2)

@@ -1,8 +1,8 @@
-"""Spikes in real runs: skipped, gone back from and passed by, told, and the same after a resume."""
+"""Spikes in real runs: skipped, rewound and reported, and the same after a resume."""
 
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +11,11 @@ import torch
 
 from fpm_cli.cli.app import run as fpm
 from fpm_cli.config.resolve import resolve
+from fpm_cli.engine.batches import Batch
 from fpm_cli.engine.deepspeed_engine import TrainingEngine
-from fpm_cli.engine.measure import synthetic_batch
 from fpm_cli.engine.pretraining import Pretraining
-from fpm_cli.engine.world import joined_world
+from fpm_cli.engine.synthetic import synthetic_batch
+from fpm_cli.engine.world import distributed_world
 from fpm_cli.errors import DivergedError
 from fpm_cli.models.build import build_model
 from tests.small_runs import finish, start, tiny
@@ -24,24 +25,18 @@ POISONED = range(30, 33)  # global batches, counted from 0
 RARE = 2  # a special token that the text does not hold
 
 
-def poisoned(step: int, batches: list[dict[str, torch.Tensor]]) -> list[dict[str, torch.Tensor]]:
-    """Labels that the model has learnt never to expect."""
-    return (
-        [{**b, "labels": torch.full_like(b["labels"], RARE)} for b in batches]
-        if step in POISONED
-        else batches
-    )
-
-
 @pytest.fixture
 def poison(monkeypatch: pytest.MonkeyPatch) -> None:
-    clean = Pretraining.batches
+    """Some global batches have labels that the model has learnt never to expect."""
+    original = Pretraining.micro_batches
 
-    def batches(self: Pretraining, *arguments: Any, first_step: int, last_step: int) -> Iterator[Any]:
-        made = clean(self, *arguments, first_step=first_step, last_step=last_step)
-        return (poisoned(step, micro) for step, micro in enumerate(made, start=first_step))
+    def micro_batches(self: Pretraining, index: int, *arguments: Any) -> list[Batch]:
+        batches = original(self, index, *arguments)
+        if index in POISONED:
+            return [{**batch, "labels": torch.full_like(batch["labels"], RARE)} for batch in batches]
+        return batches
 
-    monkeypatch.setattr(Pretraining, "batches", batches)
+    monkeypatch.setattr(Pretraining, "micro_batches", micro_batches)
 
 
 def rows(run: Path, kind: str) -> list[dict[str, Any]]:
@@ -78,7 +73,7 @@ def test_repeated_spikes_lead_back_and_past_them_also_after_a_resume(
     every = ("train.save_every=20", "train.spike_patience=3")
     assert trained(through, corpus, "train.steps=44", *every) == 0
     (back,) = rows(through, "rewind")
-    assert back["step"] == 20 and "went back from step 33" in back["message"]
+    assert back["step"] == 20 and "rewound from step 33" in back["message"]
     assert [row["step"] for row in rows(through, "train")] == list(range(1, 45))  # no gaps, no doubles
     assert not any("skipped" in row for row in rows(through, "train") if row["step"] > 20)
 
@@ -126,13 +121,14 @@ def test_a_last_step_that_is_not_finite_is_told_in_the_closing_line(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    clean = Pretraining.batches
+    original = Pretraining.micro_batches
 
-    def batches(self: Pretraining, *arguments: Any, **steps: int) -> Iterator[Any]:
-        for step, micro in enumerate(clean(self, *arguments, **steps), start=1):
-            yield [{**b, "loss_mask": b["loss_mask"] * (math.nan if step == 3 else 1)} for b in micro]
+    def micro_batches(self: Pretraining, index: int, *arguments: Any) -> list[Batch]:
+        factor = math.nan if index == 2 else 1
+        batches = original(self, index, *arguments)
+        return [{**batch, "loss_mask": batch["loss_mask"] * factor} for batch in batches]
 
-    monkeypatch.setattr(Pretraining, "batches", batches)
+    monkeypatch.setattr(Pretraining, "micro_batches", micro_batches)
     run, corpus = tmp_path / "run", sample_corpora("CPM-X-S")
     assert trained(run, corpus, "train.steps=3") == 0, capsys.readouterr().err
     assert rows(run, "train")[-1]["loss"] is None
@@ -150,12 +146,19 @@ def test_a_refused_step_changes_no_bit_of_weights(stage: int, precision: str) ->
         *("model.num_layers=2", "train.global_batch=4", "train.micro_batch=2"),
     ]
     config = resolve("CPM-X-S", proxy=True, environment={}, assignments=values).config
-    with joined_world(60) as world:
-        engine = TrainingEngine(build_model(config), config, world)
+    with distributed_world(60) as world:
+        skipping = False
+
+        def should_skip(loss: float, norm: float) -> str | None:
+            return f"{loss:.3f} {norm:.3f}" if skipping else None
+
+        engine = TrainingEngine(build_model(config), config, world, should_skip)
         batches = [synthetic_batch(config, 2), synthetic_batch(config, 2)]
         engine.step(batches, 1e-3)
         before = {name: p.detach().clone() for name, p in engine.model.named_parameters()}
-        refused = engine.step(batches, 1e-3, judge=lambda loss, norm: f"{loss:.3f} {norm:.3f}")
+        skipping = True
+        refused = engine.step(batches, 1e-3)
+        skipping = False
         assert refused.skipped == f"{refused.loss:.3f} {refused.gradient_norm:.3f}"
         assert all(torch.equal(before[name], p) for name, p in engine.model.named_parameters())
         taken = engine.step(batches, 1e-3)
@@ -175,7 +178,7 @@ def test_fp16_lowers_its_loss_scale_to_a_floor_and_ends_there(
         *("model.num_layers=2", "train.global_batch=2", "train.micro_batch=2"),
     ]
     config = resolve("CPM-X-S", proxy=True, environment={}, assignments=values).config
-    with joined_world(60) as world:
+    with distributed_world(60) as world:
         from deepspeed.accelerator import get_accelerator
 
         # Processors without fp16 units compute in it too, slowly; DeepSpeed asks first.

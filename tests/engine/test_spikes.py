@@ -1,14 +1,15 @@
-"""The pure detector and the guard: planted spikes are found, noise is not taken for one, both resume."""
+"""The detector and the policy: planted spikes are found, noise is not taken for one, both resume."""
 
 import math
 import random
 
 import pytest
 
+from fpm_cli.checkpoints.checkpoint import CheckpointState, SpikeState
 from fpm_cli.config.resolve import resolve
 from fpm_cli.config.schema import TrainConfig
 from fpm_cli.engine.deepspeed_engine import StepResult
-from fpm_cli.engine.spikes import MOST_REWINDS, SpikeDetector, SpikeGuard, SpikeState
+from fpm_cli.engine.spikes import MAX_REWINDS, SkipStepPolicy, SpikeDetector
 from fpm_cli.errors import DivergedError
 
 WINDOW = 128
@@ -29,10 +30,10 @@ def curve(steps: int, rng: random.Random) -> list[tuple[float, float]]:
 def alarms(series: list[tuple[float, float]], detector: SpikeDetector) -> list[int]:
     found = []
     for step, (loss, norm) in enumerate(series):
-        if detector.judge(loss, norm):
+        if detector.find_spike(loss, norm):
             found.append(step)
         else:
-            detector.accept(loss, norm)
+            detector.append(loss, norm)
     return found
 
 
@@ -65,64 +66,85 @@ def test_what_is_not_finite_is_refused_from_the_first_step_even_without_detectio
     loss: float, norm: float
 ) -> None:
     detector = SpikeDetector(plan("train.spike_sigmas=0"), SpikeState())
-    assert "not finite" in str(detector.judge(loss, norm))
-    assert detector.judge(1e9, 1e9) is None
+    assert "not finite" in str(detector.find_spike(loss, norm))
+    assert detector.find_spike(1e9, 1e9) is None
 
 
 def result(loss: float, skipped: str | None = None, *, overflowed: bool = False) -> StepResult:
     return StepResult({"lm": loss}, 1.0, skipped, overflowed=overflowed)
 
 
-def test_skips_in_a_row_lead_back_and_past_their_batches_until_that_does_not_help() -> None:
-    guard = SpikeGuard(plan("train.spike_patience=2"), SpikeState())
-    at_ten = SpikeState(losses=(1.0,))
-    for tries in range(1, MOST_REWINDS + 1):
-        assert not guard.settle(13, result(2.0))
-        assert not guard.settle(14, result(9.0, "loss"))
-        assert not guard.calm
-        assert guard.settle(15, result(9.0, "loss"))
-        assert "went back from step 15" in guard.go_back(15, 10, at_ten)
-        assert guard.passed_over == 5 * tries and guard.snapshot().losses == (1.0,)
-    guard.settle(14, result(9.0, "loss"))
+def checkpoint(step: int, state: SpikeState) -> CheckpointState:
+    return CheckpointState(step=step, samples=0, world_size=1, zero_stage=1, spikes=state, shapes={})
+
+
+def policy_with(train: TrainConfig, state: SpikeState) -> SkipStepPolicy:
+    policy = SkipStepPolicy(train)
+    policy.load_state(state)
+    return policy
+
+
+def test_skips_in_a_row_rewind_past_their_batches_until_that_does_not_help() -> None:
+    policy = SkipStepPolicy(plan("train.spike_patience=2"))
+    at_ten = checkpoint(10, SpikeState(losses=(1.0,)))
+    for tries in range(1, MAX_REWINDS + 1):
+        policy.update(13, result(2.0))
+        assert policy.is_stable
+        policy.update(14, result(9.0, "loss"))
+        assert not policy.is_stable and not policy.should_rewind
+        policy.update(15, result(9.0, "loss"))
+        assert policy.should_rewind
+        assert "rewound from step 15" in policy.rewind(15, at_ten)
+        assert policy.skipped_batches == 5 * tries and policy.state().losses == (1.0,)
+    policy.update(14, result(9.0, "loss"))
     with pytest.raises(DivergedError, match="did not help"):
-        guard.go_back(15, 10, at_ten)
+        policy.rewind(15, at_ten)
 
 
-def test_gradient_norms_that_stay_up_under_a_calm_loss_are_a_new_level() -> None:
-    guard = SpikeGuard(plan(), SpikeState(losses=(2.0,) * WINDOW, gradient_norms=(1.0,) * WINDOW))
+def test_gradient_norms_that_stay_high_under_a_stable_loss_are_a_new_level() -> None:
+    policy = policy_with(plan(), SpikeState(losses=(2.0,) * WINDOW, gradient_norms=(1.0,) * WINDOW))
     skipped = []
     for step in range(1, 41):
-        why = guard.judge(2.0, 8.0)
-        assert not guard.settle(step, StepResult({"causal": 2.0}, 8.0, why))
-        skipped.append(why is not None)
+        reason = policy.should_skip(2.0, 8.0)
+        policy.update(step, StepResult({"causal": 2.0}, 8.0, reason))
+        assert not policy.should_rewind
+        skipped.append(reason is not None)
     assert skipped[:3] == [True, True, False] and not any(skipped[20:])
-    assert guard.judge(9.0, 8.0) is not None  # the loss still counts
+    assert policy.should_skip(9.0, 8.0) is not None  # the loss still counts
 
 
 def test_without_a_checkpoint_or_without_detection_training_ends() -> None:
     with pytest.raises(DivergedError, match="before the first checkpoint"):
-        SpikeGuard(plan(), SpikeState()).go_back(3, None, SpikeState())
+        SkipStepPolicy(plan()).rewind(3, None)
     with pytest.raises(DivergedError, match=r"lower train\.lr"):
-        SpikeGuard(plan("train.spike_sigmas=0"), SpikeState()).settle(3, result(math.nan, "not finite"))
+        SkipStepPolicy(plan("train.spike_sigmas=0")).update(3, result(math.nan, "not finite"))
 
 
 def test_the_search_for_a_loss_scale_is_no_spike() -> None:
-    guard = SpikeGuard(plan("train.spike_patience=1"), SpikeState())
-    assert not guard.settle(1, result(5.0, "gradients overflow", overflowed=True))
-    assert guard.calm
+    policy = SkipStepPolicy(plan("train.spike_patience=1"))
+    policy.update(1, result(5.0, "gradients overflow", overflowed=True))
+    assert policy.is_stable and not policy.should_rewind
 
 
-def test_a_guard_made_from_a_snapshot_decides_as_the_one_that_went_on() -> None:
+def test_a_policy_with_the_state_of_a_checkpoint_decides_as_the_one_that_continued() -> None:
     series = curve(600, random.Random(3))
     series[400] = series[401] = (9.0, 50.0)
-    through = SpikeGuard(plan(), SpikeState())
+    through = SkipStepPolicy(plan())
     for step, (loss, norm) in enumerate(series[:300]):
-        through.settle(step, StepResult({"lm": loss}, norm, through.judge(loss, norm)))
-    stored = SpikeState.model_validate_json(through.snapshot().model_dump_json())
-    resumed = SpikeGuard(plan(), stored)
+        through.update(step, StepResult({"lm": loss}, norm, through.should_skip(loss, norm)))
+    resumed = policy_with(plan(), SpikeState.model_validate_json(through.state().model_dump_json()))
     for step, (loss, norm) in enumerate(series[300:], start=300):
-        verdicts = [guard.judge(loss, norm) for guard in (through, resumed)]
-        assert verdicts[0] == verdicts[1]
-        for guard in (through, resumed):
-            guard.settle(step, StepResult({"lm": loss}, norm, verdicts[0]))
-    assert through.snapshot() == resumed.snapshot()
+        reasons = [policy.should_skip(loss, norm) for policy in (through, resumed)]
+        assert reasons[0] == reasons[1]
+        for policy in (through, resumed):
+            policy.update(step, StepResult({"lm": loss}, norm, reasons[0]))
+    assert through.state() == resumed.state()
+
+
+def test_the_state_in_checkpoints_of_earlier_versions_is_read() -> None:
+    old = '{"losses": [2.5], "gradient_norms": [1.0], "batches_passed_over": 7, "skipped_in_a_row": 1}'
+    assert policy_with(plan(), SpikeState.model_validate_json(old)).skipped_batches == 7
+    state = CheckpointState.model_validate_json(
+        '{"step": 3, "samples": 12, "world_size": 1, "zero_stage": 1, "validation_loss": 0.25, "shapes": {}}'
+    )
+    assert state.selection_metric == 0.25

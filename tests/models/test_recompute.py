@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from fpm_cli.config.resolve import resolve
-from fpm_cli.engine.measure import synthetic_batch
+from fpm_cli.engine.synthetic import synthetic_batch
 from fpm_cli.models.build import build_model
 
 SMALL = ("model.num_layers=4", "model.dropout=0.1", "train.micro_batch=2")

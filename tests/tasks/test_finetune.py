@@ -57,6 +57,29 @@ def flags(place: Path, name: str, out: Path, *assignments: str) -> list[str]:
     ]
 
 
+@pytest.mark.parametrize(
+    ("name", "layers"),
+    [
+        ("BERT-E-S", {"backbone.encoder.0", "backbone.encoder.1"}),
+        (
+            "EPM-2-X-S",
+            {f"backbone.{stack}.{number}" for stack in ("encoder", "decoder") for number in range(2)},
+        ),
+    ],
+)
+def test_layer_statistics_cover_every_layer_under_the_classification_head(
+    name: str, layers: set[str], place: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    values = ("train.layer_statistics=true", "finetune.epochs=1")
+    assert fpm(["-q", *flags(place, name, out, *values)]) == 0
+    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    statistics = next(row for row in rows if row["kind"] == "layers")
+    for kind in ("gradient_norm", "activation_rms"):
+        assert set(statistics[kind]) == layers
+        assert all(value > 0 for value in statistics[kind].values())
+
+
 @pytest.mark.parametrize("name", ["BERT-E-S", "EPM-X-S", "EPM-2-X-S"])
 def test_each_family_learns_a_task_and_is_scored_by_its_best_weights(
     name: str, place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

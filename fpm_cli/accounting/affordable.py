@@ -4,12 +4,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from fpm_cli.accounting.devices import Device
-from fpm_cli.accounting.fitting import Way, quickest_way
+from fpm_cli.accounting.fitting import FittingConfig, fastest_fitting
 from fpm_cli.accounting.parameters import count_parameters
+from fpm_cli.config.batch_split import usable_ranks
 from fpm_cli.config.schema import RunConfig
 from fpm_cli.errors import UsageError
 
-# Hoffmann et al. 2022 (arXiv:2203.15556): about as many tokens a parameter train a model of given
+# Hoffmann et al. 2022 (arXiv:2203.15556): about as many tokens per parameter train a model of given
 # compute best.
 TOKENS_PER_PARAMETER = 20
 MAX_DEPTH = 256
@@ -20,8 +21,8 @@ class Affordable:
     """What a budget buys of one preset, at its own batch."""
 
     config: RunConfig
-    way: Way | None  # None: it does not fit at all
-
+    fitting: FittingConfig | None  # None: it does not fit at all
+    num_devices: int  # of those given, as many as the global batch divides over
     steps: int
     tokens: int
 
@@ -32,7 +33,7 @@ class Affordable:
 
     @property
     def tokens_per_parameter(self) -> float:
-        """Twenty is about the best use of the compute."""
+        """Twenty is about the best use of the compute (Hoffmann et al. 2022)."""
         return self.tokens / count_parameters(self.config)
 
     def document(self) -> dict[str, Any]:
@@ -41,9 +42,12 @@ class Affordable:
             "model": self.config.name,
             "num_layers": self.config.model.num_layers,
             "exact_params": count_parameters(self.config),
-            "fits": self.way is not None,
-            "settings": self.way.settings if self.way else None,
-            "predicted_seconds_per_step": self.way.plan.predicted_seconds_per_step if self.way else None,
+            "num_devices": self.num_devices,
+            "fits": self.fitting is not None,
+            "settings": self.fitting.settings if self.fitting else None,
+            "predicted_seconds_per_step": self.fitting.plan.predicted_seconds_per_step
+            if self.fitting
+            else None,
             "steps": self.steps,
             "tokens": self.tokens,
             "share_of_schedule": self.share_of_schedule,
@@ -52,7 +56,7 @@ class Affordable:
 
 
 def affordable(config: RunConfig, device: Device, num_devices: int, hours: float) -> Affordable:
-    """How many steps and tokens of a preset `hours` pay for.
+    """How many steps and tokens of a preset fit into `hours` of the given devices.
 
     Raises:
         UsageError: not above 0 hours, or a device whose speed is not known.
@@ -61,15 +65,16 @@ def affordable(config: RunConfig, device: Device, num_devices: int, hours: float
         raise UsageError(f"a budget of {hours:g} hours: more than 0 is needed")
     if not device.peak_flops:
         raise UsageError(f"device {device.name}: a budget needs one whose peak is known, such as A100-80")
-    way = quickest_way(config, device, num_devices)
-    if way is None or way.plan.predicted_seconds_per_step is None:
-        return Affordable(config, way, 0, 0)
-    steps = int(hours * 3600 / way.plan.predicted_seconds_per_step)
-    return Affordable(config, way, steps, steps * way.plan.tokens_per_step)
+    usable = usable_ranks(config.train, num_devices)
+    fitting = fastest_fitting(config, device, usable)
+    if fitting is None or fitting.plan.predicted_seconds_per_step is None:
+        return Affordable(config, fitting, usable, 0, 0)
+    steps = int(hours * 3600 / fitting.plan.predicted_seconds_per_step)
+    return Affordable(config, fitting, usable, steps, steps * fitting.plan.tokens_per_step)
 
 
 def best_depth(config: RunConfig, device: Device, num_devices: int, hours: float) -> Affordable | None:
-    """The deepest network of the preset's width that the budget trains on 20 tokens a parameter.
+    """The deepest network of the preset's width that the budget trains on 20 tokens per parameter.
 
     Depth changes, width and batch do not; found by bisection, since both time and need grow with it.
     """

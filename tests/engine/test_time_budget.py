@@ -10,9 +10,9 @@ import pytest
 
 from fpm_cli.config.resolve import resolve
 from fpm_cli.config.schema import RunConfig
-from fpm_cli.engine import budget as module
-from fpm_cli.engine.budget import Budget
+from fpm_cli.engine import time_budget as module
 from fpm_cli.engine.schedule import learning_rate
+from fpm_cli.engine.time_budget import TimeBudget
 from fpm_cli.runs.run import Run
 from tests.small_runs import finish, start, tiny
 
@@ -60,11 +60,12 @@ def trained(
     until: int = STEPS,
 ) -> dict[int, float]:
     """The rate of each step up to the one that ends the run."""
-    budget, rates = Budget(run, config, first_step, clock.now, is_main_process=True), {}
+    budget = TimeBudget(run, config, first_step, clock.now, is_main_process=True)
+    rates = {}
     for step in range(first_step + 1, until + 1):
         rates[step] = budget.learning_rate(step - 1)
         clock.now += step_seconds(step)
-        if budget.follow(step, budget.propose(step)):
+        if budget.set_last_step(step, budget.propose_last_step(step)):
             break
     return rates
 

@@ -1,0 +1,178 @@
+"""The sections of a run's configuration: model, training, engine, fine-tuning, and the paper's own figures.
+
+Frozen pydantic models; unknown keys are refused. Sizes are in tokens, sequences or elements as the name
+says.
+"""
+
+from typing import Any, Literal, Self
+
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+
+from fpm_cli.frozen import Frozen
+
+Family = Literal["gpt", "bert", "encdec"]
+Language = Literal["en", "zh"]
+TokenizerKind = Literal["gpt-en", "gpt-zh", "t5-zh", "t5-en", "bert-en", "bert-zh"]
+NormPlacement = Literal["pre", "post", "deepnorm"]
+Recompute = Literal["none", "selective", "full"]
+CorpusSource = Literal["pile", "wudao", "stc"]
+Precision = Literal["fp32", "bf16", "fp16"]
+
+
+class ModelConfig(Frozen):
+    """The architecture, enough to count every parameter without building anything.
+
+    `num_layers` is what Table 2 prints: for `encdec` it counts both stacks together.
+    """
+
+    num_layers: PositiveInt
+    hidden_size: PositiveInt
+    num_heads: PositiveInt
+    head_size: PositiveInt
+    ffn_size: PositiveInt
+    vocab_size: PositiveInt
+    max_positions: int = Field(ge=0, description="learned positions; 0 for relative position bias")
+    norm_placement: NormPlacement = "pre"
+    norm_epsilon: PositiveFloat
+    init_std: PositiveFloat = Field(description="standard deviation of every weight matrix at initialisation")
+    residual_init_scaled: bool = Field(True, description="projections into the residual stream by 1/sqrt(2L)")
+    dropout: float = Field(0.1, ge=0, lt=1)
+    sentence_task: Literal["order", "match"] = Field(
+        "order",
+        description="bert: tell swapped halves of a sample, or find each half's other in the micro-batch",
+    )
+
+    @property
+    def attention_size(self) -> int:
+        """Width of queries, keys and values over all heads."""
+        return self.num_heads * self.head_size
+
+
+class TrainConfig(Frozen):
+    """The objective's lengths, the optimizer, the schedule and the pace of checkpoints."""
+
+    sequence_length: PositiveInt = Field(description="tokens per sample (encoder tokens for encdec)")
+    decoder_length: int = Field(0, ge=0, description="decoder tokens per sample, encdec only")
+    document_mask: bool = Field(
+        False, description="gpt: attention and positions stay within a document, which ends in <eod>"
+    )
+    mask_eod_loss: bool = Field(False, description="gpt: no loss where the input is <eod>")
+    masked_share: float = Field(
+        0.15,
+        gt=0,
+        le=0.8,
+        description="bert: of the tokens, those to predict; more of them suit short trainings",
+    )
+    global_batch: PositiveInt = Field(description="sequences per optimizer step over all devices")
+    micro_batch: PositiveInt = Field(description="sequences per device and forward pass, at most")
+    steps: PositiveInt
+    budget_seconds: PositiveFloat | None = Field(
+        None, description="wall-clock time for all launches together, in which the schedule is run through"
+    )
+    lr: PositiveFloat
+    min_lr: float = Field(0.0, ge=0)
+    lr_depth_scaled: bool = Field(
+        False, description="layers learn at lr/sqrt(2L), their projections into the residual stream at lr/2L"
+    )
+    layer_lr_decay: float = Field(
+        1.0, gt=0, le=1, description="each layer's share of the learning rate of the layer above it"
+    )
+    schedule: Literal["cosine", "linear", "inverse-sqrt", "constant"]
+    warmup_steps: int = Field(ge=0)
+    weight_decay: float = Field(0.01, ge=0)
+    beta1: float = Field(0.9, ge=0, lt=1)
+    beta2: float = Field(0.999, ge=0, lt=1)
+    adam_epsilon: PositiveFloat = 1e-8
+    clip_norm: PositiveFloat = 1.0
+    seed: int = Field(1234, ge=0, lt=2**31)
+    eval_every: PositiveInt = 1000
+    eval_samples: PositiveInt = Field(256, description="validation sequences scored at each evaluation")
+    save_every: PositiveInt = 1000
+    log_every: PositiveInt = 10
+    layer_statistics: bool = Field(
+        False, description="log each layer's gradient norm and activation RMS every log_every steps"
+    )
+
+    spike_sigmas: float = Field(
+        6.0,
+        ge=0,
+        description="skip a step whose loss or gradient norm is this far above the last ones; 0: never",
+    )
+    spike_window: int = Field(128, ge=8, description="steps that a spike is judged against")
+    spike_patience: PositiveInt = Field(
+        3, description="skips in a row after which training goes back to a checkpoint, past their batches"
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.min_lr > self.lr:
+            raise ValueError(f"min_lr {self.min_lr} is above lr {self.lr}")
+        return self
+
+
+class FinetuneConfig(Frozen):
+    """What fine-tuning plans in: `train.steps` and `train.warmup_steps` follow from it and the examples."""
+
+    epochs: PositiveFloat = 3.0
+    warmup_ratio: float = Field(0.1, ge=0, lt=1, description="share of the steps")
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    pooling: Literal["default", "mean", "compare"] = Field(
+        "default",
+        description="bert: classify the pooled [CLS], the mean of all tokens, or a pair's means compared",
+    )
+    both_orders: bool = Field(
+        False, description="of pairs: train on A B and B A in turns, and score by the mean of both"
+    )
+
+
+class EngineConfig(Frozen):
+    """How the step runs: precision, sharding, recomputation. None of it changes what is learnt."""
+
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        "auto", description="auto: bf16 on GPUs that have it, fp32 on CPU"
+    )
+    zero_stage: Literal[0, 1, 2, 3] = 1
+    offload: Literal["none", "optimizer", "parameters"] = "none"
+    recompute: Recompute = Field(
+        "full", description="full: each layer's inside; selective: each layer's MLP, the larger half of it"
+    )
+    timeout_seconds: PositiveFloat = Field(600.0, description="a collective that waits longer fails")
+    async_save: bool = Field(
+        True, description="write checkpoints behind the next steps, from a copy, where the host has room"
+    )
+    keep_last: PositiveInt = Field(3, description="checkpoints to keep, the newest ones")
+    keep_best: bool = Field(True, description="keep the one of the lowest validation loss too")
+    min_loss_scale: PositiveInt = Field(1, description="fp16: a run that needs a smaller one has diverged")
+    deepspeed: dict[str, Any] = Field(default_factory=dict, description="passed through, merged last")
+
+    def resolve_precision(self, *, has_bf16: bool) -> Precision:
+        """What `precision` means on a device; `auto` is bf16 where the device computes in it, else fp32.
+
+        Emulated bf16 does not count: it is slower than fp32 on V100 and on most processors.
+        """
+        if self.precision == "auto":
+            return "bf16" if has_bf16 else "fp32"
+        return self.precision
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.offload != "none" and not self.zero_stage:
+            raise ValueError(f"offload {self.offload!r}: DeepSpeed offloads under zero_stage 1, 2 or 3")
+        if self.offload == "parameters" and self.zero_stage != 3:
+            raise ValueError(f"offload 'parameters': needs zero_stage 3, not {self.zero_stage}")
+        if self.precision == "fp16" and not self.zero_stage:  # 0.19: `engine.backward` scales for ZeRO alone
+            raise ValueError(
+                "precision fp16 under zero_stage 0: DeepSpeed unscales gradients there that it never scaled, "
+                "and too little is learnt; take engine.zero_stage=1, or engine.precision=bf16"
+            )
+        return self
+
+
+class PaperFacts(Frozen):
+    """What the paper prints about the model, kept apart from what the architecture gives."""
+
+    params: str = Field(description="as printed in Table 2")
+    hours: PositiveFloat = Field(description="Table 4")
+    steps: PositiveInt = Field(description="Table 4")
+    gpus: PositiveInt = Field(description="Table 4")
+    eflops: PositiveInt = Field(description="Table 4, as printed")

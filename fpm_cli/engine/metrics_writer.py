@@ -1,0 +1,70 @@
+"""Writes a run's metrics: every row to metrics.jsonl, and its numbers to TensorBoard."""
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from typing import Any, TextIO
+
+from fpm_cli.engine.layer_statistics import LayerValues
+from fpm_cli.files import replace_text
+from fpm_cli.runs.run import Run
+
+
+class MetricsWriter:
+    """Both records of one run, continued from `first_step`: rows of later steps are dropped.
+
+    Steps that a resumed or rewound run trains again are recorded again.
+    """
+
+    def __init__(self, run: Run, first_step: int):
+        from torch.utils.tensorboard import SummaryWriter
+
+        _drop_rows_after(run, first_step)
+        self._metrics: TextIO = run.metrics.open("a", encoding="utf-8")
+        # TensorBoard drops events from `purge_step` on; those of `first_step` itself stay.
+        self._tensorboard = SummaryWriter(str(run.path / "tensorboard"), purge_step=first_step + 1)
+
+    def write(self, row: Mapping[str, Any]) -> None:
+        """Append a row with at least `kind` and `step`; its numbers become TensorBoard's `kind/name`."""
+        self._append(row)
+        for name, value in row.items():
+            if isinstance(value, float) and math.isfinite(value):
+                self._tensorboard.add_scalar(f"{row['kind']}/{name}", value, row["step"])
+
+    def write_layers(self, step: int, statistics: LayerValues) -> None:
+        """Append a row of layer statistics; TensorBoard gets a curve per layer."""
+        self._append({"kind": "layers", "step": step, **statistics})
+        for name, values in statistics.items():
+            for layer, value in values.items():
+                self._tensorboard.add_scalar(f"{name}/{layer}", value, step)
+
+    def flush(self) -> None:
+        """Make the rows so far durable."""
+        os.fsync(self._metrics.fileno())
+
+    def close(self) -> None:
+        """Flush and close the files."""
+        self._metrics.close()
+        self._tensorboard.close()
+
+    def _append(self, row: Mapping[str, Any]) -> None:
+        # JSON has no value for what is not finite.
+        row = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
+        self._metrics.write(json.dumps(row, allow_nan=False) + "\n")
+        self._metrics.flush()
+
+
+def _drop_rows_after(run: Run, step: int) -> None:
+    """Keep the rows up to `step`; a half-written last line goes too."""
+    if not run.metrics.exists():
+        return
+    kept = []
+    for line in run.metrics.read_bytes().split(b"\n"):
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if row["step"] <= step:
+            kept.append(line + b"\n")
+    replace_text(run.metrics, b"".join(kept).decode())
