@@ -6,7 +6,7 @@ from fpm_cli.accounting.memory import device_memory
 from fpm_cli.config.batch_split import split_batch
 from fpm_cli.config.resolve import resolve
 from fpm_cli.engine.deepspeed_engine import TrainingEngine
-from fpm_cli.engine.flat_partitions import build_shard, flat_partitions
+from fpm_cli.engine.flat_partitions import build_shard, find_partitions
 from fpm_cli.engine.synthetic import synthetic_batch
 from fpm_cli.engine.world import distributed_world
 from fpm_cli.models.build import build_model
@@ -29,8 +29,8 @@ def test_the_copy_is_the_state_that_a_rank_saves(stage):
         engine = TrainingEngine(build_model(config), config, world)
         engine.step([synthetic_batch(config, 2)], 1e-3)
         optimizer = engine.deepspeed.optimizer
-        shard = build_shard(flat_partitions(engine.model, optimizer, 0), optimizer, 0, 1)
-        tensors = [*shard.weights.values(), *shard.moments.values()]
+        shard = build_shard(find_partitions(engine.model, optimizer, 0), optimizer, 0, 1)
+        tensors = [*shard.weights.values(), *shard.optimizer_states.values()]
         real = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
     assert predicted(config) == pytest.approx(real, rel=1e-4)  # the steps' counts are in the prediction
 
