@@ -44,7 +44,7 @@ class Finetuning(Workload):
         return build_classifier(self.config, len(self.task.labels), smoothing, device)
 
     def rows(self, index: int) -> Ids:
-        """The examples of global batch `index` (the first is 0): every epoch has each example once, in a new order.
+        """The examples of global batch `index` (the first is 0); each epoch has each once, in a new order.
 
         With `finetune.both_orders` the second half of the examples are the pairs of the first, swapped; half
         of the pairs are swapped in even epochs, the other half in odd ones.
