@@ -25,12 +25,14 @@ def generate(
         bool, typer.Option("--dialogue", help="The prompts are the turns so far; generate the next one.")
     ] = False,
     max_tokens: Annotated[int, typer.Option(min=1, help="The maximum number of new tokens.")] = 64,
-    temperature: Annotated[float, typer.Option(min=0, help="0 always takes the most probable token.")] = 1.0,
+    temperature: Annotated[
+        float, typer.Option(help="0.001 to 1,000; or 0 for the most probable token.")
+    ] = 1.0,
     top_k: Annotated[
         int, typer.Option(min=0, help="Sample from the k most probable tokens; 0: from all.")
     ] = 0,
     top_p: Annotated[
-        float, typer.Option(min=0, max=1, help="Sample from the most probable tokens that sum to p.")
+        float, typer.Option(help="Sample from the most probable tokens that sum to p, at most 1.")
     ] = 1.0,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same text.")] = 0,
     as_json: JsonFlag = False,
@@ -41,8 +43,8 @@ def generate(
     from fpm_cli.inference.sampling import SamplingConfig
     from fpm_cli.inference.trained_model import load_trained_model
 
-    trained = load_trained_model(Run.open(run))
     sampling = SamplingConfig(max_tokens, temperature, top_k, top_p, seed)
+    trained = load_trained_model(Run.open(run))
     texts = [generate_reply(trained, prompt, sampling)] if dialogue else write(trained, prompt, sampling)
     if as_json:
         kind = "dialogue" if dialogue else "continuation"

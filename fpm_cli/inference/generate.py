@@ -45,7 +45,7 @@ def generate(
         if isinstance(trained.model, GPT):
             stop_tokens = {tokenizer.special.eod}
             next_logits = _GPTNextLogits(trained.model, trained, sampling.max_tokens, cached)
-            new_tokens = _decode(next_logits, rows, stop_tokens.__contains__, sampling, trained.device)
+            new_tokens = _decode(next_logits, rows, stop_tokens.__contains__, sampling, trained)
         elif isinstance(trained.model, EncoderDecoder):
             new_tokens = _decode_from_encoder(trained.model, trained, rows, sampling, cached)
         else:
@@ -77,7 +77,7 @@ def generate_reply(trained: TrainedModel, turns: Sequence[str], sampling: Sampli
 
     with torch.inference_mode():
         next_logits = _GPTNextLogits(trained.model, trained, sampling.max_tokens, cached=True)
-        return tokenizer.decode(_decode(next_logits, rows, is_stop, sampling, trained.device)[0])
+        return tokenizer.decode(_decode(next_logits, rows, is_stop, sampling, trained)[0])
 
 
 def _decode(
@@ -85,14 +85,19 @@ def _decode(
     rows: TokenRows,
     is_stop: Callable[[int], bool],
     sampling: SamplingConfig,
-    device: torch.device,
+    trained: TrainedModel,
 ) -> list[list[int]]:
-    """The new tokens of each row, without the stop token; `next_logits` maps the rows to logits (B, V)."""
+    """The new tokens of each row, without the stop token; `next_logits` maps the rows to logits (B, V).
+
+    A network may have more embeddings than its tokenizer has entries (T5 v1.1 has 32,128 for 32,100): only
+    ids of the tokenizer are generated.
+    """
+    vocab_size = trained.tokenizer.vocab_size
     rows, prompt_lengths = [list(row) for row in rows], [len(row) for row in rows]
-    generators = [torch.Generator(device).manual_seed(sampling.seed) for _ in rows]
+    generators = [torch.Generator(trained.device).manual_seed(sampling.seed) for _ in rows]
     unfinished = set(range(len(rows)))
     while unfinished and len(rows[0]) - prompt_lengths[0] < sampling.max_tokens:
-        logits = next_logits(rows)
+        logits = next_logits(rows)[:, :vocab_size]
         for index, row in enumerate(rows):  # finished rows stay in the batch and are cut below
             row.append(sample_token(logits[index], sampling, generators[index]))
             if is_stop(row[-1]):
@@ -156,4 +161,4 @@ def _decode_from_encoder(
 
     stop_tokens = {special.eod, *other_sentinels}
     decoder_rows = [[special.bos, first]] * len(prompts)
-    return _decode(next_logits, decoder_rows, stop_tokens.__contains__, sampling, device)
+    return _decode(next_logits, decoder_rows, stop_tokens.__contains__, sampling, trained)

@@ -8,8 +8,9 @@ from torch import Tensor
 
 from fpm_cli.corpus.manifest import Split
 from fpm_cli.engine.batches import load_batch
-from fpm_cli.errors import UsageError
+from fpm_cli.errors import DamagedError, UsageError
 from fpm_cli.inference.trained_model import TrainedModel
+from fpm_cli.objectives.base import Samples
 from fpm_cli.objectives.build import build_samples
 
 
@@ -50,7 +51,7 @@ def score_language_model(
         raise UsageError(
             f"{config.name} was imported without a masked-token head, so it cannot predict tokens"
         )
-    samples = build_samples(config, trained.corpus, split)
+    samples = _build_samples(trained, split)
     num_samples = min(len(samples), max_samples or len(samples))
     sums: dict[str, float] = {}
     counts: dict[str, float] = {}
@@ -87,6 +88,17 @@ def score_language_model(
         bits_per_char=bits / facts.text_characters if every_token else None,
         tokens_per_char=facts.tokens / facts.text_characters,
     )
+
+
+def _build_samples(trained: TrainedModel, split: Split) -> Samples:
+    tokenizer, config = trained.corpus.manifest.tokenizer, trained.config
+    if tokenizer.kind != config.tokenizer or tokenizer.vocab_size > config.model.vocab_size:
+        raise DamagedError(
+            f"{trained.corpus.path} was made with a {tokenizer.kind} tokenizer of {tokenizer.vocab_size:,} "
+            f"entries, and {config.name} reads {config.tokenizer} with up to {config.model.vocab_size:,}; "
+            "--corpus takes a corpus that was made with the run's tokenizer"
+        )
+    return build_samples(trained.config, trained.corpus, split, allow_smaller_vocabulary=True)
 
 
 def entropy(frequencies: Tensor) -> float:

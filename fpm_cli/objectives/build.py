@@ -9,14 +9,19 @@ from fpm_cli.objectives.masked import MaskedSamples
 from fpm_cli.objectives.span import SpanSamples
 
 
-def build_samples(config: RunConfig, corpus: SampleCorpus, split: Split) -> Samples:
+def build_samples(
+    config: RunConfig, corpus: SampleCorpus, split: Split, *, allow_smaller_vocabulary: bool = False
+) -> Samples:
     """The samples of `split` under the objective of `config.family`.
+
+    With `allow_smaller_vocabulary` the model may have more embeddings than the corpus's tokenizer has
+    entries, as imported weights often do.
 
     Raises:
         DamagedError: the corpus was made with another kind of tokenizer, or one of another size.
         UsageError: the lengths admit no sample, or the split is too small for one.
     """
-    _check_tokenizer(config, corpus)
+    _check_tokenizer(config, corpus, allow_smaller_vocabulary)
     train = config.train
     match config.family:
         case "gpt":
@@ -47,13 +52,15 @@ def build_samples(config: RunConfig, corpus: SampleCorpus, split: Split) -> Samp
             )
 
 
-def _check_tokenizer(config: RunConfig, corpus: SampleCorpus) -> None:
+def _check_tokenizer(config: RunConfig, corpus: SampleCorpus, allow_smaller_vocabulary: bool) -> None:
     kind, vocab_size = corpus.tokenizer.kind, corpus.tokenizer.vocab_size
     if kind != config.tokenizer:
         raise DamagedError(
             f"the corpus was made with a {kind} tokenizer, and {config.name} takes {config.tokenizer}; "
             f"build one with it, or choose a preset whose tokenizer is {kind} (`fpm presets list`)"
         )
+    if allow_smaller_vocabulary and vocab_size < config.model.vocab_size:
+        return
     if vocab_size != config.model.vocab_size:
         raise DamagedError(
             f"the corpus has a vocabulary of {vocab_size} ids, and the model one of "

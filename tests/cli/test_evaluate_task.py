@@ -108,7 +108,7 @@ def test_a_task_of_ones_own_stands_in_the_command_s_place(capsys: pytest.Capture
 @pytest.mark.parametrize(
     ("arguments", "status", "said"),
     [
-        (["qpq"], 2, "Did you mean 'qqp'"),
+        (["qpq"], 2, "did you mean 'qqp'"),
         (["mine.toml"], 3, "mine.toml: no such task file"),
         (["qqp", "runs/none"], 3, "not a run folder"),
         (["qqp", "runs/qqp", "--input", "none.tsv"], 3, "none.tsv: no such file"),

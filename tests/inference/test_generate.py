@@ -9,6 +9,9 @@ import torch
 
 from fpm_cli.cli.app import run as fpm
 from fpm_cli.inference.sampling import SamplingConfig, sample_token
+from fpm_cli.inference.trained_model import load_trained_model
+from fpm_cli.runs.run import Run
+from fpm_cli.tokenization.registry import load_tokenizer
 from tests.small_runs import tiny
 
 LOGITS = torch.tensor([0.1, 3.0, 2.0, -1.0, 2.5])
@@ -74,3 +77,66 @@ def test_a_bert_does_not_generate(
     assert fpm(["-q", *flags, "--corpus", str(sample_corpora("BERT-C")), "--out", str(run)]) == 0
     assert fpm(["generate", str(run), "--prompt", "却说"]) == 2
     assert "predicts masked tokens" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "words"),
+    [
+        ("--temperature", "1e-45", "--temperature 1e-45: 0, or 0.001 to 1000"),
+        ("--temperature", "nan", "--temperature nan: 0, or 0.001 to 1000"),
+        ("--temperature", "inf", "--temperature inf: 0, or 0.001 to 1000"),
+        ("--temperature", "-1", "--temperature -1: 0, or 0.001 to 1000"),
+        ("--top-p", "0", "--top-p 0: above 0, and at most 1"),
+        ("--top-p", "nan", "--top-p nan: above 0, and at most 1"),
+        ("--seed", str(2**64), f"--seed {2**64}: 0 to {2**63 - 1}"),
+        ("--max-tokens", str(10**12), f"--max-tokens {10**12}: 1 to 1,048,576"),
+    ],
+)
+def test_a_number_out_of_range_is_refused_with_the_range(
+    flag: str, value: str, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert fpm(["generate", str(tmp_path), "--prompt", "x", flag, value]) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_the_smallest_and_the_largest_temperature_give_a_token() -> None:
+    for temperature in (1e-3, 1e3):
+        assert set(drawn(SamplingConfig(temperature=temperature), 50)) <= set(range(5))
+    assert drawn(SamplingConfig(temperature=1e-3), 50) == {1: 1.0}
+
+
+def test_only_ids_of_the_tokenizer_are_generated(
+    tmp_path: Path, sample_corpora: Callable[[str], Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Imported weights may have more embeddings than the tokenizer has entries."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    corpus = sample_corpora("EPM-X-S")
+    vocab_size = load_tokenizer(corpus / "tokenizer").vocab_size
+    sizes = {"n_positions": 128, "n_embd": 48, "n_layer": 2, "n_head": 3}
+    theirs = GPT2LMHeadModel(GPT2Config(vocab_size=vocab_size + 500, **sizes))
+    with torch.no_grad():  # such that the surplus embeddings would always be chosen
+        theirs.transformer.ln_f.bias.fill_(1.0)
+        theirs.transformer.wte.weight[vocab_size:] += 10.0
+    theirs.save_pretrained(tmp_path / "gpt2")
+    run = str(tmp_path / "run")
+    arguments = ["-q", "import", str(tmp_path / "gpt2"), "--out", run]
+    assert fpm([*arguments, "--tokenizer", str(corpus / "tokenizer")]) == 0
+    logits = load_trained_model(Run.open(tmp_path / "run")).model.logits(torch.tensor([[5, 6]]))  # type: ignore[operator]
+    assert int(logits[0, -1].argmax()) >= vocab_size
+    capsys.readouterr()
+    assert fpm(["generate", run, "--prompt", "It is a truth", "--max-tokens", "8"]) == 0
+    assert capsys.readouterr().out.startswith("It is a truth")
+    assert fpm(["-q", "evaluate", "lm", run, "--corpus", str(corpus), "--max-samples", "2"]) == 0
+
+
+def test_a_corpus_of_another_tokenizer_is_refused_with_a_flag_that_exists(
+    tmp_path: Path, sample_corpora: Callable[[str], Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    flags = tiny("EPM-X-S", "train.steps=1", "model.num_layers=2")
+    assert fpm(["-q", *flags, "--corpus", str(sample_corpora("EPM-X-S")), "--out", str(run)]) == 0
+    capsys.readouterr()
+    assert fpm(["evaluate", "lm", str(run), "--corpus", str(sample_corpora("CPM-X-S"))]) == 6
+    message = capsys.readouterr().err
+    assert "--set" not in message and str(sample_corpora("CPM-X-S")) in message
