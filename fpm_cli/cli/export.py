@@ -25,7 +25,9 @@ def export(
 ) -> None:
     """Write config.json, model.safetensors, tokenizer files and a model card.
 
-    The folder is reloaded with transformers, and kept only if the logits equal those of the run.
+    A fine-tuned run becomes a classifier (`...ForSequenceClassification`).
+
+    The folder is reloaded with transformers, and kept only if logits and token ids equal those of the run.
     """
     from fpm_cli.interop.export_run import export_run
 

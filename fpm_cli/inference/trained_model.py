@@ -13,6 +13,7 @@ from fpm_cli.config.schema import RunConfig
 from fpm_cli.corpus.corpus import Corpus
 from fpm_cli.errors import DamagedError, UsageError
 from fpm_cli.models.build import build_skeleton
+from fpm_cli.models.classifier import Classifier
 from fpm_cli.runs.run import Run
 from fpm_cli.tokenization.base import Tokenizer
 from fpm_cli.tokenization.registry import load_tokenizer
@@ -22,7 +23,7 @@ Network = TypeVar("Network", bound=nn.Module)
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """The newest checkpoint of a pretrained run, in evaluation mode.
+    """A checkpoint of a run in evaluation mode: a language model, or a classifier after fine-tuning.
 
     The tokenizer and the corpus are opened at first use.
     """
@@ -84,6 +85,23 @@ def load_trained_model(run: Run, corpus: Path | None = None) -> TrainedModel:
     config = run.config()
     model, step = load_checkpoint_into(build_skeleton(config), run)
     return TrainedModel(config, model, run, step, next(model.parameters()).device, corpus)
+
+
+def load_trained_classifier(run: Run) -> TrainedModel:
+    """Load the best weights of a fine-tuned run: the checkpoint with the best validation score.
+
+    Raises:
+        UsageError: the run was not fine-tuned.
+        MissingError: the run has no checkpoint.
+        DamagedError: the checkpoint is damaged, or does not fit the configuration.
+    """
+    manifest, config = run.manifest(), run.config()
+    if manifest.get("task") is None:
+        raise UsageError(f"{run.path} was not fine-tuned for a task")
+    with torch.device("meta"):
+        skeleton = Classifier(config, len(manifest["labels"]))
+    model, step = load_checkpoint_into(skeleton, run, best=True)
+    return TrainedModel(config, model, run, step, next(model.parameters()).device)
 
 
 def load_checkpoint_into(skeleton: Network, run: Run, *, best: bool = False) -> tuple[Network, int]:

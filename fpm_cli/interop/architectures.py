@@ -24,8 +24,10 @@ _READERS: dict[str, tuple[Family, Callable[[Mapping[str, Any]], ModelConfig]]] =
     "mt5": ("encdec", t5.read_config),
     t5.MODEL_TYPE: ("encdec", t5.read_config),
 }
+_LABEL_KEYS = ("num_labels", "id2label", "label2id")
 _NOT_PASSED_ON = {
-    *("auto_map", "experts_implementation", "num_labels", "id2label", "label2id"),
+    *("auto_map", "experts_implementation"),
+    *_LABEL_KEYS,
     # The form of the outputs, and how memory is used; none changes a value.
     *("chunk_size_feed_forward", "output_attentions", "output_hidden_states", "return_dict", "torchscript"),
 }
@@ -84,6 +86,7 @@ def load_reference_model(architecture: Architecture, folder: Path) -> Any:
     passed_on = {
         k: v for k, v in document.items() if k not in _NOT_PASSED_ON and not k.startswith(("_", "attn_impl"))
     }
+    passed_on |= {key: architecture.config[key] for key in _LABEL_KEYS if key in architecture.config}
     try:
         model = network.from_pretrained(
             folder,

@@ -7,9 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fpm_cli.config.schema import ModelConfig
+from fpm_cli.config.schema import ModelConfig, RunConfig
 from fpm_cli.errors import DamagedError, FpmError
 from fpm_cli.models.bert import BERT
+from fpm_cli.models.classifier import Classifier
 from fpm_cli.models.encdec import EncoderDecoder
 from fpm_cli.models.gpt import GPT
 
@@ -71,6 +72,53 @@ def compare_outputs(
             assert isinstance(ours, BERT)
             pairs = _bert_outputs(ours, theirs, tokens, mask, random_tokens(length) % 2, absent)
     return require_equal(pairs)
+
+
+def compare_classifiers(
+    config: RunConfig, ours: Classifier, theirs: Any, last_token: int, pad_token: int | None
+) -> OutputComparison:
+    """Run both classifiers on the same random sequences of several lengths.
+
+    Args:
+        config: of the fine-tuned run.
+        ours: the fpm network, in evaluation mode.
+        theirs: the model of transformers, in evaluation mode.
+        last_token: the token with which every sequence ends.
+        pad_token: what rows are padded with in transformers; None compares the rows one by one.
+
+    Raises:
+        FpmError: the logits differ by more than rounding.
+    """
+    generator = torch.Generator().manual_seed(0)
+    length = min(config.train.sequence_length, config.model.max_positions or MAX_LENGTH, MAX_LENGTH)
+    lengths = [length, length // 2 + 1, max(2, length // 3)]
+    rows = [torch.randint(config.model.vocab_size, (size,), generator=generator) for size in lengths]
+    for row in rows:
+        row[-1] = last_token
+    first_lengths = [size // 2 for size in lengths]
+    types = [(torch.arange(len(row)) >= first).long() for row, first in zip(rows, first_lengths, strict=True)]
+    batch = {
+        "tokens": torch.cat(rows),
+        "token_types": torch.cat(types),
+        "lengths": torch.tensor(lengths),
+        "first_lengths": torch.tensor(first_lengths),
+    }
+    named_types = types if config.family == "bert" else None
+    with torch.inference_mode():
+        logits = ours.logits(batch)
+        if pad_token is None:
+            expected = torch.cat([_padded_logits(theirs, [row], None, 0) for row in rows])
+        else:
+            expected = _padded_logits(theirs, rows, named_types, pad_token)
+    return require_equal({"classification logits": (logits, expected)})
+
+
+def _padded_logits(theirs: Any, rows: list[Tensor], types: list[Tensor] | None, pad_token: int) -> Tensor:
+    tokens = nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=pad_token)
+    mask = nn.utils.rnn.pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
+    token_types = {"token_type_ids": nn.utils.rnn.pad_sequence(types, batch_first=True)} if types else {}
+    logits: Tensor = _run(theirs, input_ids=tokens, attention_mask=mask, **token_types).logits
+    return logits
 
 
 def require_equal(pairs: OutputPairs) -> OutputComparison:

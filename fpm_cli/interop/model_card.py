@@ -11,6 +11,9 @@ _LOADING_CODE = {
     "GPT2LMHeadModel": 'AutoModelForCausalLM.from_pretrained("FOLDER")',
     "BertForPreTraining": 'AutoModelForPreTraining.from_pretrained("FOLDER")',
     "MegatronBertForPreTraining": 'AutoModelForPreTraining.from_pretrained("FOLDER")',
+    "BertForSequenceClassification": 'AutoModelForSequenceClassification.from_pretrained("FOLDER")',
+    "MegatronBertForSequenceClassification": 'AutoModelForSequenceClassification.from_pretrained("FOLDER")',
+    "GPT2ForSequenceClassification": 'AutoModelForSequenceClassification.from_pretrained("FOLDER")',
     "UntiedT5": 'AutoModelForSeq2SeqLM.from_pretrained("FOLDER", trust_remote_code=True)',
 }
 _OBJECTIVES = {
@@ -52,7 +55,15 @@ def _network(config: RunConfig, class_name: str, comparison: OutputComparison, t
 
 
 def _data(trained: TrainedModel) -> str:
-    imported = trained.run.manifest().get("imported")
+    manifest = trained.run.manifest()
+    if (task := manifest.get("task")) is not None:
+        counts, source = manifest["num_examples"], manifest["from"]
+        start = "new weights" if manifest["from_scratch"] else f"step {source['step']} of {source['name']}"
+        return (
+            f"Fine-tuned for the task {task} on {counts['train']:,} examples, from {start}; the checkpoint "
+            f"was selected on {counts['validation']:,} others. Labels: {', '.join(manifest['labels'])}."
+        )
+    imported = manifest.get("imported")
     if imported:
         return (
             f"The weights were imported from `{imported['from']}`; see there for what they were trained on."
@@ -84,7 +95,12 @@ def _cost(trained: TrainedModel) -> str:
 
 def _limits(trained: TrainedModel) -> list[str]:
     config = trained.config
-    objective = _OBJECTIVES[config.family].format(task=config.model.sentence_task)
+    task = trained.run.manifest().get("task")
+    objective = (
+        f"the labels of {task}"
+        if task
+        else _OBJECTIVES[config.family].format(task=config.model.sentence_task)
+    )
     length = f"{config.train.sequence_length} tokens"
     limits = [
         f"Trained for {objective} only, on samples of {length}: it does not follow instructions, "

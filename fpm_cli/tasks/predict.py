@@ -6,31 +6,15 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from fpm_cli.inference.trained_model import load_checkpoint_into
+from fpm_cli.inference.trained_model import load_trained_classifier
 from fpm_cli.models.classifier import Classifier
 from fpm_cli.runs.run import Run
 from fpm_cli.tasks.definition import TaskDefinition
 from fpm_cli.tasks.encoded import Ids, encode_examples
 from fpm_cli.tasks.examples import Example
 from fpm_cli.tasks.recipe import both_orders
-from fpm_cli.tokenization.registry import load_tokenizer
 
 TOKENS_PER_BATCH = 4096
-
-
-def load_classifier(run: Run, num_labels: int) -> Classifier:
-    """The network of a fine-tuned run with the weights of its best checkpoint, in evaluation mode.
-
-    The best checkpoint is the one with the best validation score, or the newest where none was validated.
-
-    Raises:
-        MissingError: there is no checkpoint.
-        DamagedError: a file is damaged, or the weights belong to another network.
-    """
-    with torch.device("meta"):
-        skeleton = Classifier(run.config(), num_labels)
-    model, _ = load_checkpoint_into(skeleton, run, best=True)
-    return model
 
 
 def predict(run: Run, task: TaskDefinition, examples: Sequence[Example]) -> npt.NDArray[np.float32]:
@@ -42,8 +26,9 @@ def predict(run: Run, task: TaskDefinition, examples: Sequence[Example]) -> npt.
         MissingError: there is no checkpoint, or no tokenizer.
         DamagedError: a file is damaged, or the weights belong to another network.
     """
-    config, model = run.config(), load_classifier(run, len(task.labels))
-    tokenizer, device = load_tokenizer(run.tokenizer_path), next(model.parameters()).device
+    trained = load_trained_classifier(run)
+    config, model, tokenizer, device = trained.config, trained.model, trained.tokenizer, trained.device
+    assert isinstance(model, Classifier)
 
     def probabilities_of(examples: Sequence[Example]) -> npt.NDArray[np.float32]:
         encoded = encode_examples(examples, tokenizer, config.family, config.train.sequence_length)

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,48 +12,8 @@ from fpm_cli.runs.run import Run
 from fpm_cli.tasks.definition import load_task
 from fpm_cli.tasks.examples import read_examples
 from fpm_cli.tasks.predict import predict
-from tests.small_runs import finish, metrics, start, tiny
-
-TASK = """
-name = "praise"
-language = "en"
-labels = ["bad", "good"]
-[[layouts]]
-format = "csv"
-text_a = "text"
-label = "label"
-"""
-QUICK = ("train.global_batch=8", "train.micro_batch=4", "train.lr=2e-3", "train.log_every=1")
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory, sample_corpora: Callable[[str], Path]) -> Path:
-    """A pretrained run of each family, a task of one's own and its rows."""
-    folder = tmp_path_factory.mktemp("finetune")
-    (folder / "praise.toml").write_text(TASK)
-    random = np.random.default_rng(0)
-    fillers = ["the man", "she said", "all of that day", "when we came home", "it was the house"]
-    rows = []
-    for number in range(96):
-        word, label = [("good", "good"), ("evil", "bad")][number % 2]
-        parts = [str(random.choice(fillers)) for _ in range(int(random.integers(1, 4)))]
-        parts.insert(int(random.integers(0, len(parts) + 1)), word)
-        rows.append(f"{' '.join(parts)} {number},{label}")
-    (folder / "train.csv").write_text("text,label\n" + "\n".join(rows[:72]) + "\n")
-    (folder / "dev.csv").write_text("text,label\n" + "\n".join(rows[72:]) + "\n")
-    for name, layers in (("BERT-E-S", 2), ("EPM-X-S", 2), ("EPM-2-X-S", 4)):
-        flags = tiny(name, "train.steps=1", f"model.num_layers={layers}")
-        assert fpm(["-q", *flags, "--corpus", str(sample_corpora(name)), "--out", str(folder / name)]) == 0
-    return folder
-
-
-def flags(place: Path, name: str, out: Path, *assignments: str) -> list[str]:
-    values = [*QUICK, *assignments]
-    return [
-        *("finetune", str(place / "praise.toml"), "--from", str(place / name), "--out", str(out)),
-        *("--train", str(place / "train.csv"), "--validation", str(place / "dev.csv")),
-        *(flag for value in values for flag in ("--set", value)),
-    ]
+from tests.small_runs import finish, metrics, start
+from tests.tasks.tuned_runs import finetune_flags
 
 
 @pytest.mark.parametrize(
@@ -85,7 +44,7 @@ def test_each_family_learns_a_task_and_is_scored_by_its_best_weights(
     name: str, place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "run"
-    assert fpm(["-q", *flags(place, name, out, "finetune.epochs=8"), "--json"]) == 0
+    assert fpm(["-q", *finetune_flags(place, name, out, "finetune.epochs=8"), "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
     assert said["schema"] == "fpm.finetune/1" and said["step"] == 72
     assert said["num_examples"] == {"train": 72, "validation": 24}
@@ -108,7 +67,7 @@ def test_each_family_learns_a_task_and_is_scored_by_its_best_weights(
 
 def test_real_tokens_are_what_is_counted(place: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    assert fpm(["-q", *flags(place, "BERT-E-S", out, "finetune.epochs=1")]) == 0
+    assert fpm(["-q", *finetune_flags(place, "BERT-E-S", out, "finetune.epochs=1")]) == 0
     rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     from fpm_cli.tasks.encoded import load_encoded
 
@@ -121,7 +80,7 @@ def test_a_run_that_lost_its_last_checkpoint_learns_the_same_again_bit_for_bit(
 ) -> None:
     through, parted = tmp_path / "through", tmp_path / "parted"
     more = ("finetune.epochs=2", "engine.keep_last=9", "model.dropout=0.1")
-    assert fpm(["-q", *flags(place, "BERT-E-S", through, *more)]) == 0
+    assert fpm(["-q", *finetune_flags(place, "BERT-E-S", through, *more)]) == 0
     shutil.copytree(through, parted)
     shutil.rmtree(parted / "checkpoints" / "step-18")
     (parted / "latest").write_text("step-9\n")
@@ -139,7 +98,7 @@ def test_two_processes_learn_what_one_learns(place: Path, tmp_path: Path) -> Non
     for nproc in (1, 2):
         out = tmp_path / str(nproc)
         status, said = finish(
-            start([*flags(place, "BERT-E-S", out, "finetune.epochs=1"), "--nproc", str(nproc)])
+            start([*finetune_flags(place, "BERT-E-S", out, "finetune.epochs=1"), "--nproc", str(nproc)])
         )
         assert status == 0, said
         losses.append((metrics(out, "train"), metrics(out, "validation")))
@@ -167,7 +126,7 @@ def test_from_scratch_is_the_same_network_with_fresh_weights(place: Path, tmp_pa
 def test_weights_in_transformers_format_are_imported_on_the_fly(place: Path, tmp_path: Path) -> None:
     exported, out = tmp_path / "exported", tmp_path / "run"
     assert fpm(["-q", "export", str(place / "BERT-E-S"), "--out", str(exported)]) == 0
-    arguments = flags(place, "BERT-E-S", out, "finetune.epochs=0.2")
+    arguments = finetune_flags(place, "BERT-E-S", out, "finetune.epochs=0.2")
     arguments[arguments.index("--from") + 1] = str(exported)
     assert fpm(["-q", *arguments]) == 0
     assert Run.open(out).manifest()["from"]["run"] == str(exported)
@@ -189,7 +148,7 @@ def test_a_wrong_request_is_refused_and_leaves_nothing(
     change: list[str], status: int, said: str, place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "run"
-    assert fpm([*flags(place, "BERT-E-S", out), *change]) == status
+    assert fpm([*finetune_flags(place, "BERT-E-S", out), *change]) == status
     assert said in capsys.readouterr().err.replace("\n", " ")
     assert not out.exists()
 
@@ -198,7 +157,7 @@ def test_a_fine_tuned_run_is_no_language_model(
     place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "run"
-    assert fpm(["-q", *flags(place, "EPM-X-S", out, "finetune.epochs=0.2")]) == 0
+    assert fpm(["-q", *finetune_flags(place, "EPM-X-S", out, "finetune.epochs=0.2")]) == 0
     capsys.readouterr()
     for verb in (["generate", str(out), "--prompt", "good"], ["evaluate", "lm", str(out)]):
         assert fpm(verb) == 2
@@ -212,7 +171,7 @@ def test_bad_rows_are_counted_and_may_be_refused(
 ) -> None:
     rows = (place / "train.csv").read_text()
     (tmp_path / "train.csv").write_text(rows + "a text,neither\n")
-    arguments = flags(place, "BERT-E-S", tmp_path / "run", "finetune.epochs=0.2")
+    arguments = finetune_flags(place, "BERT-E-S", tmp_path / "run", "finetune.epochs=0.2")
     arguments[arguments.index("--train") + 1] = str(tmp_path / "train.csv")
     assert fpm([*arguments, "--max-bad", "0"]) == 6
     assert fpm(arguments) == 0
@@ -223,8 +182,8 @@ def test_a_run_goes_on_only_with_the_tokenizer_and_examples_it_began_with(
     place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "run"
-    assert fpm(["-q", *flags(place, "BERT-E-S", out, "finetune.epochs=0.2")]) == 0
-    again = flags(place, "BERT-E-S", tmp_path / "other")
+    assert fpm(["-q", *finetune_flags(place, "BERT-E-S", out, "finetune.epochs=0.2")]) == 0
+    again = finetune_flags(place, "BERT-E-S", tmp_path / "other")
     again[again.index("--from") + 1] = str(out)
     assert fpm(again) == 2
     assert "already fine-tuned for praise" in capsys.readouterr().err

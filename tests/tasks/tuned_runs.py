@@ -12,6 +12,17 @@ from fpm_cli.tasks.definition import TaskDefinition
 from fpm_cli.tasks.examples import Example
 from fpm_cli.tasks.task_run import TaskRun, open_task_run, record_task
 
+QUICK = ("train.global_batch=8", "train.micro_batch=4", "train.lr=2e-3", "train.log_every=1")
+
+
+def finetune_flags(place: Path, name: str, out: Path, *assignments: str) -> list[str]:
+    values = [*QUICK, *assignments]
+    return [
+        *("finetune", str(place / "praise.toml"), "--from", str(place / name), "--out", str(out)),
+        *("--train", str(place / "train.csv"), "--validation", str(place / "dev.csv")),
+        *(flag for value in values for flag in ("--set", value)),
+    ]
+
 
 def tuned_run(path: Path, task: TaskDefinition, train: Sequence[Path], dev: Path | None) -> TaskRun:
     """A run folder that says it was fine-tuned for the task, without weights."""
