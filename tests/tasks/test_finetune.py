@@ -31,7 +31,7 @@ def test_layer_statistics_cover_every_layer_under_the_classification_head(
 ) -> None:
     out = tmp_path / "run"
     values = ("train.layer_statistics=true", "finetune.epochs=1")
-    assert fpm(["-q", *flags(place, name, out, *values)]) == 0
+    assert fpm(["-q", *finetune_flags(place, name, out, *values)]) == 0
     rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     statistics = next(row for row in rows if row["kind"] == "layers")
     for kind in ("gradient_norm", "activation_rms"):
