@@ -22,6 +22,7 @@ from fpm_cli.cli import (
     plan,
     presets,
     pretrain,
+    study,
     tokenize,
 )
 from fpm_cli.cli.console import stderr_console, verbosity
@@ -48,6 +49,7 @@ app.command("pretrain", epilog=pretrain.EXAMPLES)(pretrain.pretrain)
 app.command("finetune", epilog=finetune.EXAMPLES)(finetune.finetune)
 app.add_typer(evaluate.app, name="evaluate")
 app.command("generate", epilog=generate.EXAMPLES)(generate.generate)
+app.add_typer(study.app, name="study")
 app.command("cost-report", epilog=cost_report.EXAMPLES)(cost_report.cost_report)
 app.command("export", epilog=export.EXAMPLES)(export.export)
 app.command("import", epilog=import_.EXAMPLES)(import_.import_)

@@ -22,6 +22,7 @@ from fpm_cli.config.sections import (
     Precision,
     TokenizerKind,
     TrainConfig,
+    TransferConfig,
 )
 from fpm_cli.frozen import Frozen
 
@@ -36,6 +37,7 @@ __all__ = [
     "RunConfig",
     "TokenizerKind",
     "TrainConfig",
+    "TransferConfig",
 ]
 
 
@@ -52,6 +54,7 @@ class RunConfig(Frozen):
     model: ModelConfig
     train: TrainConfig
     engine: EngineConfig = EngineConfig()
+    transfer: TransferConfig | None = None
     finetune: FinetuneConfig | None = None
     paper: PaperFacts | None = None
 
@@ -62,6 +65,16 @@ class RunConfig(Frozen):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        if self.transfer:
+            if self.model.norm_placement != "pre":
+                raise ValueError(
+                    f"transfer: its rules are for norm_placement 'pre', not {self.model.norm_placement!r}"
+                )
+            if self.model.residual_init_scaled or self.train.lr_depth_scaled:
+                raise ValueError(
+                    "transfer: it scales with depth itself; set model.residual_init_scaled and "
+                    "train.lr_depth_scaled to false"
+                )
         for key in ("document_mask", "mask_eod_loss"):
             if self.family != "gpt" and getattr(self.train, key):
                 raise ValueError(f"train.{key}: only the gpt family joins documents into one stream")

@@ -77,7 +77,12 @@ class TrainConfig(Frozen):
     layer_lr_decay: float = Field(
         1.0, gt=0, le=1, description="each layer's share of the learning rate of the layer above it"
     )
-    schedule: Literal["cosine", "linear", "inverse-sqrt", "constant"]
+    schedule: Literal["cosine", "linear", "inverse-sqrt", "constant", "wsd"] = Field(
+        description="wsd: warm-up, constant, then linear decay over decay_share of the steps"
+    )
+    decay_share: float = Field(
+        0.2, gt=0, lt=1, description="wsd: share of the steps in which the rate decays"
+    )
     warmup_steps: int = Field(ge=0)
     weight_decay: float = Field(0.01, ge=0)
     beta1: float = Field(0.9, ge=0, lt=1)
@@ -88,6 +93,9 @@ class TrainConfig(Frozen):
     eval_every: PositiveInt = 1000
     eval_samples: PositiveInt = Field(256, description="validation sequences scored at each evaluation")
     save_every: PositiveInt = 1000
+    keep_steps: tuple[PositiveInt, ...] = Field(
+        (), description="steps whose checkpoints are saved and never deleted"
+    )
     log_every: PositiveInt = 10
     layer_statistics: bool = Field(
         False, description="log each layer's gradient norm and activation RMS every log_every steps"
@@ -103,11 +111,27 @@ class TrainConfig(Frozen):
         3, description="skips in a row after which training goes back to a checkpoint, past their batches"
     )
 
+    @property
+    def decay_steps(self) -> int:
+        """The steps at the end of a `wsd` schedule in which the learning rate decays, at least 1."""
+        return max(1, round(self.decay_share * self.steps))
+
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.min_lr > self.lr:
             raise ValueError(f"min_lr {self.min_lr} is above lr {self.lr}")
         return self
+
+
+class TransferConfig(Frozen):
+    """How the learning rate of a small network serves deeper and wider ones: CompleteP (arXiv 2505.01618).
+
+    `train.lr`, `train.weight_decay`, `train.adam_epsilon` and `model.init_std` are those of a network of
+    `base_width` and `base_layers`; every other depth and width derives its own from them.
+    """
+
+    base_width: PositiveInt
+    base_layers: PositiveInt
 
 
 class FinetuneConfig(Frozen):

@@ -67,7 +67,7 @@ class TrainingEngine:
         self._computes_norm = config.engine.zero_stage == 0 and precision == "fp32"
         self._scales_loss, self._min_loss_scale = precision == "fp16", config.engine.min_loss_scale
         self._should_skip = should_skip
-        self._adam = make_optimizer(model, config.train)
+        self._adam = make_optimizer(model, config)
         self._adam.should_skip = should_skip
         split = split_batch(config.train, world.size)
         try:

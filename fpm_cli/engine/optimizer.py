@@ -17,9 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fpm_cli.config.schema import TrainConfig
+from fpm_cli.config.schema import RunConfig
 from fpm_cli.models.attention import Attention
 from fpm_cli.models.blocks import MLP, Stack
+from fpm_cli.models.transfer import ParameterScale, transfer_scales
 
 ShouldSkip = Callable[[float, float], str | None]  # loss, gradient norm -> why to skip the step
 LR_SCALE = "lr_scale"  # a group's share of the scheduled learning rate
@@ -60,10 +61,11 @@ class SkipStepAdamW(torch.optim.AdamW):
         return super().step(closure) if self.skip_reason is None else None
 
 
-def make_optimizer(model: nn.Module, train: TrainConfig) -> SkipStepAdamW:
+def make_optimizer(model: nn.Module, config: RunConfig) -> SkipStepAdamW:
     """AdamW over `parameter_groups`, in the fused form, which is the fastest on every device."""
+    train = config.train
     return SkipStepAdamW(
-        parameter_groups(model, train),
+        parameter_groups(model, config),
         lr=train.lr,
         betas=(train.beta1, train.beta2),
         eps=train.adam_epsilon,
@@ -71,22 +73,26 @@ def make_optimizer(model: nn.Module, train: TrainConfig) -> SkipStepAdamW:
     )
 
 
-def parameter_groups(model: nn.Module, train: TrainConfig) -> list[dict[str, Any]]:
-    """Every parameter once, grouped by weight decay and share of the learning rate.
+def parameter_groups(model: nn.Module, config: RunConfig) -> list[dict[str, Any]]:
+    """Every parameter once, grouped by weight decay, share of the learning rate and epsilon.
 
     Biases and norms, which are the vectors, have no weight decay (the paper, section 4.1).
     """
-    scales = _depth_scales(model) if train.lr_depth_scaled else {}
+    train = config.train
+    shares = _depth_scales(model) if train.lr_depth_scaled else {}
     if train.layer_lr_decay < 1:
         for parameter, share in _layer_decays(model, train.layer_lr_decay).items():
-            scales[parameter] = scales.get(parameter, 1.0) * share
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+            shares[parameter] = shares.get(parameter, 1.0) * share
+    transfer = transfer_scales(model, config.model, config.transfer) if config.transfer else {}
+    groups: dict[tuple[float, float, float], list[nn.Parameter]] = {}
     for parameter in model.parameters():
-        decay = train.weight_decay if parameter.dim() >= 2 else 0.0
-        groups.setdefault((decay, scales.get(parameter, 1.0)), []).append(parameter)
+        scale = transfer.get(parameter, ParameterScale())
+        decay = train.weight_decay * scale.weight_decay if parameter.dim() >= 2 else 0.0
+        epsilon = train.adam_epsilon * scale.epsilon
+        groups.setdefault((decay, shares.get(parameter, 1.0) * scale.lr, epsilon), []).append(parameter)
     return [
-        {"params": parameters, "weight_decay": decay, LR_SCALE: scale}
-        for (decay, scale), parameters in groups.items()
+        {"params": parameters, "weight_decay": decay, "eps": epsilon, LR_SCALE: share}
+        for (decay, share, epsilon), parameters in groups.items()
     ]
 
 

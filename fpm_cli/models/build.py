@@ -9,6 +9,7 @@ from fpm_cli.models.blocks import Layer, Stack
 from fpm_cli.models.encdec import EncoderDecoder
 from fpm_cli.models.gpt import GPT
 from fpm_cli.models.initialise import initialise
+from fpm_cli.models.transfer import scale_initial_values
 
 FAMILIES: dict[str, type[GPT] | type[BERT] | type[EncoderDecoder]] = {
     "gpt": GPT,
@@ -43,4 +44,6 @@ def materialise(skeleton: nn.Module, config: RunConfig, device: torch.device | s
     """Allocate a network that is on the `meta` device, and fill it with the initial weights of the seed."""
     model = skeleton.to_empty(device=device)
     initialise(model, config.model, torch.Generator(device).manual_seed(config.train.seed))
+    if config.transfer:
+        scale_initial_values(model, config.model, config.transfer)
     return model

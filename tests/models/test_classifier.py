@@ -193,7 +193,7 @@ def test_layers_learn_less_the_lower_they_stand() -> None:
 
     config = small("BERT-C", "model.num_layers=3", "train.lr_depth_scaled=false", "train.layer_lr_decay=0.5")
     model = classifier(config)
-    share = {p: group[LR_SCALE] for group in parameter_groups(model, config.train) for p in group["params"]}
+    share = {p: group[LR_SCALE] for group in parameter_groups(model, config) for p in group["params"]}
     found = {name: share[p] for name, p in model.named_parameters()}
     assert found["classifier.weight"] == found["backbone.pooler.weight"] == 1
     layers = [found[f"backbone.encoder.layers.{n}.mlp.norm.weight"] for n in range(3)]

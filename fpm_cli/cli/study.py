@@ -1,0 +1,234 @@
+"""`fpm study`: how many layers for this task, language and budget, answered by runs with statistics."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+
+from fpm_cli.cli.console import JsonFlag, log, show, show_json
+
+if TYPE_CHECKING:
+    from fpm_cli.reports.page import TextTable
+    from fpm_cli.study.chains import Chain, Stage
+    from fpm_cli.study.study import Study
+
+app = typer.Typer(
+    help="Compare depths: train a grid, score it, say what the data carry.", no_args_is_help=True
+)
+JobsFlag = Annotated[int, typer.Option(min=1, help="Runs side by side; each gets its share of the cores.")]
+NprocFlag = Annotated[int, typer.Option(min=1, help="Processes (devices) of each run.")]
+StudyArgument = Annotated[Path, typer.Argument(help="A study folder, or its name under studies/.")]
+DEPTH_EXAMPLES = (
+    "Examples:\n\n  fpm study depth --preset CPM-X-S --proxy --depths 2,6,12 --steps 200 --dry-run\n\n"
+    "  fpm study depth --preset BERT-E-S --proxy --depths 2,12,48 --match params --tokens 2e6"
+)
+
+
+@app.command("depth", epilog=DEPTH_EXAMPLES)
+def depth(
+    preset: Annotated[str, typer.Option(help="The preset whose family, language and recipe are studied.")],
+    depths: Annotated[str, typer.Option(help="Numbers of layers, such as 2,6,12,24.")],
+    proxy: Annotated[bool, typer.Option("--proxy", help="Laptop width; the full depth.")] = False,
+    match: Annotated[
+        str, typer.Option(help="What is equal over depths: width, params, flops or time.")
+    ] = "width",
+    width: Annotated[
+        int | None, typer.Option(min=1, help="Hidden size at the reference depth; by default the preset's.")
+    ] = None,
+    reference_depth: Annotated[
+        int | None,
+        typer.Option(min=1, help="The depth that has that width; by default the least of --depths."),
+    ] = None,
+    seeds: Annotated[str, typer.Option(help="How many, or which: 3 is 1,2,3.")] = "3",
+    steps: Annotated[str | None, typer.Option(help="Horizons in optimizer steps, such as 500,1000.")] = None,
+    tokens: Annotated[str | None, typer.Option(help="Horizons in tokens.")] = None,
+    flops: Annotated[str | None, typer.Option(help="Horizons in model FLOPs.")] = None,
+    tokens_per_parameter: Annotated[
+        str | None, typer.Option(help="Horizons in tokens per parameter.")
+    ] = None,
+    learning_rates: Annotated[
+        str | None, typer.Option(help="Tune at each depth over these; by default the rate is transferred.")
+    ] = None,
+    corpus: Annotated[
+        Path | None, typer.Option(help="A corpus from `fpm build-corpus`; --proxy has a sample of its own.")
+    ] = None,
+    task: Annotated[
+        str | None,
+        typer.Option(help="Fine-tune every run for this task and score it: qqp, tnews, TASK.toml."),
+    ] = None,
+    train: Annotated[list[Path] | None, typer.Option(help="The task's training files.")] = None,
+    dev: Annotated[Path | None, typer.Option(help="The task's evaluation file.")] = None,
+    task_set: Annotated[list[str] | None, typer.Option(help="key=value of the fine-tunings.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The study folder; by default a new one in studies/.")
+    ] = None,
+    jobs: JobsFlag = 1,
+    nproc: NprocFlag = 1,
+    price: Annotated[float | None, typer.Option(min=0, help="Of a device-hour, any currency.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it takes; train nothing.")] = False,
+    config: Annotated[Path | None, typer.Option(help="A TOML file over the preset.")] = None,
+    assignments: Annotated[list[str] | None, typer.Option("--set", help="key=value over everything.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Train one family at several depths and seeds; say which depths cannot be told from the best."""
+    from fpm_cli.cli.study_request import StudyRequest, resolve_study
+    from fpm_cli.study.study import STUDIES, Study
+
+    horizons = {
+        "steps": steps,
+        "tokens": tokens,
+        "flops": flops,
+        "tokens_per_parameter": tokens_per_parameter,
+    }
+    request = StudyRequest(
+        preset=preset,
+        proxy=proxy,
+        config=config,
+        assignments=tuple(assignments or ()),
+        depths=depths,
+        match=match,
+        width=width,
+        reference_depth=reference_depth,
+        seeds=seeds,
+        horizons={name: text for name, text in horizons.items() if text is not None},
+        learning_rates=learning_rates,
+        corpus=corpus,
+        task=task,
+        train_files=tuple(train or ()),
+        dev_file=dev,
+        task_assignments=tuple(task_set or ()),
+    )
+    folder = out or STUDIES / f"{preset}{'-proxy' if proxy else ''}-{match}-{'-'.join(depths.split(','))}"
+    settings = resolve_study(request, folder)
+    if dry_run:
+        from fpm_cli.cli.study_request import estimate
+
+        _show_estimate(estimate(settings, folder, jobs, nproc, price), settings.name, as_json)
+        return
+    study = Study.create(folder, settings)
+    _run(study, jobs, nproc, as_json)
+
+
+@app.command(
+    "resume", epilog="Examples:\n\n  fpm study resume my-study\n\n  fpm study resume my-study --jobs 2"
+)
+def resume(study: StudyArgument, jobs: JobsFlag = 1, nproc: NprocFlag = 1, as_json: JsonFlag = False) -> None:
+    """Finish what is left of a study."""
+    from fpm_cli.study.study import Study
+
+    _run(Study.open(study), jobs, nproc, as_json)
+
+
+@app.command("show", epilog="Examples:\n\n  fpm study show my-study\n\n  fpm study show paper --json")
+def show_study(study: StudyArgument, as_json: JsonFlag = False) -> None:
+    """The tables and the verdict of a study as far as it is done; `paper` is the paper's Table 3."""
+    from fpm_cli.study.study import Study
+
+    if str(study) == "paper" and not study.exists():
+        _show_paper(as_json)
+    else:
+        _show(Study.open(study), as_json)
+
+
+@app.command(
+    "layers", epilog="Examples:\n\n  fpm study layers RUN\n\n  fpm study layers RUN --max-samples 16 --json"
+)
+def layers(
+    run: Annotated[Path, typer.Argument(help="A pretrained run folder.")],
+    max_samples: Annotated[int, typer.Option(min=1, help="Validation samples to measure on.")] = 64,
+    png: Annotated[Path | None, typer.Option(help="Write the plot into this file.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """How much of the depth is used: each layer skipped, its influence, the loss read off after it."""
+    from dataclasses import asdict
+
+    from fpm_cli.inference.trained_model import load_trained_model
+    from fpm_cli.runs.run import Run
+    from fpm_cli.study.layers import measure_layers, plot_layers
+
+    log(f"measuring the layers of {run}")
+    measured = measure_layers(load_trained_model(Run.open(run)), max_samples=max_samples)
+    if png:
+        plot_layers(measured, png)
+        log(f"plot: {png}")
+    if as_json:
+        show_json("study-layers", {"run": str(run), **asdict(measured)})
+        return
+    table = Table(title=f"{run}: loss {measured.loss:.4f} on {measured.num_samples} validation samples")
+    for name in ("layer", "loss without it", "more", "block influence", "loss read off after it"):
+        table.add_column(name, justify="right")
+    for row in measured.layers:
+        lens = "-" if row.logit_lens_loss is None else f"{row.logit_lens_loss:.4f}"
+        more = row.loss_without - measured.loss
+        table.add_row(row.name, f"{row.loss_without:.4f}", f"{more:+.4f}", f"{row.block_influence:.4f}", lens)
+    show(table)
+    show(measured.summary)
+
+
+def _run(study: "Study", jobs: int, nproc: int, as_json: bool) -> None:
+    from fpm_cli.study.workflow import run_study
+
+    run_study(study, jobs, nproc, _progress())
+    _show(study, as_json)
+
+
+def _progress() -> Callable[["Chain", "Stage", float, int, int], None]:
+    def say(chain: "Chain", stage: "Stage", seconds: float, done: int, total: int) -> None:
+        verb = stage.command[stage.command.index("--quiet") + 1]
+        log(f"{done} of {total}: {chain.name}: {verb} took {seconds:.1f} s")
+
+    return say
+
+
+def _show(study: "Study", as_json: bool) -> None:
+    from fpm_cli.study.workflow import read_outcome, write_report
+
+    outcome = read_outcome(study)
+    page = write_report(outcome)
+    if as_json:
+        show_json("study", outcome.document())
+        return
+    for table in outcome.tables():
+        show(_rich(table))
+    for line in outcome.sentences():
+        show(line)
+    show(f"rows: {study.path / 'results.jsonl'}; page: {page}")
+
+
+def _show_paper(as_json: bool) -> None:
+    from dataclasses import asdict
+
+    from fpm_cli.study.paper_study import analyse_table3
+    from fpm_cli.study.tables import paper_seeds_table, paper_table
+
+    verdict = analyse_table3()
+    if as_json:
+        show_json("study-paper", asdict(verdict))
+        return
+    show(_rich(paper_table(verdict)))
+    show(_rich(paper_seeds_table(verdict)))
+    show(verdict.sentence)
+
+
+def _show_estimate(found: Any, name: str, as_json: bool) -> None:
+    if as_json:
+        show_json("study-dry-run", {"study": name, **found.document()})
+        return
+    table = Table("what", "amount", title=f"{name} would take")
+    table.add_row("runs", f"{found.runs}")
+    table.add_row("model FLOPs", f"{found.model_flops:.4g}")
+    table.add_row("device-hours", f"{found.device_hours:.3f}")
+    table.add_row("hours", f"{found.hours:.3f}")
+    table.add_row("price", "-" if found.price is None else f"{found.price:.2f}")
+    show(table)
+
+
+def _rich(table: "TextTable") -> Table:
+    made = Table(title=table.title)
+    for column in table.columns:
+        made.add_column(column, justify="right", overflow="fold")
+    for row in table.rows:
+        made.add_row(*row)
+    return made

@@ -1,0 +1,1 @@
+"""Self-contained HTML pages: their layout, tables and figures."""

@@ -1,0 +1,71 @@
+"""What a study takes before it starts: runs, FLOPs, hours and money."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from fpm_cli.accounting.flops import step_flops
+from fpm_cli.config.schema import RunConfig
+from fpm_cli.study.study import Cell
+
+FORWARD_SHARE = 1 / 3  # of a training step
+SECONDS_AFTER_TRAINING = 3.0  # last save, end of the process
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """The whole study, with what fine-tuning takes where it has a task."""
+
+    runs: int
+    model_flops: int
+    device_hours: float
+    hours: float  # of wall time, with the runs side by side as asked
+    price: float | None
+
+    def document(self) -> dict[str, float | int | None]:
+        """For `--json`."""
+        return dict(vars(self))
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How fast this machine, or a device, is at what a study does."""
+
+    seconds_per_step: Callable[[RunConfig], float]
+    start_seconds: float  # of one command until its first step
+    task_seconds: Callable[[RunConfig], float] | None = None  # fine-tuning and scoring one run
+
+
+def estimate_study(
+    cells: Sequence[Cell],
+    pace: Pace,
+    *,
+    num_jobs: int,
+    num_processes: int,
+    validation_samples: int,
+    price_per_device_hour: float | None = None,
+) -> Estimate:
+    """Add up the cells.
+
+    Args:
+        cells: of the grid and of the tuning.
+        pace: seconds of a step of each configuration, as it runs when `num_jobs` run side by side.
+        num_jobs: runs side by side.
+        num_processes: devices of each run.
+        validation_samples: scored once at the end of each run.
+        price_per_device_hour: in any currency.
+    """
+    seconds, flops = 0.0, 0
+    for cell in cells:
+        config, first = cell.config, cell.trunk_step
+        step = pace.seconds_per_step(config)
+        steps = config.train.steps - first
+        evaluations = steps // config.train.eval_every + 1
+        scored = evaluations * config.train.eval_samples + validation_samples
+        seconds += 2 * pace.start_seconds + SECONDS_AFTER_TRAINING  # pretraining and scoring are two commands
+        seconds += steps * step + FORWARD_SHARE * step * scored / config.train.global_batch
+        flops += step_flops(config).model * steps
+        if pace.task_seconds and not cell.tuning:
+            seconds += 2 * pace.start_seconds + pace.task_seconds(config)
+    device_hours = seconds * num_processes / 3600
+    price = None if price_per_device_hour is None else device_hours * price_per_device_hour
+    return Estimate(len(cells), flops, device_hours, seconds / num_jobs / 3600, price)

@@ -1,0 +1,86 @@
+"""A study's rows and verdicts as plain tables: a header and rows of text, for the terminal and the page."""
+
+from collections.abc import Sequence
+from statistics import fmean
+
+from fpm_cli.reports.page import TextTable
+from fpm_cli.study.analysis import ScoreAnalysis
+from fpm_cli.study.paper_study import PaperVerdict
+from fpm_cli.study.results import ResultRow
+from fpm_cli.study.study import Study
+
+
+def score_table(analysis: ScoreAnalysis, horizon_unit: str) -> TextTable | None:
+    """Each depth's mean score, its difference from the best, and whether it is a candidate."""
+    comparison, verdict = analysis.comparison, analysis.verdict
+    if comparison is None or verdict is None:
+        return None
+    rows = []
+    for index, depth in enumerate(comparison.depths):
+        mean = analysis.sign * float(comparison.means[index])
+        difference = "-"
+        if index != comparison.best and comparison.num_seeds > 1:
+            found = comparison.difference(index, comparison.best)
+            low, high = sorted((analysis.sign * found.low, analysis.sign * found.high))
+            difference = f"{analysis.sign * found.value:+.4f} ({low:+.4f} to {high:+.4f})"
+        standing = "best mean" if index == comparison.best else "not told from it"
+        rows.append(
+            (str(depth), f"{mean:.4f}", difference, standing if depth in verdict.candidates else "worse")
+        )
+    better = "lower" if analysis.lower_is_better else "higher"
+    title = f"{analysis.score} ({better} is better) at {analysis.horizon:,g} {horizon_unit.replace('_', ' ')}"
+    return TextTable(title, ("layers", "mean", "less that of the best, 95 %", "verdict"), tuple(rows))
+
+
+def cost_table(study: Study, rows: Sequence[ResultRow]) -> TextTable:
+    """What each depth has and took, means over seeds."""
+    cells = []
+    for horizon in study.settings.horizons:
+        for depth in study.settings.depths:
+            here = [row for row in rows if (row.depth, row.horizon) == (depth, horizon) and not row.tuning]
+            if not here:
+                continue
+            first, memory = here[0], [row.peak_memory_bytes for row in here if row.peak_memory_bytes]
+            cells.append(
+                (
+                    str(depth),
+                    str(first.hidden_size),
+                    f"{first.layer_parameters:,}",
+                    f"{first.steps:,}",
+                    f"{first.tokens:,}",
+                    f"{first.model_flops:.3g}",
+                    f"{first.learning_rate:g}",
+                    f"{fmean(row.seconds for row in here):.1f}",
+                    f"{max(memory) / 2**20:,.0f}" if memory else "-",
+                )
+            )
+    columns = (
+        *("layers", "width", "layer parameters", "steps", "tokens", "model FLOPs", "lr"),
+        *("seconds", "peak MiB"),
+    )
+    return TextTable("What each depth took (means over seeds)", columns, tuple(cells))
+
+
+def paper_table(verdict: PaperVerdict) -> TextTable:
+    """Table 3's rows with their binomial errors."""
+    rows = tuple(
+        (row.model, str(row.depth), f"{row.accuracy:.2f}", f"{row.standard_error:.2f}")
+        for row in verdict.rows
+    )
+    return TextTable(
+        "Table 3: QQP dev, 40,430 pairs, one seed per depth",
+        ("model", "layers", "accuracy, %", "error"),
+        rows,
+    )
+
+
+def paper_seeds_table(verdict: PaperVerdict) -> TextTable:
+    """How many seeds per depth would name the paper's best depth alone."""
+    rows = tuple(
+        (f"{std:.1f}", "more than 10,000" if needed is None else f"{needed:,}")
+        for std, needed in verdict.seeds_needed
+    )
+    title = (
+        "Seeds per depth that would single out 70 layers in 9 of 10 studies, if the printed means were true"
+    )
+    return TextTable(title, ("spread between seeds, points", "seeds"), rows)

@@ -1,0 +1,187 @@
+"""A study from start to end: tune if asked, train and score the grid, analyse, write the page."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from fpm_cli.errors import UsageError
+from fpm_cli.files import replace_text
+from fpm_cli.reports.page import Section, TextTable, render_page
+from fpm_cli.study.analysis import ScoreAnalysis, analyse, best_learning_rates
+from fpm_cli.study.chains import Chain, Stage, build_chains
+from fpm_cli.study.execution import run_chains
+from fpm_cli.study.figure import depth_figure
+from fpm_cli.study.results import ResultRow, collect_results
+from fpm_cli.study.study import Cell, Study
+from fpm_cli.study.tables import cost_table, score_table
+
+REPORT = "report.html"
+PROXY_NOTE = (
+    "The networks are proxies at laptop width. The depth worth having grows with the logarithm of the width "
+    "(Levine et al. 2020, arXiv 2006.12467), so that a wider network's optimum is deeper."
+)
+# (chain, stage, seconds it took, stages done, stages in all)
+Progress = Callable[[Chain, Stage, float, int, int], None]
+
+
+@dataclass(frozen=True)
+class StudyOutcome:
+    """A study as far as it is done."""
+
+    study: Study
+    rows: list[ResultRow]
+    analyses: list[ScoreAnalysis]
+
+    def tables(self) -> list[TextTable]:
+        """What the terminal and the page show."""
+        unit = self.study.settings.horizon_unit
+        tables = [table for analysis in self.analyses if (table := score_table(analysis, unit))]
+        return [*tables, cost_table(self.study, self.rows)]
+
+    def sentences(self) -> list[str]:
+        """The verdict of each score and horizon, and the depths that are left out."""
+        lines = []
+        for analysis in self.analyses:
+            name = _name(analysis, self.study)
+            if analysis.verdict:
+                lines.append(f"{name}: {analysis.verdict.sentence}")
+                lines += _curve_sentence(analysis)
+            lines += [f"{name}: left out: {reason}" for reason in analysis.incomplete]
+        if self.study.settings.reference_config.proxy:
+            lines.append(PROXY_NOTE)
+        return lines
+
+    def document(self) -> dict[str, Any]:
+        """For `--json`."""
+        return {
+            "study": self.study.settings.name,
+            "path": str(self.study.path),
+            "analyses": [_document(analysis) for analysis in self.analyses],
+            "rows": [asdict(row) for row in self.rows],
+        }
+
+
+def run_study(study: Study, num_jobs: int, num_processes: int, progress: Progress) -> None:
+    """Train and score what is left of a study.
+
+    Raises:
+        UsageError: another process runs it.
+        StoppedError, FpmError: as `run_chains`.
+    """
+    lock = FileLock(study.path / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise UsageError(f"{study.path}: another process runs this study") from error
+    with lock:
+        study.ensure_corpus()
+        if study.tuning_cells:
+            _run(study, study.tuning_cells, num_jobs, num_processes, progress)
+        _run(study, study.cells(_learning_rates(study)), num_jobs, num_processes, progress)
+
+
+def read_outcome(study: Study) -> StudyOutcome:
+    """Read the rows from the run folders, write `results.jsonl`, and analyse."""
+    rows = collect_results(study, (*study.tuning_cells, *study.cells(_learning_rates(study))))
+    return StudyOutcome(study, rows, analyse(study, rows))
+
+
+def write_report(outcome: StudyOutcome) -> Path:
+    """Write `report.html` of a study."""
+    settings, path = outcome.study.settings, outcome.study.path / REPORT
+    config = settings.reference_config
+    sections = []
+    for analysis in outcome.analyses:
+        if analysis.comparison is None:
+            continue
+        table = score_table(analysis, settings.horizon_unit)
+        paragraphs = [*([analysis.verdict.sentence] if analysis.verdict else []), *_curve_sentence(analysis)]
+        paragraphs += [f"Left out: {reason}" for reason in analysis.incomplete]
+        figure = depth_figure(analysis)
+        sections.append(
+            Section(_name(analysis, outcome.study), tuple(paragraphs), (figure,), (table,) if table else ())
+        )
+    sections.append(Section("What it took", (), (), (cost_table(outcome.study, outcome.rows),)))
+    sections.append(Section("How to read this", _method(outcome.study)))
+    title = f"Depth study {settings.name}: {config.name}{' (proxy)' if config.proxy else ''}"
+    summary = "; ".join(a.verdict.sentence for a in outcome.analyses if a.verdict) or "no run is scored yet"
+    replace_text(path, render_page(title, summary, sections, f"fpm study show {settings.name}"))
+    return path
+
+
+def _name(analysis: ScoreAnalysis, study: Study) -> str:
+    """`bits per byte at 1,000 steps`."""
+    return f"{analysis.score} at {analysis.horizon:,g} {study.settings.horizon_unit.replace('_', ' ')}"
+
+
+def _method(study: Study) -> tuple[str, ...]:
+    settings, config = study.settings, study.settings.reference_config
+    seeds = len(settings.seeds)
+    lines = [
+        f"Every depth is trained from {seeds} seed{'s' if seeds != 1 else ''} with the same samples in the "
+        f"same order ({config.language}, {config.tokenizer}); equal over depths: {settings.match}.",
+        "A depth is a candidate unless the best one beats it by more than what multiple comparisons with the "
+        "best allow at 95 % (seeds as blocks); intervals are of paired differences.",
+    ]
+    if settings.task:
+        lines.append(
+            "Intervals of task scores include the choice of evaluation examples as well as that of seeds."
+        )
+    if config.proxy:
+        lines.append(PROXY_NOTE)
+    return tuple(lines)
+
+
+def _curve_sentence(analysis: ScoreAnalysis) -> list[str]:
+    curve = analysis.curve
+    if curve is None or curve.optimum is None:
+        return []
+    if curve.lack_of_fit_p is not None and curve.lack_of_fit_p < 0.05:
+        return [f"a parabola in log depth does not fit (p = {curve.lack_of_fit_p:.3f}): it gives no optimum"]
+    bounds = "with no bounded 95 % interval"
+    if curve.low is not None and curve.high is not None:
+        bounds = f"95 %: {curve.low:.3g} to {curve.high:.3g}"
+    return [f"a parabola in log depth has its optimum at {curve.optimum:.3g} layers ({bounds})"]
+
+
+def _learning_rates(study: Study) -> dict[int, float]:
+    return best_learning_rates(collect_results(study, study.tuning_cells)) if study.tuning_cells else {}
+
+
+def _run(
+    study: Study, cells: tuple[Cell, ...], num_jobs: int, num_processes: int, progress: Progress
+) -> None:
+    chains = build_chains(study, cells, num_processes)
+    total = sum(len(chain.stages) for chain in chains)
+    done = sum(stage.done for chain in chains for stage in chain.stages)
+
+    def on_done(chain: Chain, stage: Stage, seconds: float) -> None:
+        nonlocal done
+        done += 1
+        progress(chain, stage, seconds, done, total)
+
+    run_chains(chains, study.path / "logs", num_jobs, on_done)
+
+
+def _document(analysis: ScoreAnalysis) -> dict[str, Any]:
+    comparison, sign = analysis.comparison, analysis.sign
+    document: dict[str, Any] = {
+        "score": analysis.score,
+        "horizon": analysis.horizon,
+        "lower_is_better": analysis.lower_is_better,
+        "incomplete": list(analysis.incomplete),
+        "verdict": asdict(analysis.verdict) if analysis.verdict else None,
+        "curve": asdict(analysis.curve) if analysis.curve else None,
+    }
+    if comparison is not None:
+        document |= {
+            "depths": list(comparison.depths),
+            "scores": (sign * comparison.scores).tolist(),
+            "means": (sign * comparison.means).tolist(),
+            "num_seeds": comparison.num_seeds,
+            "residual_std": comparison.residual_std if comparison.num_seeds > 1 else None,
+        }
+    return document

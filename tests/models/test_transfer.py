@@ -1,0 +1,120 @@
+"""CompleteP: activations and their change under training do not depend on depth and width."""
+
+import math
+from collections.abc import Sequence
+
+import pytest
+import torch
+
+from fpm_cli.config.resolve import resolve
+from fpm_cli.config.schema import RunConfig
+from fpm_cli.engine.measure import synthetic_batch
+from fpm_cli.engine.optimizer import LR_SCALE, parameter_groups
+from fpm_cli.errors import UsageError
+from fpm_cli.models.build import build_model
+from fpm_cli.models.transfer import transfer_scales
+from fpm_cli.study.matching import with_depth_and_heads
+
+BASE = ("transfer.base_width=64", "transfer.base_layers=4", "model.residual_init_scaled=false")
+FAMILIES = {"gpt": "CPM-X-S", "bert": "BERT-E-S", "encdec": "CPM-2-X-S"}
+
+
+def transferred(family: str, depth: int, heads: int, rule: Sequence[str] = BASE) -> RunConfig:
+    assignments = [*rule, "train.lr_depth_scaled=false", "model.vocab_size=256", "train.lr=2e-3"]
+    config = resolve(FAMILIES[family], proxy=True, environment={}, assignments=assignments).config
+    return with_depth_and_heads(config, depth, heads)
+
+
+def coordinates(config: RunConfig, steps: int) -> tuple[float, float]:
+    """RMS of the last layer's output before training, and of its change after `steps` steps."""
+    torch.manual_seed(0)
+    model = build_model(config)
+    groups = parameter_groups(model, config)
+    for group in groups:
+        group["lr"] = config.train.lr * group[LR_SCALE]
+    optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.95))
+    batch = synthetic_batch(config, 8)
+    stack = model.decoder if config.family != "bert" else model.encoder
+    outputs: list[torch.Tensor] = []
+    stack.layers[-1].register_forward_hook(lambda module, inputs, output: outputs.append(output.detach()))
+    for _ in range(steps + 1):
+        optimizer.zero_grad()
+        loss = sum(model(batch).values()) / batch["labels"].numel()
+        loss.backward()
+        optimizer.step()
+
+    def rms(x: torch.Tensor) -> float:
+        return float(x.square().mean().sqrt())
+
+    return rms(outputs[0]), rms(outputs[-1] - outputs[0])
+
+
+@pytest.mark.parametrize("family", ["gpt", "bert"])
+def test_the_change_of_activations_depends_little_on_depth_and_width(family: str) -> None:
+    shapes = [(2, 4), (4, 4), (32, 4), (4, 16)]
+    initial, change = zip(*(coordinates(transferred(family, *shape), 5) for shape in shapes), strict=True)
+    assert initial[3] == pytest.approx(initial[1], rel=0.1)  # four times the width
+    assert change[3] == pytest.approx(change[1], rel=0.1)
+    assert max(change) / min(change) < 3.5  # sixteen times the depth
+    assert max(initial) == initial[0]  # the residual stream does not grow with the depth
+
+
+def test_without_the_rule_the_change_grows_with_the_depth() -> None:
+    rule = ["model.residual_init_scaled=true"]
+    shallow, deep = (coordinates(transferred("gpt", depth, 4, rule), steps=5)[1] for depth in (2, 32))
+    assert deep > 5 * shallow
+
+
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+def test_the_base_network_is_left_as_it_is(family: str) -> None:
+    config = transferred(family, 4, 4)
+    plain = config.model_copy(update={"transfer": None})
+    for ours, theirs in zip(build_model(config).parameters(), build_model(plain).parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_factors_of_the_table() -> None:
+    config = transferred("gpt", 16, 8)  # m_L = 4, m_N = 2
+    model = build_model(config)
+    assert config.transfer is not None
+    scales = transfer_scales(model, config.model, config.transfer)
+    layer = model.decoder.layers[3]
+    assert set(scales) == set(model.parameters())
+    up, down = scales[layer.mlp.branch.up.weight], scales[layer.mlp.branch.down.weight]
+    assert (up.init, up.lr, up.weight_decay, up.epsilon) == (1 / math.sqrt(2), 1 / 2, 2, 1 / 8)
+    assert (down.init, down.lr, down.weight_decay, down.epsilon) == (1 / math.sqrt(2) / 4, 1 / 8, 8, 1 / 2)
+    norm = scales[layer.mlp.norm.weight]
+    assert (norm.init, norm.lr, norm.epsilon) == (1, 1, 1 / 8)
+    final = scales[model.decoder.final_norm.weight]
+    assert (final.init, final.lr) == (1 / 2, 1 / 2)
+    assert scales[model.token_embedding.weight].lr == 1
+
+
+def test_a_branch_multiplier_in_the_weights_trains_as_one_in_the_forward_pass() -> None:
+    torch.manual_seed(1)
+    inputs, targets = torch.randn(32, 16, dtype=torch.float64), torch.randn(32, 4, dtype=torch.float64)
+    start = torch.randn(4, 16, dtype=torch.float64)
+    depth, lr, decay, epsilon = 8.0, 1e-2, 0.1, 1e-3
+
+    def train(inside: bool) -> torch.Tensor:
+        weight = torch.nn.Parameter(start / depth if inside else start.clone())
+        factor = 1.0 if inside else 1 / depth
+        settings = (lr / depth, decay * depth, epsilon * depth) if inside else (lr, decay, epsilon)
+        optimizer = torch.optim.AdamW([weight], lr=settings[0], weight_decay=settings[1], eps=settings[2])
+        for _ in range(20):
+            optimizer.zero_grad()
+            (inputs @ weight.T * factor - targets).square().sum().backward()
+            optimizer.step()
+        return weight.detach() if inside else weight.detach() / depth
+
+    assert torch.allclose(train(inside=True), train(inside=False), rtol=1e-10)
+
+
+@pytest.mark.parametrize(
+    "assignment",
+    ["model.norm_placement=deepnorm", "train.lr_depth_scaled=true", "model.residual_init_scaled=true"],
+)
+def test_what_contradicts_the_transfer_is_refused(assignment: str) -> None:
+    assignments = [*BASE, "train.lr_depth_scaled=false", assignment]
+    with pytest.raises(UsageError, match="transfer"):
+        resolve("CPM-X-S", proxy=True, environment={}, assignments=assignments)

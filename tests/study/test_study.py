@@ -1,0 +1,130 @@
+"""A study from its command to its page: what it refuses, and what a kill and a resume leave."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from fpm_cli.cli.app import run
+from fpm_cli.errors import UsageError
+from fpm_cli.study.settings import StudySettings
+from fpm_cli.study.study import Study
+
+SMALL = (
+    *("study", "depth", "--preset", "CPM-X-S", "--proxy", "--depths", "2,4", "--seeds", "2", "--steps", "4"),
+    *("--set", "train.sequence_length=32", "--set", "train.eval_samples=4", "--set", "train.save_every=2"),
+)
+MEASURED = ("seconds", "device_hours", "peak_memory_bytes")
+
+
+def rows(folder: Path) -> list[dict[str, object]]:
+    lines = (folder / "results.jsonl").read_text(encoding="utf-8").splitlines()
+    return [{key: value for key, value in json.loads(line).items() if key not in MEASURED} for line in lines]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("study") / "small"
+    assert run(["--quiet", *SMALL, "--out", str(folder)]) == 0
+    return folder
+
+
+def test_a_study_scores_every_cell_and_writes_its_page(
+    finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scored = rows(finished)
+    assert [(row["depth"], row["seed"]) for row in scored] == [(2, 1), (2, 2), (4, 1), (4, 2)]
+    assert all(row["bits_per_byte"] for row in scored)
+    page = (finished / "report.html").read_text(encoding="utf-8")
+    assert "<svg" in page and "http" not in page.replace("http://www.w3.org", "")
+    assert run(["study", "show", str(finished), "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["schema"] == "fpm.study/1"
+    assert document["analyses"][0]["verdict"]["candidates"]
+
+
+def test_seeds_share_the_order_of_samples_over_depths(finished: Path) -> None:
+    study = Study.open(finished)
+    shallow, _, deep, _ = study.cells({})
+    assert shallow.config.train == deep.config.train
+    assert shallow.config.model.model_copy(update={"num_layers": 4}) == deep.config.model
+
+
+def test_a_killed_study_resumes_to_the_same_results(finished: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "small"
+    command = [sys.executable, "-m", "fpm_cli", "--quiet", *SMALL, "--out", str(folder)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not list(folder.glob("runs/*/metrics.jsonl")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert run(["--quiet", "study", "resume", str(folder)]) == 0
+    assert rows(folder) == rows(finished)
+
+
+def test_a_stopped_study_exits_with_75_and_its_runs_are_saved(tmp_path: Path) -> None:
+    folder = tmp_path / "small"
+    arguments = [*SMALL, "--set", "train.steps=100000", "--steps", "100000", "--out", str(folder)]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "fpm_cli", "--quiet", *arguments], stderr=subprocess.PIPE
+    )
+    deadline = time.monotonic() + 120
+    while not list(folder.glob("runs/*/checkpoints/step-*")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    _, message = process.communicate(timeout=60)
+    assert process.returncode == 75
+    assert b"stopped" in message
+
+
+@pytest.mark.parametrize(
+    ("flags", "status", "message"),
+    [
+        (["--depths", "2,x"], 2, "--depths"),
+        (["--depths", "2,2"], 2, "twice"),
+        (["--match", "parms"], 2, "did you mean 'params'"),
+        (["--width", "65"], 2, "multiple of the head size"),
+        (["--tokens", "1e6"], 2, "only one of them"),
+        (["--steps", "0"], 2, "positive numbers"),
+        (["--steps", "4,8"], 2, "wsd"),
+        (["--task", "qqp"], 2, "needs --train and --dev"),
+        (["--task", "qqp", "--train", "missing.tsv", "--dev", "missing.tsv"], 3, "no such file"),
+        (["--corpus", "missing"], 3, "not a corpus"),
+    ],
+)
+def test_wrong_flags_are_refused_and_leave_nothing(
+    flags: list[str], status: int, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run([*SMALL, *flags, "--out", str(tmp_path / "study")]) == status
+    assert message in capsys.readouterr().err.replace("\n", " ")
+    assert not (tmp_path / "study").exists()
+
+
+def test_a_folder_that_is_no_study_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["study", "show", str(tmp_path)]) == 3
+    (tmp_path / "study.toml").write_text('name = "x"\n', encoding="utf-8")
+    assert run(["study", "resume", str(tmp_path)]) == 6
+    capsys.readouterr()
+
+
+def test_horizons_of_a_tuned_study_branch_from_one_trunk(finished: Path) -> None:
+    settings = Study.open(finished).settings
+    reference = dict(settings.reference)
+    reference["train"] = {**reference["train"], "schedule": "wsd", "decay_share": 0.25}
+    changed = settings.model_dump() | {"reference": reference, "horizons": (100.0, 400.0)}
+    study = Study(finished, StudySettings.model_validate(changed))
+    trunk, branch = study.cells({})[:2]
+    assert (trunk.config.train.steps, trunk.trunk) == (400, None)
+    assert trunk.config.train.keep_steps == (75,)
+    assert (branch.config.train.steps, branch.trunk, branch.trunk_step) == (100, trunk.name, 75)
+
+
+def test_a_study_is_not_overwritten(finished: Path) -> None:
+    with pytest.raises(UsageError, match="already there"):
+        Study.create(finished, Study.open(finished).settings)
