@@ -4,7 +4,6 @@ Device-seconds are charged from every launch, so lost and replayed steps cost wh
 work counts each step once.
 """
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
@@ -15,26 +14,11 @@ from fpm_cli.accounting.devices import CPU, Device, identify, resolve_precision,
 from fpm_cli.accounting.flops import step_flops
 from fpm_cli.accounting.step_time import step_time
 from fpm_cli.config.batch_split import usable_ranks
-from fpm_cli.config.presets import read_toml
-from fpm_cli.config.resolve import validate
 from fpm_cli.config.schema import RunConfig
-from fpm_cli.errors import DamagedError, MissingError
-
-
-@dataclass(frozen=True)
-class Launch:
-    """One process group from start to end, as `manifest.json` records it."""
-
-    seconds: float
-    devices: int
-    device_name: str
-    first_step: int  # steps that were done before it
-    last_step: int  # steps that were done after it, as last recorded
-
-    @property
-    def steps(self) -> range:
-        """The steps that it ran, counted from 1."""
-        return range(self.first_step + 1, self.last_step + 1)
+from fpm_cli.errors import MissingError
+from fpm_cli.runs.manifest import MANIFEST, Launch
+from fpm_cli.runs.metrics import Row, read_rows
+from fpm_cli.runs.run import Run
 
 
 @dataclass(frozen=True)
@@ -44,7 +28,7 @@ class RunRecord:
     folder: Path
     config: RunConfig
     launches: tuple[Launch, ...]
-    train_rows: tuple[dict[str, Any], ...]  # metrics.jsonl, `"kind": "train"`
+    train_rows: tuple[Row, ...]  # metrics.jsonl, `"kind": "train"`
     price_per_device_hour: float | None = None  # as `fpm pretrain --price` was told
 
 
@@ -85,43 +69,12 @@ def read_run(folder: Path) -> RunRecord:
         MissingError: the folder or one of the files is not there.
         DamagedError: a file does not hold what a run writes.
     """
-    for name in ("config.toml", "manifest.json", "metrics.jsonl"):
+    for name in ("config.toml", MANIFEST, "metrics.jsonl"):
         if not (folder / name).is_file():
             raise MissingError(f"{folder}: not a run folder, {name} is missing")
-    config = validate(read_toml(folder / "config.toml"), {})
-    try:
-        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-        launches = tuple(
-            Launch(
-                seconds=float(entry["seconds"]),
-                devices=int(entry["devices"]),
-                device_name=str(entry["device_name"]),
-                first_step=int(entry["first_step"]),
-                last_step=int(entry["last_step"]),
-            )
-            for entry in manifest["launches"]
-        )
-        price = manifest.get("price_per_device_hour")
-    except (ValueError, KeyError, TypeError) as error:
-        raise DamagedError(
-            f"{folder / 'manifest.json'}: launches are not as a run writes them: {error!r}"
-        ) from error
-    return RunRecord(folder, config, launches, tuple(_train_rows(folder / "metrics.jsonl")), price)
-
-
-def _train_rows(path: Path) -> list[dict[str, Any]]:
-    rows = []
-    lines = path.read_text(encoding="utf-8").splitlines()
-    for number, line in enumerate(lines, start=1):
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            if number == len(lines):
-                break  # a killed run may leave half a line
-            raise DamagedError(f"{path}, line {number}: not JSON") from error
-        if row.get("kind") == "train":
-            rows.append(row)
-    return rows
+    run = Run.open(folder)
+    manifest, rows = run.manifest(), read_rows(run.metrics, "train")
+    return RunRecord(folder, run.config(), manifest.launches, tuple(rows), manifest.price_per_device_hour)
 
 
 def run_costs(
@@ -141,7 +94,7 @@ def run_costs(
     """
     config, launches = record.config, record.launches
     price = record.price_per_device_hour if price_per_device_hour is None else price_per_device_hour
-    device_seconds = sum(launch.seconds * launch.devices for launch in launches)
+    device_seconds = sum(launch.device_seconds for launch in launches)
     distinct = {step for launch in launches for step in launch.steps} | {
         row["step"] for row in record.train_rows
     }

@@ -11,7 +11,8 @@ from typer.core import TyperGroup
 from fpm_cli.cli.completion import complete_run
 from fpm_cli.cli.console import JsonFlag, log, show, show_json
 from fpm_cli.cli.evaluate_task import evaluate_task, examples_of
-from fpm_cli.runs.run import Run, newest_run
+from fpm_cli.runs.find import newest_run
+from fpm_cli.runs.run import Run
 from fpm_cli.tasks.definition import task_names
 
 

@@ -27,7 +27,9 @@ from fpm_cli.cli.launching import (
 from fpm_cli.config.resolve import difference
 from fpm_cli.errors import DamagedError, UsageError
 from fpm_cli.launch.shutdown import stop_immediately_on_signal
-from fpm_cli.runs.run import RUNS, Run, newest_run
+from fpm_cli.runs.find import newest_run
+from fpm_cli.runs.manifest import RunState
+from fpm_cli.runs.run import RUNS, Run
 
 if TYPE_CHECKING:
     from fpm_cli.tasks.finetune_run import FinetuneRequest
@@ -194,9 +196,9 @@ def _open_resumed(task: str | None, out: Path | None) -> Run:
     if out is None and task is None:
         raise UsageError("--resume: name the run with --out, or the task whose newest run is to be continued")
     run = Run.open(out) if out else newest_run(task=task)
-    if "task" not in run.manifest():
+    if run.manifest().task is None:
         raise UsageError(f"{run.path} is not a fine-tuned run; use `fpm pretrain --resume --out {run.path}`")
-    if changed := difference(run.began_with(), run.config()):
+    if changed := difference(run.recorded_config(), run.config()):
         raise DamagedError(f"{run.path} was started with another configuration: {changed}")
     return run
 
@@ -205,13 +207,15 @@ def _train(run: Run, where: Launching, began: float) -> None:
     from fpm_cli.tasks.finetune_run import check_unchanged
     from fpm_cli.tasks.finetuning import Finetuning
 
-    if run.manifest()["state"] == "finished":
+    if run.manifest().state is RunState.finished:
         log(f"{run.path} is finished; there is nothing left to train")
         return
     with stop_immediately_on_signal(f"stopped before training; continue with {run.resume_command}"):
         check_unchanged(run)
         calibration = stored_calibration()
-        run.note(cpu_peak_flops=calibration.peak_flops if calibration else None)
+        run.record_accounting(
+            price_per_device_hour=None, cpu_peak_flops=calibration.peak_flops if calibration else None
+        )
         log(f"training in {run.path}")
         where.train(run, began, Finetuning)
 
@@ -219,7 +223,8 @@ def _train(run: Run, where: Launching, began: float) -> None:
 def _show(run: Run, as_json: bool) -> None:
     from fpm_cli.checkpoints.checkpoint import checkpoint_step, find_best_checkpoint
 
-    rows, manifest = run.last_rows(), run.manifest()
+    rows, task = run.last_rows(), run.manifest().task
+    assert task
     best = find_best_checkpoint(run)
     validation = {name: value for name, value in rows["validation"].items() if name not in ("kind", "step")}
     if as_json:
@@ -227,10 +232,10 @@ def _show(run: Run, as_json: bool) -> None:
             "finetune",
             {
                 "run": str(run.path),
-                "task": manifest["task"],
-                "from": manifest["from"]["run"],
-                "from_scratch": manifest["from_scratch"],
-                "num_examples": manifest["num_examples"],
+                "task": task.name,
+                "from": task.origin.run,
+                "from_scratch": task.from_scratch,
+                "num_examples": task.num_examples,
                 "step": rows["train"]["step"],
                 "train_loss": rows["train"]["loss"],
                 "validation": validation,

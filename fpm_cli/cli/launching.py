@@ -160,7 +160,7 @@ class Launching:
         if out is None:
             raise UsageError("--node-rank above 0 needs --out, the run folder that node 0 makes")
         with stop_immediately_on_signal("stopped before training; start every node again to go on"):
-            self.train(Run.await_ready(out, READY_SECONDS), began, workload_type)
+            self.train(Run.wait_until_ready(out, READY_SECONDS), began, workload_type)
 
     def _placement(self, nproc: int) -> Placement:
         port = self.master_port or (MASTER_PORT if self.nnodes > 1 else 0)

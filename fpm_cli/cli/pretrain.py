@@ -32,7 +32,9 @@ from fpm_cli.config.resolve import Resolved, difference, reconfigure, resolve
 from fpm_cli.config.schema import RunConfig
 from fpm_cli.errors import DamagedError, MissingError, OutOfMemoryError, UsageError
 from fpm_cli.launch.shutdown import stop_immediately_on_signal
-from fpm_cli.runs.run import RUNS, Run, newest_run
+from fpm_cli.runs.find import newest_run
+from fpm_cli.runs.manifest import RunState
+from fpm_cli.runs.run import RUNS, Run
 
 GIB = 2**30
 GO_ON = "--allow-config-change goes on with the new one"
@@ -124,7 +126,9 @@ def pretrain(
         where.require_hosts()
         run = _created(resolved, out, corpus)
     calibration = stored_calibration()
-    run.note(price_per_device_hour=price, cpu_peak_flops=calibration.peak_flops if calibration else None)
+    run.record_accounting(
+        price_per_device_hour=price, cpu_peak_flops=calibration.peak_flops if calibration else None
+    )
     _train(run, where, as_json, corpus if resume else None, allow_config_change, began)
 
 
@@ -197,13 +201,19 @@ def _check_corpus(run: Run, given: Path | None, allow_change: bool) -> None:
     corpus = Corpus.open(given or run.corpus_path())
     corpus.verify()
     manifest, facts = run.manifest(), corpus.manifest
-    now = {"tokenizer_fingerprint": facts.tokenizer.fingerprint, "corpus_fingerprint": facts.fingerprint}
-    for field, fingerprint in now.items():
-        began_with = manifest.get(field, fingerprint)
-        if began_with != fingerprint and not allow_change:
-            raise DamagedError(f"{corpus.path}: {field} was {began_with} and is now {fingerprint}; {GO_ON}")
-    manifest.update(now, **({"corpus": str(given.resolve())} if given else {}))
-    run.write_manifest(manifest)
+    fingerprints = {
+        "tokenizer_fingerprint": (manifest.tokenizer_fingerprint, facts.tokenizer.fingerprint),
+        "corpus_fingerprint": (manifest.corpus_fingerprint, facts.fingerprint),
+    }
+    for field, (recorded, current) in fingerprints.items():
+        if recorded not in (None, current) and not allow_change:
+            raise DamagedError(f"{corpus.path}: {field} was {recorded} and is now {current}; {GO_ON}")
+    run.update_manifest(
+        tokenizer_fingerprint=facts.tokenizer.fingerprint,
+        corpus_fingerprint=facts.fingerprint,
+        corpus=str(given.resolve()) if given else manifest.corpus,
+        ready=True,
+    )
 
 
 def _resumed(
@@ -216,7 +226,7 @@ def _resumed(
 ) -> Run:
     """The run to go on with; its configuration must be what it was, whatever says so now."""
     run = Run.open(out) if out else newest_run()
-    stored, now = run.began_with(), run.config()
+    stored, now = run.recorded_config(), run.config()
     if preset or proxy:
         now = resolve(
             preset or stored.name, proxy=proxy or stored.proxy, config_file=config, assignments=assignments
@@ -235,7 +245,7 @@ def _resumed(
 def _train(
     run: Run, where: Launching, as_json: bool, corpus: Path | None, allow_change: bool, began: float
 ) -> None:
-    if run.manifest()["state"] == "finished":
+    if run.manifest().state is RunState.finished:
         log(f"{run.path} is finished; nothing is left to train")
     else:
         with stop_immediately_on_signal(f"stopped before training; go on with {run.resume_command}"):

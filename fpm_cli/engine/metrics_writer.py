@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, TextIO
 
 from fpm_cli.engine.layer_statistics import LayerValues
-from fpm_cli.files import replace_text
+from fpm_cli.runs.metrics import drop_rows_after
 from fpm_cli.runs.run import Run
 
 
@@ -20,7 +20,7 @@ class MetricsWriter:
     def __init__(self, run: Run, first_step: int):
         from torch.utils.tensorboard import SummaryWriter
 
-        _drop_rows_after(run, first_step)
+        drop_rows_after(run.metrics, first_step)
         self._metrics: TextIO = run.metrics.open("a", encoding="utf-8")
         # TensorBoard drops events from `purge_step` on; those of `first_step` itself stay.
         self._tensorboard = SummaryWriter(str(run.path / "tensorboard"), purge_step=first_step + 1)
@@ -53,18 +53,3 @@ class MetricsWriter:
         row = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
         self._metrics.write(json.dumps(row, allow_nan=False) + "\n")
         self._metrics.flush()
-
-
-def _drop_rows_after(run: Run, step: int) -> None:
-    """Keep the rows up to `step`; a half-written last line goes too."""
-    if not run.metrics.exists():
-        return
-    kept = []
-    for line in run.metrics.read_bytes().split(b"\n"):
-        try:
-            row = json.loads(line)
-        except ValueError:
-            continue
-        if row["step"] <= step:
-            kept.append(line + b"\n")
-    replace_text(run.metrics, b"".join(kept).decode())

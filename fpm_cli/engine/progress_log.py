@@ -78,9 +78,9 @@ class _Cost:
 
     def __init__(self, run: Run, world: World):
         manifest = run.manifest()
-        self.price: float | None = manifest.get("price_per_device_hour")
+        self.price = manifest.price_per_device_hour
         self.num_devices = world.size
-        self.earlier_seconds = sum(launch["seconds"] * launch["devices"] for launch in manifest["launches"])
+        self.earlier_seconds = sum(launch.device_seconds for launch in manifest.launches)
 
     def text(self, launch_seconds: float) -> str:
         """For the progress line; empty without a price."""
@@ -96,8 +96,7 @@ def _peak_flops(config: RunConfig, world: World, run: Run) -> float | None:
     A GPU's is in the data file; that of a processor was measured by `fpm plan --calibrate`.
     """
     if world.device_name == CPU:
-        measured: float | None = run.manifest().get("cpu_peak_flops")
-        return measured
+        return run.manifest().cpu_peak_flops
     device = identify(world.device_name)
     precision = config.engine.resolve_precision(has_bf16=has_native_bf16(world.device))
     peak = device.peak(precision) if device else None

@@ -55,7 +55,7 @@ class TimeBudget:
         self._path = run.path / "budget.json"
         self._decisions = [Decision(0, 0.0, self.train.steps), *self._read()]
         self._step = self._first_step = first_step
-        self._spent = float(sum(launch["seconds"] for launch in run.manifest()["launches"]))
+        self._spent = float(sum(launch.seconds for launch in run.manifest().launches))
         self._spent += max(0.0, time.time() - began)
         self._started = time.monotonic()
         self._last_decision = (first_step, self._started, math.inf)  # step, time and seconds left

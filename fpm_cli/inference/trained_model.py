@@ -48,7 +48,8 @@ class TrainedModel:
     @property
     def untrained_heads(self) -> tuple[str, ...]:
         """Heads that imported weights did not contain; they hold initial values."""
-        return tuple(self.run.manifest().get("imported", {}).get("untrained", ()))
+        imported = self.run.manifest().imported
+        return imported.untrained if imported else ()
 
     @cached_property
     def corpus(self) -> Corpus:
@@ -77,10 +78,10 @@ def load_trained_model(run: Run, corpus: Path | None = None) -> TrainedModel:
         MissingError: the run has no checkpoint yet.
         DamagedError: the checkpoint is damaged, or does not fit the configuration.
     """
-    if (task := run.manifest().get("task")) is not None:
+    if task := run.manifest().task:
         raise UsageError(
-            f"{run.path} was fine-tuned for the task {task} and predicts labels, not tokens; "
-            f"score it with `fpm evaluate {task} {run.path}`"
+            f"{run.path} was fine-tuned for the task {task.name} and predicts labels, not tokens; "
+            f"score it with `fpm evaluate {task.name} {run.path}`"
         )
     config = run.config()
     model, step = load_checkpoint_into(build_skeleton(config), run)
@@ -95,11 +96,11 @@ def load_trained_classifier(run: Run) -> TrainedModel:
         MissingError: the run has no checkpoint.
         DamagedError: the checkpoint is damaged, or does not fit the configuration.
     """
-    manifest, config = run.manifest(), run.config()
-    if manifest.get("task") is None:
+    task, config = run.manifest().task, run.config()
+    if task is None:
         raise UsageError(f"{run.path} was not fine-tuned for a task")
     with torch.device("meta"):
-        skeleton = Classifier(config, len(manifest["labels"]))
+        skeleton = Classifier(config, len(task.labels))
     model, step = load_checkpoint_into(skeleton, run, best=True)
     return TrainedModel(config, model, run, step, next(model.parameters()).device)
 

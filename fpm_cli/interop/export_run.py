@@ -46,11 +46,11 @@ def export_run(run: Run, out: Path) -> ExportResult:
         FpmError: the reloaded network or tokenizer computes something else; nothing is written.
     """
     load_transformers()
-    classifies = run.manifest().get("task") is not None
-    trained = load_trained_classifier(run) if classifies else load_trained_model(run)
+    task = run.manifest().task
+    trained = load_trained_classifier(run) if task else load_trained_model(run)
     trained.model.cpu()
-    if classifies:
-        architecture = classification_architecture(trained.config, run.manifest()["labels"])
+    if task:
+        architecture = classification_architecture(trained.config, task.labels)
     else:
         architecture = ARCHITECTURES[trained.config.family](trained.config.model)
     tokenizer = _tokenizer(trained)

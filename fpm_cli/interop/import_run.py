@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from torch import nn
 
@@ -22,8 +21,9 @@ from fpm_cli.interop.check_weights import check_depth, refuse_other_tensors, unt
 from fpm_cli.interop.compare_outputs import OutputComparison, compare_outputs
 from fpm_cli.interop.import_tokenizer import read_tokenizer
 from fpm_cli.interop.read_checkpoint import read_config_json, read_weights
-from fpm_cli.interop.weight_mapping import Architecture, from_transformers
+from fpm_cli.interop.weight_mapping import from_transformers
 from fpm_cli.models.build import build_skeleton, materialise
+from fpm_cli.runs.manifest import ImportRecord, RunState
 from fpm_cli.runs.run import Run
 from fpm_cli.tokenization.base import Tokenizer
 from fpm_cli.tokenization.registry import load_tokenizer
@@ -88,7 +88,10 @@ def import_run(source: Path, out: Path, name: str, tokenizer_folder: Path | None
         model.load_state_dict(weights, strict=False)
         reference = load_reference_model(architecture, source)
         comparison = compare_outputs(model_config, model, reference, untrained)
-        _write_run(folder, config, model, tokenizer, _record(source, architecture, untrained))
+        record = ImportRecord(
+            source=source.resolve().name, architecture=architecture.class_name, untrained=untrained
+        )
+        _write_run(folder, config, model, tokenizer, record)
     return ImportResult(out, config, architecture.class_name, comparison, untrained, tokenizer is not None)
 
 
@@ -103,19 +106,11 @@ def _run_config(name: str, family: Family, model: ModelConfig, kind: TokenizerKi
     return validate(tree, {})
 
 
-def _record(source: Path, architecture: Architecture, untrained: tuple[str, ...]) -> dict[str, Any]:
-    return {
-        "from": source.resolve().name,
-        "architecture": architecture.class_name,
-        "untrained": list(untrained),
-    }
-
-
 def _write_run(
-    path: Path, config: RunConfig, model: nn.Module, tokenizer: Tokenizer | None, record: dict[str, Any]
+    path: Path, config: RunConfig, model: nn.Module, tokenizer: Tokenizer | None, record: ImportRecord
 ) -> None:
     run = Run.create(path, config, None)
-    run.write_manifest({**run.manifest(), "corpus": None, "state": "imported", "imported": record})
+    run.update_manifest(corpus=None, state=RunState.imported, imported=record)
     if tokenizer:
         tokenizer.save(run.tokenizer_path)
     save_weights(run, {name: tensor.detach() for name, tensor in model.named_parameters()})

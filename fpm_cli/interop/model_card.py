@@ -56,18 +56,16 @@ def _network(config: RunConfig, class_name: str, comparison: OutputComparison, t
 
 def _data(trained: TrainedModel) -> str:
     manifest = trained.run.manifest()
-    if (task := manifest.get("task")) is not None:
-        counts, source = manifest["num_examples"], manifest["from"]
-        start = "new weights" if manifest["from_scratch"] else f"step {source['step']} of {source['name']}"
+    if task := manifest.task:
+        origin, counts = task.origin, task.num_examples
+        start = "new weights" if task.from_scratch else f"step {origin.step} of {origin.name}"
         return (
-            f"Fine-tuned for the task {task} on {counts['train']:,} examples, from {start}; the checkpoint "
-            f"was selected on {counts['validation']:,} others. Labels: {', '.join(manifest['labels'])}."
+            f"Fine-tuned for the task {task.name} on {counts['train']:,} examples, from {start}; the "
+            f"checkpoint was selected on {counts['validation']:,} others. Labels: {', '.join(task.labels)}."
         )
-    imported = manifest.get("imported")
+    imported = manifest.imported
     if imported:
-        return (
-            f"The weights were imported from `{imported['from']}`; see there for what they were trained on."
-        )
+        return f"The weights were imported from `{imported.source}`; see there for what they were trained on."
     try:
         about = trained.corpus.manifest
     except MissingError:
@@ -95,9 +93,9 @@ def _cost(trained: TrainedModel) -> str:
 
 def _limits(trained: TrainedModel) -> list[str]:
     config = trained.config
-    task = trained.run.manifest().get("task")
+    task = trained.run.manifest().task
     objective = (
-        f"the labels of {task}"
+        f"the labels of {task.name}"
         if task
         else _OBJECTIVES[config.family].format(task=config.model.sentence_task)
     )

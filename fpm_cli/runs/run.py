@@ -2,44 +2,42 @@
 
 config.toml     the resolved configuration
 manifest.json   versions, git revision, seed, fingerprints, command lines, launches, state
-metrics.jsonl   a line per optimizer step and per evaluation, without gaps or doubles
+metrics.jsonl   one row per optimizer step and per evaluation
 corpus/         the sample corpus, where fpm built it itself
-tokenizer/      in an imported run, which has no corpus
+tokenizer/      a copy of the tokenizer, so that the run can be used where its corpus is not
 checkpoints/    step-N/ folders; `latest` beside it names the newest
-logs/           one file a rank, and its last sign of life
+logs/           one log per rank, and its last heartbeat
 budget.json     under a wall-clock budget: what was decided about the last step
 tensorboard/
 """
 
-import json
 import os
-import platform
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import tomli_w
 from filelock import FileLock, Timeout
 
-from fpm_cli import __version__
 from fpm_cli.config.presets import read_toml
 from fpm_cli.config.resolve import validate
 from fpm_cli.config.schema import RunConfig
-from fpm_cli.errors import DamagedError, MissingError, UsageError
+from fpm_cli.errors import MissingError, UsageError
 from fpm_cli.files import replace_text
+from fpm_cli.runs.manifest import MANIFEST, Launch, RunManifest, RunState, read_manifest, write_manifest
+from fpm_cli.runs.metrics import Row, read_last_rows
+from fpm_cli.runs.provenance import git_revision, software_versions
 
 RUNS = Path("runs")
 
 
 class Run:
-    """One run folder. `Run.create` makes it, `Run.open` finds it again."""
+    """One run folder. `Run.create` makes a new one, `Run.open` opens one that is there."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -60,18 +58,16 @@ class Run:
         for folder in (run.checkpoints, path / "logs"):
             folder.mkdir(parents=True, exist_ok=True)
         run._write_config(config)
-        run.write_manifest(
-            {
-                "schema": "fpm.run/1",
-                "config": config.model_dump(mode="json", exclude_none=True),
-                "corpus": str(corpus.resolve()) if corpus else "corpus",
-                "seed": config.train.seed,
-                "git_revision": _git_revision(),
-                "versions": _versions(),
-                "state": "created",
-                "launches": [],
-            }
+        manifest = RunManifest(
+            config=config,
+            corpus=str(corpus.resolve()) if corpus else "corpus",
+            seed=config.train.seed,
+            git_revision=git_revision(),
+            versions=software_versions(),
+            state=RunState.created,
+            ready=False,
         )
+        write_manifest(path / MANIFEST, manifest)
         return run
 
     @classmethod
@@ -86,17 +82,15 @@ class Run:
         return cls(path)
 
     @classmethod
-    def await_ready(cls, path: Path, seconds: float) -> "Run":
-        """Open the run that the leading node makes, once its data is checked and training may begin.
+    def wait_until_ready(cls, path: Path, seconds: float) -> "Run":
+        """Open the run that node 0 makes, once its data is checked and training may begin.
 
         Raises:
             MissingError: that did not come within `seconds`.
         """
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
-            if (path / "manifest.json").is_file() and "tokenizer_fingerprint" in (
-                run := cls.open(path)
-            ).manifest():
+            if (path / MANIFEST).is_file() and (run := cls.open(path)).manifest().ready:
                 return run
             time.sleep(0.2)
         raise MissingError(
@@ -108,151 +102,115 @@ class Run:
         """The configuration in config.toml."""
         return validate(read_toml(self.path / "config.toml"), {})
 
-    def began_with(self) -> RunConfig:
-        """The configuration that the manifest recorded, which config.toml must still be."""
-        recorded = self.manifest().get("config")
-        return validate(recorded, {}) if recorded else self.config()
+    def recorded_config(self) -> RunConfig:
+        """The configuration in the manifest, which config.toml must still be."""
+        return self.manifest().config or self.config()
 
     def change_config(self, config: RunConfig, difference: str) -> None:
-        """Go on with another configuration from here; the manifest keeps what was changed."""
+        """Continue with another configuration; the manifest records the difference."""
         manifest = self.manifest()
-        manifest.setdefault("config_changes", []).append(difference)
-        manifest["config"] = config.model_dump(mode="json", exclude_none=True)
-        if manifest["state"] == "finished" and config.train.steps > manifest["launches"][-1]["last_step"]:
-            manifest["state"] = "stopped"
+        last = manifest.last_launch
+        reopened = manifest.state is RunState.finished and last and config.train.steps > last.last_step
         self._write_config(config)
-        self.write_manifest(manifest)
+        self.update_manifest(
+            config=config,
+            config_changes=(*manifest.config_changes, difference),
+            state=RunState.stopped if reopened else manifest.state,
+        )
 
     def _write_config(self, config: RunConfig) -> None:
         document = config.model_dump(mode="json", exclude_none=True)
         replace_text(self.path / "config.toml", tomli_w.dumps(document))
 
-    def manifest(self) -> dict[str, Any]:
-        """The manifest as it stands.
+    def manifest(self) -> RunManifest:
+        """The manifest as it is on disk.
 
         Raises:
-            DamagedError: it is missing or not JSON.
+            DamagedError: it is missing or not one.
         """
-        path = self.path / "manifest.json"
-        try:
-            manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        except (FileNotFoundError, ValueError) as error:
-            raise DamagedError(f"{path}: {error}") from error
+        return read_manifest(self.path / MANIFEST)
+
+    def update_manifest(self, **changes: Any) -> RunManifest:
+        """Replace some fields of the manifest, on disk, and return it."""
+        manifest = self.manifest().replaced(**changes)
+        write_manifest(self.path / MANIFEST, manifest)
         return manifest
 
-    def write_manifest(self, manifest: dict[str, Any]) -> None:
-        """Replace the manifest in one step."""
-        replace_text(self.path / "manifest.json", json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
+    def last_rows(self) -> dict[str, Row]:
+        """The last row of each kind in metrics.jsonl.
 
-    def last_rows(self) -> dict[str, dict[str, Any]]:
-        """The last line of each kind in metrics.jsonl."""
-        with self.metrics.open(encoding="utf-8") as lines:
-            return {row["kind"]: row for row in map(json.loads, lines)}
+        Raises:
+            DamagedError: a line is no row.
+        """
+        return read_last_rows(self.metrics)
 
     def last_world_size(self) -> int | None:
         """How many processes trained it last; None before the first launch."""
-        launches = self.manifest()["launches"]
-        return int(launches[-1]["devices"]) if launches else None
+        last = self.manifest().last_launch
+        return last.devices if last else None
 
     @property
     def resume_command(self) -> str:
-        """What goes on with this run."""
-        verb = "finetune" if "task" in self.manifest() else "pretrain"
+        """The command that continues this run."""
+        verb = "finetune" if self.manifest().task else "pretrain"
         return f"`fpm {verb} --resume --out {self.path}`"
 
     def corpus_path(self) -> Path:
-        """The corpus the run trains on; relative paths are inside the run.
+        """The corpus that the run trains on; relative paths are inside the run.
 
         Raises:
-            MissingError: its weights were imported, and came without one.
+            MissingError: the run has none, since its weights were imported or it is fine-tuned.
         """
-        corpus = self.manifest()["corpus"]
-        if corpus is None:
-            raise MissingError(
-                f"{self.path}: imported weights have no corpus; `fpm evaluate lm` takes one with --corpus"
-            )
-        return self.path / str(corpus)
+        manifest = self.manifest()
+        if manifest.corpus is None:
+            kind = "a fine-tuned run has" if manifest.task else "imported weights have"
+            raise MissingError(f"{self.path}: {kind} no corpus; `fpm evaluate lm` takes one with --corpus")
+        return self.path / manifest.corpus
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the run for one process at a time; the kernel's lock (flock) dies with its holder.
+        """Hold the run for this process alone; the kernel releases the lock (flock) when its holder dies.
 
         Raises:
             UsageError: another process holds it; says which.
         """
-        lock, holder = FileLock(self.path / ".lock"), self.path / ".lock-holder"
+        lock, holder_path = FileLock(self.path / ".lock"), self.path / ".lock-holder"
         try:
             lock.acquire(timeout=0)
         except Timeout as error:
-            who = holder.read_text(encoding="utf-8").strip() if holder.exists() else "not known"
-            raise UsageError(f"{self.path}: another process is training in it ({who})") from error
+            holder = holder_path.read_text(encoding="utf-8").strip() if holder_path.exists() else "not known"
+            raise UsageError(f"{self.path}: another process is training in it ({holder})") from error
         try:
             now = datetime.now(UTC).isoformat(timespec="seconds")
-            replace_text(holder, f"pid {os.getpid()} on {socket.gethostname()} since {now}\n")
+            replace_text(holder_path, f"pid {os.getpid()} on {socket.gethostname()} since {now}\n")
             yield
         finally:
-            holder.unlink(missing_ok=True)
+            holder_path.unlink(missing_ok=True)
             lock.release()
 
-    def note(self, **facts: float | None) -> None:
-        """Record in the manifest what the progress line and `fpm cost-report` account with.
+    def record_accounting(self, *, price_per_device_hour: float | None, cpu_peak_flops: float | None) -> None:
+        """Record what the progress line and `fpm cost-report` compute with; None keeps what is recorded.
 
-        `price_per_device_hour`: in any currency; `cpu_peak_flops`: of all cores together, FLOP/s.
+        `price_per_device_hour` is in any currency, `cpu_peak_flops` of all cores together in FLOP/s.
         """
-        known = {name: value for name, value in facts.items() if value is not None}
-        self.write_manifest({**self.manifest(), **known})
+        given = {"price_per_device_hour": price_per_device_hour, "cpu_peak_flops": cpu_peak_flops}
+        self.update_manifest(**{name: value for name, value in given.items() if value is not None})
 
     def begin_launch(self, *, devices: int, device_name: str, first_step: int) -> None:
-        """Record that training starts now; `end_launch` closes the entry."""
-        manifest = self.manifest()
-        manifest["state"] = "running"
-        manifest["launches"].append(
-            {
-                "command": sys.argv,
-                "started": datetime.now(UTC).isoformat(timespec="seconds"),
-                "devices": devices,
-                "device_name": device_name,
-                "first_step": first_step,
-                "last_step": first_step,
-                "seconds": 0.0,
-            }
+        """Record that training starts now; `update_launch` completes the entry."""
+        launch = Launch(
+            command=tuple(sys.argv),
+            started=datetime.now(UTC).isoformat(timespec="seconds"),
+            devices=devices,
+            device_name=device_name,
+            first_step=first_step,
+            last_step=first_step,
+            seconds=0.0,
         )
-        self.write_manifest(manifest)
+        self.update_manifest(state=RunState.running, launches=(*self.manifest().launches, launch))
 
     def update_launch(self, *, last_step: int, seconds: float, state: str) -> None:
-        """Bring the open launch entry up to date: at each checkpoint and at the end."""
-        manifest = self.manifest()
-        manifest["state"] = state
-        manifest["launches"][-1].update(last_step=last_step, seconds=round(seconds, 3))
-        self.write_manifest(manifest)
-
-
-def newest_run(runs: Path = RUNS, *, finished: bool = False, task: str | None = None) -> Run:
-    """The run under `runs` that was changed last, of those fine-tuned for `task`; None: the pretrained ones.
-
-    Raises:
-        MissingError: there is none.
-    """
-    found = [Run(path.parent) for path in runs.glob("*/config.toml")]
-    found = [run for run in found if run.manifest().get("task") == task]
-    if finished:
-        found = [run for run in found if run.manifest()["state"] == "finished"]
-    if not found:
-        kind = f"{'finished ' if finished else ''}run{f' of {task}' if task else ''}"
-        how = f"fpm finetune {task}" if task else "fpm pretrain"
-        raise MissingError(f"no {kind} under {runs}/; name one, or train one with `{how}`")
-    return max(found, key=lambda run: (run.path / "manifest.json").stat().st_mtime_ns)
-
-
-def _git_revision() -> str | None:
-    """The revision of the code that runs, where it runs from a checkout."""
-    here = Path(__file__).parent
-    found = subprocess.run(
-        ["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True, check=False
-    )
-    return found.stdout.strip() or None
-
-
-def _versions() -> dict[str, str]:
-    packages = ("torch", "deepspeed", "numpy", "tokenizers", "sentencepiece")
-    return {"fpm": __version__, "python": platform.python_version(), **{p: version(p) for p in packages}}
+        """Bring the current launch's entry up to date: at each checkpoint and at the end."""
+        *earlier, launch = self.manifest().launches
+        launch = launch.model_copy(update={"last_step": last_step, "seconds": round(seconds, 3)})
+        self.update_manifest(state=state, launches=(*earlier, launch))

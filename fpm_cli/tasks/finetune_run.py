@@ -4,7 +4,6 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from fpm_cli.checkpoints.checkpoint import save_weights
 from fpm_cli.config.schema import RunConfig
@@ -13,6 +12,7 @@ from fpm_cli.files import hash_file, new_folder
 from fpm_cli.inference.trained_model import TrainedModel, load_trained_model
 from fpm_cli.interop.import_run import import_run
 from fpm_cli.models.classifier import build_classifier, load_backbone
+from fpm_cli.runs.manifest import TaskRecord, WeightsOrigin
 from fpm_cli.runs.run import Run
 from fpm_cli.tasks.definition import TaskDefinition
 from fpm_cli.tasks.encoded import EncodedExamples, encode_examples
@@ -61,22 +61,21 @@ def create_run(request: FinetuneRequest, out: Path, log: Callable[[str], None] =
         encoded = [encode_examples(part, tokenizer, config.family, length) for part in parts]
         run = Run.create(folder, config, None)
         tokenizer.save(run.tokenizer_path)
-        facts = _save_examples(run, encoded)
-        run.write_manifest(
-            {
-                **run.manifest(),
-                "corpus": None,
-                "tokenizer_fingerprint": tokenizer.fingerprint,
-                "from": origin,
-                "from_scratch": request.from_scratch,
-                "train_fingerprints": {str(path): _fingerprint(path) for path in request.train_files},
-                "validation": str(request.validation),
-                "num_examples": dict(zip(SPLITS, (len(train), len(validation)), strict=True)),
-                "labels": list(request.task.labels),
-                EXAMPLES: facts,
-            }
+        example_fingerprints = _save_examples(run, encoded)
+        record = TaskRecord(
+            name=request.task.name,
+            labels=request.task.labels,
+            origin=origin,
+            from_scratch=request.from_scratch,
+            train_files=tuple(_recorded_path(path) for path in request.train_files),
+            train_fingerprints={str(path): _fingerprint(path) for path in request.train_files},
+            validation=str(request.validation),
+            dev_file=_recorded_path(request.dev_file) if request.dev_file else None,
+            num_examples=dict(zip(SPLITS, (len(train), len(validation)), strict=True)),
+            example_fingerprints=example_fingerprints,
         )
-        record_task(run, request.task, request.train_files, request.dev_file)
+        record_task(run, request.task, record)
+        run.update_manifest(corpus=None, tokenizer_fingerprint=tokenizer.fingerprint, ready=True)
         model = build_classifier(config, len(request.task.labels))
         if not request.from_scratch:
             missing = load_backbone(model, pretrained.model.state_dict())
@@ -110,11 +109,10 @@ def check_unchanged(run: Run) -> None:
         DamagedError: they are not; names the field, its old and its new value.
     """
     manifest = run.manifest()
-    now = {"tokenizer_fingerprint": load_tokenizer(run.tokenizer_path).fingerprint}
-    for field, value in now.items():
-        if manifest.get(field) != value:
-            raise DamagedError(f"{run.path}: {field} was {manifest.get(field)} and is now {value}")
-    for name, fingerprint in manifest.get(EXAMPLES, {}).items():
+    recorded, current = manifest.tokenizer_fingerprint, load_tokenizer(run.tokenizer_path).fingerprint
+    if recorded != current:
+        raise DamagedError(f"{run.path}: tokenizer_fingerprint was {recorded} and is now {current}")
+    for name, fingerprint in (manifest.task.example_fingerprints if manifest.task else {}).items():
         if _fingerprint(run.path / EXAMPLES / name) != fingerprint:
             raise DamagedError(f"{run.path / EXAMPLES / name}: not what the run was created with")
 
@@ -136,17 +134,17 @@ def _examples(request: FinetuneRequest, log: Callable[[str], None]) -> tuple[lis
     return split_off_validation(train, request.validation)
 
 
-def _source(path: Path, temporary: Path) -> tuple[TrainedModel, dict[str, Any]]:
+def _source(path: Path, temporary: Path) -> tuple[TrainedModel, WeightsOrigin]:
     """The network to start from, and its record for the manifest."""
     if (path / "manifest.json").is_file():
         run = Run.open(path)
         manifest = run.manifest()
-        if "task" in manifest:
+        if manifest.task:
             raise UsageError(
-                f"{path} is already fine-tuned for {manifest['task']}; --from takes a pretrained run"
+                f"{path} is already fine-tuned for {manifest.task.name}; --from takes a pretrained run"
             )
         trained = load_trained_model(run)
-        recorded, now = manifest.get("tokenizer_fingerprint"), trained.tokenizer.fingerprint
+        recorded, now = manifest.tokenizer_fingerprint, trained.tokenizer.fingerprint
         if recorded not in (None, now):
             raise DamagedError(f"{path}: tokenizer_fingerprint was {recorded} and is now {now}")
     elif (path / "config.json").is_file():
@@ -155,14 +153,19 @@ def _source(path: Path, temporary: Path) -> tuple[TrainedModel, dict[str, Any]]:
     else:
         raise MissingError(f"--from {path}: neither a run folder nor one in transformers' format")
     weights = next((trained.run.checkpoints / f"step-{trained.step}").glob("manifest.json"))
-    origin = {
-        "run": str(path.resolve()),
-        "name": trained.config.name,
-        "step": trained.step,
-        "weights_fingerprint": _fingerprint(weights),
-        "tokenizer_fingerprint": trained.tokenizer.fingerprint,
-    }
+    origin = WeightsOrigin(
+        run=str(path.resolve()),
+        name=trained.config.name,
+        step=trained.step,
+        weights_fingerprint=_fingerprint(weights),
+        tokenizer_fingerprint=trained.tokenizer.fingerprint,
+    )
     return trained, origin
+
+
+def _recorded_path(path: Path) -> str:
+    """Absolute, as the run may be used from another folder; a data set in the cache has only a name."""
+    return str(path.resolve() if path.exists() else path)
 
 
 def _save_examples(run: Run, encoded: Sequence[EncodedExamples]) -> dict[str, str | None]:

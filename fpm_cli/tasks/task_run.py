@@ -1,12 +1,13 @@
 """The task of a fine-tuned run: its definition in `task.toml`, its files in the manifest."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from fpm_cli.errors import MissingError
 from fpm_cli.files import replace_text
-from fpm_cli.runs.run import Run, newest_run
+from fpm_cli.runs.find import newest_run
+from fpm_cli.runs.manifest import TaskRecord
+from fpm_cli.runs.run import Run
 from fpm_cli.tasks.definition import TaskDefinition, read_task
 
 TASK_FILE = "task.toml"
@@ -19,22 +20,13 @@ class TaskRun:
     run: Run
     task: TaskDefinition
     train_files: tuple[Path, ...]
-    dev_file: (
-        Path | None
-    )  # the file that `fpm evaluate` scores by default; checkpoints are not selected on it
+    dev_file: Path | None  # what `fpm evaluate` scores by default; checkpoints are not selected on it
 
 
-def record_task(run: Run, task: TaskDefinition, train_files: Sequence[Path], dev_file: Path | None) -> None:
-    """Write `task.toml`, and the task's name and files into the manifest, for `open_task_run`."""
+def record_task(run: Run, task: TaskDefinition, record: TaskRecord) -> None:
+    """Write `task.toml`, and the task's record into the manifest, for `open_task_run`."""
     replace_text(run.path / TASK_FILE, task.to_toml())
-    run.write_manifest(
-        {
-            **run.manifest(),
-            "task": task.name,
-            "train_files": [_recorded_path(path) for path in train_files],
-            "dev_file": _recorded_path(dev_file) if dev_file else None,
-        }
-    )
+    run.update_manifest(task=record)
 
 
 def open_task_run(path: Path | None, task_name: str) -> TaskRun:
@@ -46,21 +38,14 @@ def open_task_run(path: Path | None, task_name: str) -> TaskRun:
         UsageError: its `task.toml` is no longer a task definition.
     """
     run = Run.open(path) if path else newest_run(finished=True, task=task_name)
-    manifest = run.manifest()
-    if not (run.path / TASK_FILE).is_file():
+    record = run.manifest().task
+    if record is None or not (run.path / TASK_FILE).is_file():
         raise MissingError(
             f"{run.path}: not fine-tuned for a task; `fpm finetune {task_name} --from` makes one"
         )
-    dev_file = manifest.get("dev_file")
     return TaskRun(
         run,
         read_task(run.path / TASK_FILE),
-        tuple(map(Path, manifest.get("train_files", ()))),
-        Path(dev_file) if dev_file else None,
+        tuple(map(Path, record.train_files)),
+        Path(record.dev_file) if record.dev_file else None,
     )
-
-
-def _recorded_path(path: Path) -> str:
-    return str(
-        path.resolve() if path.exists() else path
-    )  # a data set in the cache has a name instead of a path

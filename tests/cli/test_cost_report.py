@@ -106,6 +106,6 @@ def test_a_run_has_its_price(capsys, tmp_path):
 
 def test_a_runs_own_price_is_taken_where_none_is_given(capsys, tmp_path):
     write_run(tmp_path / "run", [launch(0, 10, 3600.0, 8, "NVIDIA H100 80GB HBM3")], range(1, 11))
-    Run.open(tmp_path / "run").note(price_per_device_hour=1.5)
+    Run.open(tmp_path / "run").record_accounting(price_per_device_hour=1.5, cpu_peak_flops=None)
     assert run(["cost-report", str(tmp_path / "run"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["runs"][0]["price"] == pytest.approx(12.0)

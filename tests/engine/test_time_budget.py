@@ -14,6 +14,7 @@ from fpm_cli.engine import time_budget as module
 from fpm_cli.engine.schedule import learning_rate
 from fpm_cli.engine.time_budget import TimeBudget
 from fpm_cli.runs.run import Run
+from tests.run_folder import launch
 from tests.small_runs import finish, start, tiny
 
 STEPS, SECONDS, PEAK, FLOOR = 1000, 600.0, 1e-3, 1e-5
@@ -119,7 +120,7 @@ def test_steps_that_are_trained_again_have_the_same_rates(run: Run, clock: Clock
     config = configured("cosine")
     before = trained(run, config, clock, lambda step: 2 + step % 7 / 7, until=150)
     decided = json.loads((run.path / "budget.json").read_text())
-    launches = [{"seconds": clock.now}]
+    launches = [launch(0, 150, clock.now)]
     (run.path / "manifest.json").write_text(json.dumps({"launches": launches}))
     again = trained(run, config, clock, lambda _: 3.0, first_step=110)  # from a checkpoint, and slower
     assert decided[-1]["step"] > 125
@@ -130,7 +131,7 @@ def test_steps_that_are_trained_again_have_the_same_rates(run: Run, clock: Clock
 
 
 def test_a_budget_that_is_spent_ends_after_one_step(run: Run, clock: Clock) -> None:
-    (run.path / "manifest.json").write_text(json.dumps({"launches": [{"seconds": SECONDS}]}))
+    (run.path / "manifest.json").write_text(json.dumps({"launches": [launch(0, 1, SECONDS)]}))
     assert list(trained(run, configured("cosine"), clock, lambda _: 2.0)) == [1]
 
 

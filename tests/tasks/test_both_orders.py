@@ -70,7 +70,7 @@ def test_what_is_predicted_does_not_depend_on_the_order(run: Run) -> None:
 
 
 def test_a_task_of_single_texts_has_no_orders(run: Run, tmp_path: Path) -> None:
-    source = Path(run.manifest()["from"]["run"])
+    source = Path(run.manifest().task.origin.run)
     (tmp_path / "rows.json").write_text(
         '{"label": "100", "sentence": "一"}\n{"label": "101", "sentence": "二"}\n'
     )

@@ -129,7 +129,7 @@ def test_weights_in_transformers_format_are_imported_on_the_fly(place: Path, tmp
     arguments = finetune_flags(place, "BERT-E-S", out, "finetune.epochs=0.2")
     arguments[arguments.index("--from") + 1] = str(exported)
     assert fpm(["-q", *arguments]) == 0
-    assert Run.open(out).manifest()["from"]["run"] == str(exported)
+    assert Run.open(out).manifest().task.origin.run == str(exported)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fpm_cli.config.resolve import resolve
+from fpm_cli.runs.manifest import RunState, TaskRecord, WeightsOrigin
 from fpm_cli.runs.run import Run
 from fpm_cli.tasks.definition import TaskDefinition
 from fpm_cli.tasks.examples import Example
@@ -27,8 +28,20 @@ def finetune_flags(place: Path, name: str, out: Path, *assignments: str) -> list
 def tuned_run(path: Path, task: TaskDefinition, train: Sequence[Path], dev: Path | None) -> TaskRun:
     """A run folder that says it was fine-tuned for the task, without weights."""
     run = Run.create(path, resolve("BERT-C", proxy=True, environment={}).config, None)
-    record_task(run, task, train, dev)
-    run.write_manifest({**run.manifest(), "state": "finished"})
+    record = TaskRecord(
+        name=task.name,
+        labels=task.labels,
+        origin=WeightsOrigin(
+            run="none", name="none", step=0, weights_fingerprint=None, tokenizer_fingerprint=""
+        ),
+        train_files=tuple(map(str, train)),
+        validation="0.05",
+        dev_file=str(dev) if dev else None,
+        num_examples={},
+        example_fingerprints={},
+    )
+    record_task(run, task, record)
+    run.update_manifest(state=RunState.finished)
     return open_task_run(path, task.name)
 
 
