@@ -60,7 +60,7 @@ def export_run(run: Run, out: Path) -> ExportResult:
         _write_json(folder / "config.json", _config(architecture, tokenizer))
         if architecture.config["model_type"] == t5.MODEL_TYPE:
             shutil.copyfile(Path(t5.__file__).with_name(t5.MODEL_CODE), folder / t5.MODEL_CODE)
-        tokenizer_note = _write_tokenizer(trained, tokenizer, folder, classifies=classifies)
+        tokenizer_note = _write_tokenizer(trained, tokenizer, folder, classifies=task is not None)
         comparison = _compare(trained, load_reference_model(architecture, folder), tokenizer)
         card = model_card(trained, architecture.class_name, comparison, tokenizer_note)
         replace_text(folder / "README.md", card)
