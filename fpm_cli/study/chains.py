@@ -131,6 +131,6 @@ def _fpm(*arguments: str) -> tuple[str, ...]:
 def _state(run: Path) -> str | None:
     """The state in the run's manifest; None where there is no run that can be continued."""
     try:
-        return str(Run.open(run).manifest()["state"])
+        return str(Run.open(run).manifest().state)
     except FpmError:
         return None
