@@ -48,6 +48,13 @@ def depth(
     tokens_per_parameter: Annotated[
         str | None, typer.Option(help="Horizons in tokens per parameter.")
     ] = None,
+    transfer: Annotated[
+        str,
+        typer.Option(
+            help="How the rate is carried over depth and width: completep, depth-mup, none; auto: the first "
+            "for pre-norm networks."
+        ),
+    ] = "auto",
     learning_rates: Annotated[
         str | None, typer.Option(help="Tune at each depth over these; by default the rate is transferred.")
     ] = None,
@@ -93,6 +100,7 @@ def depth(
         reference_depth=reference_depth,
         seeds=seeds,
         horizons={name: text for name, text in horizons.items() if text is not None},
+        transfer=transfer,
         learning_rates=learning_rates,
         corpus=corpus,
         task=task,

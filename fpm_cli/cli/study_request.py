@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, cast, get_args
 from pydantic import ValidationError
 
 from fpm_cli.cli.calibrated import stored_calibration
+from fpm_cli.config.proxy import completep_assignments
 from fpm_cli.config.resolve import resolve
 from fpm_cli.config.schema import RunConfig
 from fpm_cli.errors import MissingError, UsageError, did_you_mean
@@ -16,6 +17,8 @@ from fpm_cli.study.settings import HorizonUnit, StudySettings, TaskSettings
 
 if TYPE_CHECKING:
     from fpm_cli.study.estimate import Estimate
+
+TRANSFER_RULES = ("auto", "completep", "depth-mup", "none")
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,7 @@ class StudyRequest:
     reference_depth: int | None
     seeds: str
     horizons: Mapping[str, str]
+    transfer: str
     learning_rates: str | None
     corpus: Path | None
     task: str | None
@@ -131,15 +135,45 @@ def whole_numbers(text: str, name: str) -> tuple[int, ...]:
 
 
 def _reference(request: StudyRequest, depths: tuple[int, ...]) -> RunConfig:
-    config = resolve(
-        request.preset, proxy=request.proxy, config_file=request.config, assignments=request.assignments
-    ).config
+    config = _resolved(request, ())
+    config = _resolved(request, transfer_assignments(request.transfer, config))
     heads, head_size = config.model.num_heads, config.model.head_size
     if request.width:
         heads, rest = divmod(request.width, head_size)
         if rest or not heads:
             raise UsageError(f"--width {request.width}: a multiple of the head size, {head_size}")
     return with_depth_and_heads(config, request.reference_depth or min(depths), heads)
+
+
+def _resolved(request: StudyRequest, transfer: tuple[str, ...]) -> RunConfig:
+    """The preset with the transfer rule under the user's own assignments."""
+    assignments = (*transfer, *request.assignments)
+    return resolve(
+        request.preset, proxy=request.proxy, config_file=request.config, assignments=assignments
+    ).config
+
+
+def transfer_assignments(rule: str, config: RunConfig) -> tuple[str, ...]:
+    """The configuration of a transfer rule, as key=value.
+
+    Raises:
+        UsageError: an unknown rule, or one that the norm placement does not allow.
+    """
+    if rule not in TRANSFER_RULES:
+        raise UsageError(
+            f"--transfer {rule}: one of {', '.join(TRANSFER_RULES)}{did_you_mean(rule, TRANSFER_RULES)}"
+        )
+    pre_norm = config.model.norm_placement == "pre"
+    if rule == "completep" and not pre_norm:
+        placement = config.model.norm_placement
+        raise UsageError(
+            f"--transfer completep: its rules are for pre-norm, and {config.name} has {placement}"
+        )
+    if rule == "auto":
+        rule = "completep" if pre_norm else "depth-mup"
+    if rule == "completep":
+        return completep_assignments(config)
+    return ("model.residual_init_scaled=true", f"train.lr_depth_scaled={str(rule == 'depth-mup').lower()}")
 
 
 def _horizons(request: StudyRequest, reference: RunConfig) -> tuple[HorizonUnit, tuple[float, ...]]:

@@ -38,6 +38,22 @@ FAMILIES: dict[Family, dict[str, int | float]] = {
 }
 
 
+# The rate of a proxy of COMPLETEP_LAYERS layers and WIDTH, from which CompleteP derives those of every other
+# depth and width (docs/studies.md has the grids).
+COMPLETEP_LAYERS = 4
+COMPLETEP_LR: dict[Family, float] = {"gpt": 4e-3, "bert": 2e-3, "encdec": 3e-3}
+
+
+def completep_assignments(config: RunConfig) -> tuple[str, ...]:
+    """CompleteP as key=value: a proxy's base is the network whose rate was tuned, a preset's base is itself."""
+    width, layers = config.model.hidden_size, config.model.num_layers
+    settings = ["model.residual_init_scaled=false", "train.lr_depth_scaled=false"]
+    if config.proxy:
+        width, layers, lr = WIDTH, COMPLETEP_LAYERS, COMPLETEP_LR[config.family]
+        settings += [f"train.lr={lr}", f"train.min_lr={lr / 10}"]
+    return (f"transfer.base_width={width}", f"transfer.base_layers={layers}", *settings)
+
+
 def proxy_layer(config: RunConfig) -> dict[str, Any]:
     """The values that turn the plain preset `config` into its proxy, as a configuration layer."""
     model, family = config.model, FAMILIES[config.family]

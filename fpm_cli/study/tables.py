@@ -1,5 +1,6 @@
 """A study's rows and verdicts as plain tables: a header and rows of text, for the terminal and the page."""
 
+import math
 from collections.abc import Sequence
 from statistics import fmean
 
@@ -59,6 +60,42 @@ def cost_table(study: Study, rows: Sequence[ResultRow]) -> TextTable:
         *("seconds", "peak MiB"),
     )
     return TextTable("What each depth took (means over seeds)", columns, tuple(cells))
+
+
+def learning_rate_table(study: Study, rows: Sequence[ResultRow]) -> TextTable | None:
+    """The loss at each rate tried, and the rate of the lowest point of a parabola through the best three."""
+    tried = [row for row in rows if row.tuning]
+    if not tried:
+        return None
+    rates = study.settings.learning_rates
+    cells = []
+    for depth in study.settings.depths:
+        losses = {row.learning_rate: row.loss for row in tried if row.depth == depth}
+        found = [losses.get(rate) for rate in rates]
+        best = best_rate(rates, found)
+        texts = ["diverged" if loss is None else f"{loss:.4f}" for loss in found]
+        width = next((str(row.hidden_size) for row in tried if row.depth == depth), "-")
+        cells.append((str(depth), width, *texts, "-" if best is None else f"{best:.3g}"))
+    columns = ("layers", "width", *(f"lr {rate:g}" for rate in rates), "best lr")
+    return TextTable("Loss at each learning rate tried", columns, tuple(cells))
+
+
+def best_rate(rates: Sequence[float], losses: Sequence[float | None]) -> float | None:
+    """The lowest point of the parabola in log rate through the best rate and its neighbours.
+
+    At the edge of the rates tried it is the best rate itself; None where every rate diverged.
+    """
+    known = [(math.log(rate), loss) for rate, loss in zip(rates, losses, strict=True) if loss is not None]
+    if not known:
+        return None
+    known.sort()
+    best = min(range(len(known)), key=lambda index: known[index][1])
+    if best in (0, len(known) - 1):
+        return math.exp(known[best][0])
+    (x0, y0), (x1, y1), (x2, y2) = known[best - 1 : best + 2]
+    left, right = (y1 - y0) / (x1 - x0), (y2 - y1) / (x2 - x1)
+    curvature = (right - left) / (x2 - x0)
+    return math.exp((x0 + x1) / 2 - left / (2 * curvature)) if curvature > 0 else math.exp(x1)
 
 
 def paper_table(verdict: PaperVerdict) -> TextTable:

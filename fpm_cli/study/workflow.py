@@ -16,7 +16,7 @@ from fpm_cli.study.execution import run_chains
 from fpm_cli.study.figure import depth_figure
 from fpm_cli.study.results import ResultRow, collect_results
 from fpm_cli.study.study import Cell, Study
-from fpm_cli.study.tables import cost_table, score_table
+from fpm_cli.study.tables import cost_table, learning_rate_table, score_table
 
 REPORT = "report.html"
 PROXY_NOTE = (
@@ -39,7 +39,8 @@ class StudyOutcome:
         """What the terminal and the page show."""
         unit = self.study.settings.horizon_unit
         tables = [table for analysis in self.analyses if (table := score_table(analysis, unit))]
-        return [*tables, cost_table(self.study, self.rows)]
+        tuned = learning_rate_table(self.study, self.rows)
+        return [*tables, *([tuned] if tuned else []), cost_table(self.study, self.rows)]
 
     def sentences(self) -> list[str]:
         """The verdict of each score and horizon, and the depths that are left out."""
@@ -104,6 +105,8 @@ def write_report(outcome: StudyOutcome) -> Path:
         sections.append(
             Section(_name(analysis, outcome.study), tuple(paragraphs), (figure,), (table,) if table else ())
         )
+    if tuned := learning_rate_table(outcome.study, outcome.rows):
+        sections.append(Section("Learning rates tried", (), (), (tuned,)))
     sections.append(Section("What it took", (), (), (cost_table(outcome.study, outcome.rows),)))
     sections.append(Section("How to read this", _method(outcome.study)))
     title = f"Depth study {settings.name}: {config.name}{' (proxy)' if config.proxy else ''}"
