@@ -14,7 +14,7 @@ Nothing is a pickle, and no tensor is used before its file has been compared wit
 
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import torch
@@ -78,6 +78,11 @@ class Manifest(Frozen):
     files: dict[str, FileFacts]
 
 
+def checkpoint_folder(run: Run, step: int) -> Path:
+    """Where the complete checkpoint of `step` lies."""
+    return run.checkpoints / f"step-{step}"
+
+
 def temporary_folder(run: Run, step: int) -> Path:
     """Where the checkpoint of `step` is written before it is complete."""
     return run.checkpoints / f".step-{step}.tmp"
@@ -97,7 +102,7 @@ def commit(run: Run, state: CheckpointState, disk: Disk = LOCAL_DISK) -> Path:
     Raises:
         OSError: that failed; the checkpoint before it is still the newest.
     """
-    temporary, final = temporary_folder(run, state.step), run.checkpoints / f"step-{state.step}"
+    temporary, final = temporary_folder(run, state.step), checkpoint_folder(run, state.step)
     files: dict[str, FileFacts] = {}
     for rank in range(state.world_size):
         facts = read_shard_facts(temporary, rank)
@@ -230,10 +235,18 @@ def remove_incomplete(run: Run, disk: Disk = LOCAL_DISK) -> None:
         remove_tree(path, disk)
 
 
-def prune(run: Run, *, keep_last: int, keep_best: bool, disk: Disk = LOCAL_DISK) -> None:
-    """Remove all but the newest `keep_last` checkpoints and the one with the lowest selection metric."""
+def prune(
+    run: Run,
+    *,
+    keep_last: int,
+    keep_best: bool,
+    keep_steps: Collection[int] = (),
+    disk: Disk = LOCAL_DISK,
+) -> None:
+    """Remove all but the newest `keep_last` checkpoints, the best by selection metric, and `keep_steps`."""
     folders = list_checkpoints(run)
     kept = {*folders[-keep_last:], find_best_checkpoint(run) if keep_best else None}
+    kept |= {checkpoint_folder(run, step) for step in keep_steps}
     for path in folders:
         if path not in kept:
             _discard(path, disk)

@@ -1,5 +1,6 @@
 """`fpm pretrain`: train a preset or its laptop-sized proxy; `--dry-run` plans, `--resume` goes on."""
 
+import math
 import shlex
 import time
 from datetime import datetime
@@ -9,6 +10,7 @@ from typing import Annotated
 import typer
 
 from fpm_cli.accounting.devices import CPU, this_machine
+from fpm_cli.accounting.horizon import Horizon, steps_of
 from fpm_cli.accounting.plan import fits_here
 from fpm_cli.cli.calibrated import stored_calibration
 from fpm_cli.cli.completion import complete_device, complete_preset
@@ -86,6 +88,19 @@ def pretrain(
         str | None,
         typer.Option(help="Wall-clock time to train in, such as 90s, 30m or 1h30m: train.budget_seconds."),
     ] = None,
+    tokens: Annotated[float | None, typer.Option(help="Train on this many tokens: sets train.steps.")] = None,
+    flops: Annotated[
+        float | None, typer.Option(help="Train for this many model FLOPs: sets train.steps.")
+    ] = None,
+    tokens_per_parameter: Annotated[
+        float | None, typer.Option(help="Train on this many tokens per parameter: sets train.steps.")
+    ] = None,
+    decay_from: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RUN@STEP", help="Start from that checkpoint of a wsd run, and decay its learning rate."
+        ),
+    ] = None,
     config: Annotated[Path | None, typer.Option(help="A TOML file over the preset.")] = None,
     assignments: Annotated[list[str] | None, typer.Option("--set", help="key=value over everything.")] = None,
     as_json: JsonFlag = False,
@@ -101,10 +116,18 @@ def pretrain(
         return
     if resume and launcher is Launcher.slurm:
         raise UsageError("--launcher slurm goes on by itself with an --out that is there; leave out --resume")
-    if resume:
+    horizon = Horizon(tokens, flops, tokens_per_parameter)
+    if resume and (decay_from or horizon != Horizon()):
+        raise UsageError("--resume continues a run as it began; leave out what says how long to train")
+    if decay_from:
+        run = _branch(decay_from, out, preset, corpus, config, assignments)
+    elif resume:
         run = _resumed(out, preset, proxy, config, assignments, allow_config_change)
     else:
         resolved = _resolved(preset, proxy, config, assignments)
+        if horizon != Horizon():
+            assignments = [*assignments, f"train.steps={steps_of(resolved.config, horizon)}"]
+            resolved = _resolved(preset, proxy, config, assignments)
         flags = _flags(preset, proxy, config, assignments)
         begin = [*flags, *(["--corpus", str(corpus.resolve())] if corpus else [])]
         script = where.script(begin, out or _new_path(resolved.config), gpus=not resolved.config.proxy)
@@ -176,6 +199,30 @@ def _created(resolved: Resolved, out: Path | None, corpus: Path | None) -> Run:
     if corpus is not None and not (corpus / "manifest.json").is_file():
         raise MissingError(f"--corpus {corpus}: not a corpus (it has no manifest.json)")
     return Run.create(out or _new_path(config), config, corpus)
+
+
+def _branch(
+    origin: str,
+    out: Path | None,
+    preset: str | None,
+    corpus: Path | None,
+    config: Path | None,
+    assignments: list[str],
+) -> Run:
+    """A new run that starts at a checkpoint of a wsd run and decays its learning rate."""
+    from fpm_cli.checkpoints.branch import branch_run
+
+    name, separator, step = origin.rpartition("@")
+    if not separator or not step.isdecimal():
+        raise UsageError(f"--decay-from {origin}: write it as RUN@STEP, for example runs/trunk@1000")
+    if preset or corpus:
+        raise UsageError("--decay-from takes preset and corpus from the run; leave out --preset and --corpus")
+    source = Run.open(Path(name))
+    trunk = source.config()
+    steps = math.ceil(int(step) / (1 - trunk.train.decay_share))
+    branch = reconfigure(trunk, assignments=[f"train.steps={steps}", "train.keep_steps=[]"])
+    branch = reconfigure(branch, config_file=config, assignments=assignments)
+    return branch_run(source, int(step), out or _new_path(branch), branch)
 
 
 def _new_path(config: RunConfig) -> Path:

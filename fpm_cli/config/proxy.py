@@ -45,7 +45,7 @@ COMPLETEP_LR: dict[Family, float] = {"gpt": 4e-3, "bert": 2e-3, "encdec": 3e-3}
 
 
 def completep_assignments(config: RunConfig) -> tuple[str, ...]:
-    """CompleteP as key=value. A proxy's base is the network whose rate was tuned; a preset is its own base."""
+    """CompleteP as key=value. A proxy's base is the network whose rate was tuned; a preset is its own."""
     width, layers = config.model.hidden_size, config.model.num_layers
     settings = ["model.residual_init_scaled=false", "train.lr_depth_scaled=false"]
     if config.proxy:

@@ -111,6 +111,10 @@ class TrainConfig(Frozen):
         3, description="skips in a row after which training goes back to a checkpoint, past their batches"
     )
 
+    def saves_after(self, step: int) -> bool:
+        """Whether a checkpoint is due after optimizer step `step`."""
+        return step % self.save_every == 0 or step in self.keep_steps
+
     @property
     def decay_steps(self) -> int:
         """The steps at the end of a `wsd` schedule in which the learning rate decays, at least 1."""

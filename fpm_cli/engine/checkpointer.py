@@ -107,7 +107,7 @@ class Checkpointer:
         size = int(self.world.sum([float(owned_bytes)])[0])
         train, engine = self.config.train, self.config.engine
         num_saves = -(-(train.steps - first_step) // train.save_every)
-        num_kept = min(num_saves, engine.keep_last + engine.keep_best + 1)
+        num_kept = min(num_saves, engine.keep_last + engine.keep_best + 1) + len(train.keep_steps)
         present = sum(f.stat().st_size for f in self.run.checkpoints.rglob("*") if f.is_file())
         free = shutil.disk_usage(self.run.checkpoints).free
         if free + present < num_kept * size:
@@ -189,8 +189,14 @@ class Checkpointer:
             if self.world.is_main_process:
                 self._wait_for_shards(folder)
                 checkpoint.commit(self.run, state, self.disk)
-                keep = self.config.engine
-                checkpoint.prune(self.run, keep_last=keep.keep_last, keep_best=keep.keep_best, disk=self.disk)
+                engine, train = self.config.engine, self.config.train
+                checkpoint.prune(
+                    self.run,
+                    keep_last=engine.keep_last,
+                    keep_best=engine.keep_best,
+                    keep_steps=train.keep_steps,
+                    disk=self.disk,
+                )
         return state.step
 
     def _wait_for_shards(self, folder: Path) -> None:

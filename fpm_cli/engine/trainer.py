@@ -94,8 +94,8 @@ class Trainer:
         self.telemetry.rewind(self.step, message)
 
     def save_if_due(self, validation: ValidationResult | None) -> None:
-        """Save every `save_every` steps, except within a loss spike, and at the end of the launch."""
-        is_due = self.step % self.config.train.save_every == 0 and self.skip_policy.is_stable
+        """Save where the configuration says so, except within a loss spike, and at the end of the launch."""
+        is_due = self.config.train.saves_after(self.step) and self.skip_policy.is_stable
         if not (is_due or self.stop_condition.reached):
             return
         with self.budget.timing("save"):
