@@ -19,6 +19,7 @@ from fpm_cli.cli import (
     finetune,
     generate,
     import_,
+    kernels,
     plan,
     presets,
     pretrain,
@@ -40,6 +41,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.command("doctor", epilog=doctor.EXAMPLES)(doctor.doctor)
+app.add_typer(kernels.app, name="kernels")
 app.add_typer(presets.app, name="presets")
 app.command("plan", epilog=plan.EXAMPLES)(plan.plan_budget)
 app.add_typer(tokenize.app, name="tokenize")

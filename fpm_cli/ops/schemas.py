@@ -4,24 +4,29 @@ Compiled libraries (`kernels/*/cpu_register.cpp` and their CUDA counterparts) ad
 backward is an operator of its own; autograd is joined on in `fpm_cli/ops/`, by functions that may span some.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor
 
-DROPOUT = "float dropout, int seed, int stream"
-ATTENTION_INPUTS = """
+_DROPOUT = "float dropout, int seed, int stream"
+_ATTENTION_INPUTS = """
     Tensor query, Tensor key, Tensor value,
     Tensor? bias, Tensor? key_mask, Tensor? documents, Tensor? cu_seqlens
 """
 # `attention_backward` writes into tensors of the caller's, which may be views of one buffer for the packed
 # projection; the gradient of the bias is added to what is there: layers that share one share its gradient.
 SCHEMAS = f"""
+dropout(Tensor x, float probability, int seed, int stream) -> Tensor
+
 residual_norm(
-    Tensor x, Tensor y, Tensor? bias, Tensor weight, Tensor? norm_bias, float alpha, {DROPOUT},
+    Tensor x, Tensor y, Tensor? bias, Tensor weight, Tensor? norm_bias, float alpha, {_DROPOUT},
     float eps, bool rms
 ) -> (Tensor sum, Tensor normed, Tensor stats)
 
 residual_norm_backward(
-    Tensor? grad_sum, Tensor grad_normed, Tensor sum, Tensor stats, Tensor weight, float alpha, {DROPOUT},
+    Tensor? grad_sum, Tensor grad_normed, Tensor sum, Tensor stats, Tensor weight, float alpha, {_DROPOUT},
     bool rms, bool has_bias, bool has_norm_bias
 ) -> (Tensor grad_x, Tensor grad_y, Tensor grad_bias, Tensor grad_weight, Tensor grad_norm_bias)
 
@@ -33,16 +38,21 @@ gated_gelu(Tensor gate, Tensor up, bool tanh) -> Tensor
 
 gated_gelu_backward(Tensor grad, Tensor gate, Tensor up, bool tanh) -> (Tensor grad_gate, Tensor grad_up)
 
-attention({ATTENTION_INPUTS}, bool causal, float scale, {DROPOUT}) -> (Tensor out, Tensor log_sum_exp)
+attention({_ATTENTION_INPUTS}, bool causal, float scale, {_DROPOUT}) -> (Tensor out, Tensor log_sum_exp)
 
 attention_backward(
-    Tensor grad_out, {ATTENTION_INPUTS}, Tensor out, Tensor log_sum_exp, bool causal, float scale, {DROPOUT},
+    Tensor grad_out, {_ATTENTION_INPUTS}, Tensor out, Tensor log_sum_exp,
+    bool causal, float scale, {_DROPOUT},
     Tensor(a!) grad_query, Tensor(b!) grad_key, Tensor(c!) grad_value, Tensor(d!)? grad_bias
 ) -> ()
 """
 for schema in SCHEMAS.strip().split("\n\n"):
     operator, signature = " ".join(schema.split()).split("(", maxsplit=1)
     torch.library.define(f"fpm::{operator}", f"({signature}")
+
+
+def _dropout(x: Tensor, *_: object) -> Tensor:
+    return torch.empty_like(x)
 
 
 def _residual_norm(x: Tensor, *_: object) -> tuple[Tensor, Tensor, Tensor]:
@@ -86,6 +96,7 @@ def _attention_backward(*_: object) -> None:
 
 
 for name, fake in (
+    ("dropout", _dropout),
     ("residual_norm", _residual_norm),
     ("residual_norm_backward", _residual_norm_backward),
     ("bias_gelu", _bias_gelu),
@@ -96,3 +107,14 @@ for name, fake in (
     ("attention_backward", _attention_backward),
 ):
     torch.library.register_fake(f"fpm::{name}", fake)
+
+RawOperator = Callable[..., Any]
+DROPOUT: RawOperator = torch.ops.fpm.dropout.default
+RESIDUAL_NORM: RawOperator = torch.ops.fpm.residual_norm.default
+RESIDUAL_NORM_BACKWARD: RawOperator = torch.ops.fpm.residual_norm_backward.default
+BIAS_GELU: RawOperator = torch.ops.fpm.bias_gelu.default
+BIAS_GELU_BACKWARD: RawOperator = torch.ops.fpm.bias_gelu_backward.default
+GATED_GELU: RawOperator = torch.ops.fpm.gated_gelu.default
+GATED_GELU_BACKWARD: RawOperator = torch.ops.fpm.gated_gelu_backward.default
+ATTENTION: RawOperator = torch.ops.fpm.attention.default
+ATTENTION_BACKWARD: RawOperator = torch.ops.fpm.attention_backward.default

@@ -107,7 +107,7 @@ FPM_INLINE float exponentiate_row(
     f32 total{};
     if (!dropout.active) {
         for (int64_t key = first_pair; key < end_pair; key += kLanes) {
-            const f32 p = exponential_of_negative(load(row + key) - shift);
+            const f32 p = exponential_up_to_88(load(row + key) - shift);
             total += p;
             store(row + key, p);
         }
@@ -117,8 +117,8 @@ FPM_INLINE float exponentiate_row(
     for (int64_t key = first_pair; key < end_pair; key += kPair) {
         i32 kept_first, kept_second;
         kept_elements(dropout, group + key / 4, kept_first, kept_second);
-        const f32 p = exponential_of_negative(load(row + key) - shift);
-        const f32 q = exponential_of_negative(load(row + key + kLanes) - shift);
+        const f32 p = exponential_up_to_88(load(row + key) - shift);
+        const f32 q = exponential_up_to_88(load(row + key + kLanes) - shift);
         total += p + q;
         store(row + key, kept_first ? p : f32{});
         store(row + key + kLanes, kept_second ? q : f32{});
@@ -171,10 +171,12 @@ FPM_INLINE void add_to(T* p, f32 x, int64_t count) {
 }
 
 // One query's scores and gradients of dropped probabilities -> its dropped probabilities and gradients of scores.
+// What the softmax subtracts is summed up from the same rounded numbers that it is subtracted from, and the
+// probabilities are made to sum to one, which the rounding of the saved logarithm of their sum forbids.
 template <typename T>
 FPM_INLINE void differentiate_row(
-    const AttentionHead& head, const DropoutKeys& dropout, const Block& block, int64_t query, float delta,
-    float* scores, float* grads) {
+    const AttentionHead& head, const DropoutKeys& dropout, const Block& block, int64_t query, float* scores,
+    float* grads) {
     const T* bias = head.bias ? static_cast<const T*>(head.bias) + query * head.bias_stride : nullptr;
     const int64_t first = head.first_key[query], end = head.end_key[query];
     const int64_t first_pair = first < end ? first / kPair * kPair : block.first_key;
@@ -192,6 +194,7 @@ FPM_INLINE void differentiate_row(
         store(row + key, f32{});
         store(grad_row + key, f32{});
     }
+    f32 total{}, products{};
     for (int64_t pair = first_pair; pair < end_pair; pair += kPair) {
         i32 kept[2] = {~i32{}, ~i32{}};
         if (dropout.active) kept_elements(dropout, group + pair / 4, kept[0], kept[1]);
@@ -199,25 +202,27 @@ FPM_INLINE void differentiate_row(
         for (int half = 0; half < 2; ++half) {
             const int64_t key = pair + half * kLanes;
             const f32 masked = masked_scores(head, bias, key, first, end, load(row + key));
-            const f32 p = exponential_of_negative(masked - shift);
+            const f32 p = exponential_up_to_88(masked - shift);
             const f32 grad = kept[half] ? load(grad_row + key) * dropout.scale : f32{};
-            const f32 grad_score = p * (grad - delta);
-            store(row + key, kept[half] ? p * dropout.scale : f32{});
-            store(grad_row + key, grad_score);
-            if (head.grad_bias && head.grad_bias_is_float) {
-                add_to(static_cast<float*>(head.grad_bias) + grad_bias_row + key, grad_score, head.num_keys - key);
-            } else if (head.grad_bias) {
-                add_to(static_cast<T*>(head.grad_bias) + grad_bias_row + key, grad_score, head.num_keys - key);
-            }
+            total += p;
+            products += p * grad;
+            store(row + key, kept[half] ? p : -p);  // the sign tells the second pass what is dropped
+            store(grad_row + key, grad);
         }
     }
-}
-
-template <typename T>
-FPM_INLINE float dot(const T* a, const T* b, int64_t width) {
-    f32 total{};
-    for_row(width, [&](int64_t j, int64_t count) { total += load_up_to(a + j, count) * load_up_to(b + j, count); });
-    return sum(total);
+    const float all = sum(total), share = all == 0.0f ? 0.0f : 1.0f / all, delta = sum(products) * share;
+    for (int64_t key = first_pair; key < end_pair; key += kLanes) {
+        const f32 marked = load(row + key);
+        const f32 p = marked < 0.0f ? -marked : marked;
+        const f32 grad_score = p * share * (load(grad_row + key) - delta);
+        store(row + key, marked < 0.0f ? f32{} : marked * (dropout.scale * share));
+        store(grad_row + key, grad_score);
+        if (head.grad_bias && head.grad_bias_is_float) {
+            add_to(static_cast<float*>(head.grad_bias) + grad_bias_row + key, grad_score, head.num_keys - key);
+        } else if (head.grad_bias) {
+            add_to(static_cast<T*>(head.grad_bias) + grad_bias_row + key, grad_score, head.num_keys - key);
+        }
+    }
 }
 
 template <typename T>
@@ -246,7 +251,6 @@ void backward(const AttentionShape& shape, const AttentionHead& head, float* mem
     for (int64_t query = 0; query < head.num_queries; query += kBlock) {
         const Block block(head, query);
         const int64_t rows = round_up(block.count, kTileRows);
-        const T* out = static_cast<const T*>(head.out) + query * head.out_stride;
         const T* grad_out = static_cast<const T*>(head.grad_out) + query * head.grad_out_stride;
         pack_rows(
             static_cast<const T*>(head.query) + query * head.query_stride, head.query_stride, block.count, width,
@@ -255,10 +259,8 @@ void backward(const AttentionShape& shape, const AttentionHead& head, float* mem
         multiply_panels(queries, keys, block, sizes, width, scores);
         multiply_panels(grad_outs, values, block, sizes, width, grads);
         for (int64_t i = 0; i < block.count; ++i) {
-            const float delta = dot(out + i * head.out_stride, grad_out + i * head.grad_out_stride, width);
             differentiate_row<T>(
-                head, dropout, block, query + i, delta, scores + i * sizes.score_stride,
-                grads + i * sizes.score_stride);
+                head, dropout, block, query + i, scores + i * sizes.score_stride, grads + i * sizes.score_stride);
         }
         float* block_grad_values = grad_values + block.first_key * sizes.width;
         float* block_grad_keys = grad_keys + block.first_key * sizes.width;

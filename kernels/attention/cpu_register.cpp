@@ -38,7 +38,7 @@ void check_matrices(const Tensor& x, const Call& call, const char* name) {
         x.size(x.dim() - 1) == call.head_size() && x.size(x.dim() - 2) == call.heads(), "fpm: ", name,
         " must have the query's heads and head size");
     STD_TORCH_CHECK(
-        x.stride(x.dim() - 1) == 1 || call.head_size() == 1, "fpm: ", name, "'s last dimension must be contiguous");
+        x.stride(x.dim() - 1) == 1 || call.head_size() == 1 || x.numel() == 0, "fpm: ", name, "'s last dimension must be contiguous");
 }
 
 void check(const Call& call) {

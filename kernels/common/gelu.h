@@ -15,7 +15,7 @@ struct GeluValues {
 FPM_INLINE GeluValues gelu_erf(f32 x) {
     const f32 a = x < 0.0f ? -x : x;
     const f32 t = 1.0f / (a * 0.3f + 1.0f);
-    const f32 density = exponential_of_negative(a * a * -0.5f);
+    const f32 density = exponential_up_to_88(a * a * -0.5f);
     f32 r = splat(-0.020612882939091588f);
     r = r * t + 0.11237607476532216f;
     r = r * t + -0.22806822326348344f;
@@ -36,9 +36,11 @@ FPM_INLINE GeluValues gelu_tanh(f32 x) {
     constexpr float kTwice = 1.59576912f;  // 2 sqrt(2 / pi)
     const f32 square = x * x;
     const f32 exponent = x * (square * (-0.044715f * kTwice) - kTwice);
-    const f32 sigmoid = 1.0f / (exponential(exponent) + 1.0f);
+    const f32 bounded = exponent > 88.0f ? splat(88.0f) : exponent;
+    const f32 power = exponential_up_to_88(bounded);
+    const f32 sigmoid = exponent > 88.0f ? splat(0.0f) : 1.0f / (power + 1.0f);
     const f32 slope = square * (3 * 0.044715f * kTwice) + kTwice;
-    return {x * sigmoid, sigmoid + x * sigmoid * (1.0f - sigmoid) * slope};
+    return {x * sigmoid, sigmoid + x * sigmoid * (power * sigmoid) * slope};
 }
 
 template <bool kTanh>

@@ -180,31 +180,13 @@ FPM_INLINE f32 square_root(f32 x) {
     return x;
 }
 
-// e^x: below -87.3 zero, above 88.3 infinity, NaN stays NaN. x = n ln 2 + r, and e^r = 1 + r + r^2 q(r) with a
-// minimax q of degree 4 (relative error 3e-9, so that rounding dominates: at most 1.1 ulp).
-FPM_INLINE f32 exponential(f32 x) {
-    const f32 bounded = x < -87.3f ? splat(-87.3f) : (x > 88.3f ? splat(88.3f) : x);
+// e^x of x at most 88, -inf or NaN; below -87.3 zero. x = n ln 2 + r, and e^r = 1 + r + r^2 q(r) with a minimax q of
+// degree 4 (relative error 3e-9, so that rounding dominates: at most 1.1 ulp).
+FPM_INLINE f32 exponential_up_to_88(f32 x) {
+    const f32 bounded = x < -87.3f ? splat(-87.3f) : x;
     const f32 shifted = bounded * 1.44269504f + 12582912.0f;  // 1.5 * 2^23: the low bits hold n
     const f32 n = shifted - 12582912.0f;
     f32 r = bounded - n * 0.693145752f;  // ln 2 in two parts, the first of few bits
-    r = r - n * 1.42860677e-6f;
-    f32 q = splat(0.0013814539415761828f);
-    q = q * r + 0.00836874544620514f;
-    q = q * r + 0.04166838899254799f;
-    q = q * r + 0.1666652113199234f;
-    q = q * r + 0.4999999403953552f;
-    const f32 fraction = q * (r * r) + (r + 1.0f);
-    const f32 power = reinterpret_cast<f32>((reinterpret_cast<i32>(shifted) << 23) + 0x3F800000);
-    const f32 result = fraction * power;
-    return x < -87.3f ? splat(0.0f) : (x > 88.3f ? splat(__builtin_inff()) : result);
-}
-
-// `exponential` of numbers that are at most 0, -inf or NaN.
-FPM_INLINE f32 exponential_of_negative(f32 x) {
-    const f32 bounded = x < -87.3f ? splat(-87.3f) : x;
-    const f32 shifted = bounded * 1.44269504f + 12582912.0f;
-    const f32 n = shifted - 12582912.0f;
-    f32 r = bounded - n * 0.693145752f;
     r = r - n * 1.42860677e-6f;
     f32 q = splat(0.0013814539415761828f);
     q = q * r + 0.00836874544620514f;
