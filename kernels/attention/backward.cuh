@@ -42,8 +42,9 @@ __global__ __launch_bounds__(128) void attention_delta_kernel(Attention attentio
     const int64_t warp = int64_t{blockIdx.x} * 4 + warp_index();
     const int64_t query = warp % tensors.queries, sequence = warp / tensors.queries;
     if (sequence >= tensors.batch * tensors.heads) return;
-    const Head<T> head(attention, {static_cast<int>(sequence / tensors.heads), static_cast<int>(sequence % tensors.heads), 0, 0});
-    const T* out = head.rows(static_cast<const void*>(tensors.out), tensors.out_strides) + query * tensors.out_strides[1];
+    const int batch = static_cast<int>(sequence / tensors.heads);
+    const Head<T> head(attention, {batch, static_cast<int>(sequence % tensors.heads), 0, 0});
+    const T* out = head.rows(tensors.out, tensors.out_strides) + query * tensors.out_strides[1];
     const T* grad_out = head.rows(tensors.grad_out, tensors.grad_out_strides) + query * tensors.grad_out_strides[1];
     float delta = 0.0f;
     for (int column = lane_index(); column < tensors.head_size; column += kWarpSize)
@@ -82,6 +83,25 @@ __device__ void score_gradients(Accumulator<kColumns>& scores, Accumulator<kColu
     }
 }
 
+// Loads kRows queries and the gradients of their outputs into two tiles.
+template <int kRows, typename Tile, typename T>
+__device__ void load_queries(T* const (&tiles)[2], const Head<T>& head, int first) {
+    const AttentionArguments& tensors = head.tensors;
+    load_tile<kRows, Tile::kHead, Tile::kThreads>(tiles[0], head, tensors.query, tensors.query_strides, first,
+                                                  head.queries);
+    load_tile<kRows, Tile::kHead, Tile::kThreads>(tiles[1], head, tensors.grad_out, tensors.grad_out_strides, first,
+                                                  head.queries);
+}
+
+// Loads kRows keys and their values into two tiles.
+template <int kRows, typename Tile, typename T>
+__device__ void load_keys(T* const (&tiles)[2], const Head<T>& head, int first) {
+    const AttentionArguments& tensors = head.tensors;
+    load_tile<kRows, Tile::kHead, Tile::kThreads>(tiles[0], head, tensors.key, tensors.key_strides, first, head.keys);
+    load_tile<kRows, Tile::kHead, Tile::kThreads>(tiles[1], head, tensors.value, tensors.value_strides, first,
+                                                  head.keys);
+}
+
 template <typename T, typename Tile>
 __global__ __launch_bounds__(Tile::kThreads, 1) void attention_key_value_kernel(Attention attention) {
     constexpr int kHead = Tile::kHead, kColumns = Tile::kColumns;
@@ -92,13 +112,7 @@ __global__ __launch_bounds__(Tile::kThreads, 1) void attention_key_value_kernel(
     const int first_key = place.tile * Tile::kRows;
 
     const BackwardMemory<T, Tile> memory;
-    const int num_keys = head.keys - first_key;
-    load_tile<Tile::kRows, kHead, Tile::kThreads>(
-        memory.rows[0], head.rows(tensors.key, tensors.key_strides) + first_key * tensors.key_strides[1],
-        tensors.key_strides[1], num_keys, attention, threadIdx.x);
-    load_tile<Tile::kRows, kHead, Tile::kThreads>(
-        memory.rows[1], head.rows(tensors.value, tensors.value_strides) + first_key * tensors.value_strides[1],
-        tensors.value_strides[1], num_keys, attention, threadIdx.x);
+    load_keys<Tile::kRows, Tile>(memory.rows, head, first_key);
     Accumulator<kHead> grad_key, grad_value;
     grad_key.clear();
     grad_value.clear();
@@ -107,14 +121,8 @@ __global__ __launch_bounds__(Tile::kThreads, 1) void attention_key_value_kernel(
     const int begin = head.query_begin(first_key) / kColumns * kColumns;
     for (int first_query = begin; first_query < head.queries; first_query += kColumns) {
         if (head.are_apart(first_query, first_query + kColumns, first_key, first_key + Tile::kRows)) continue;
-        const int num_queries = head.queries - first_query;
         __syncthreads();  // all warps have used the tiles of the queries before
-        load_tile<kColumns, kHead, Tile::kThreads>(
-            memory.columns[0], head.rows(tensors.query, tensors.query_strides) + first_query * tensors.query_strides[1],
-            tensors.query_strides[1], num_queries, attention, threadIdx.x);
-        load_tile<kColumns, kHead, Tile::kThreads>(
-            memory.columns[1], head.rows(tensors.grad_out, tensors.grad_out_strides) + first_query * tensors.grad_out_strides[1],
-            tensors.grad_out_strides[1], num_queries, attention, threadIdx.x);
+        load_queries<kColumns, Tile>(memory.columns, head, first_query);
         __syncthreads();
 
         Accumulator<kColumns> scores, gradients;
@@ -134,34 +142,10 @@ __global__ __launch_bounds__(Tile::kThreads, 1) void attention_key_value_kernel(
 
     __syncthreads();  // where no query came, the tiles of keys and values are still being written
     const int own_first = first_key + warp_index() * 16;
-    store_sums<kHead>(head.rows(tensors.grad_key, tensors.grad_key_strides) + own_first * tensors.grad_key_strides[1],
-                      tensors.grad_key_strides[1], head.keys - own_first, attention, memory.own_rows(0), grad_key,
-                      static_cast<float>(tensors.scale));
-    store_sums<kHead>(head.rows(tensors.grad_value, tensors.grad_value_strides) + own_first * tensors.grad_value_strides[1],
-                      tensors.grad_value_strides[1], head.keys - own_first, attention, memory.own_rows(1), grad_value, 1.0f);
-}
-
-// Loads a tile of queries and of the gradients of the output, or with kColumns rows of keys and values.
-template <typename T, typename Tile>
-__device__ void load_query_rows(const BackwardMemory<T, Tile>& memory, const Head<T>& head, int first_query) {
-    const AttentionArguments& tensors = head.tensors;
-    load_tile<Tile::kRows, Tile::kHead, Tile::kThreads>(
-        memory.rows[0], head.rows(tensors.query, tensors.query_strides) + first_query * tensors.query_strides[1],
-        tensors.query_strides[1], head.queries - first_query, head.attention, threadIdx.x);
-    load_tile<Tile::kRows, Tile::kHead, Tile::kThreads>(
-        memory.rows[1], head.rows(tensors.grad_out, tensors.grad_out_strides) + first_query * tensors.grad_out_strides[1],
-        tensors.grad_out_strides[1], head.queries - first_query, head.attention, threadIdx.x);
-}
-
-template <typename T, typename Tile>
-__device__ void load_key_columns(const BackwardMemory<T, Tile>& memory, const Head<T>& head, int first_key) {
-    const AttentionArguments& tensors = head.tensors;
-    load_tile<Tile::kColumns, Tile::kHead, Tile::kThreads>(
-        memory.columns[0], head.rows(tensors.key, tensors.key_strides) + first_key * tensors.key_strides[1],
-        tensors.key_strides[1], head.keys - first_key, head.attention, threadIdx.x);
-    load_tile<Tile::kColumns, Tile::kHead, Tile::kThreads>(
-        memory.columns[1], head.rows(tensors.value, tensors.value_strides) + first_key * tensors.value_strides[1],
-        tensors.value_strides[1], head.keys - first_key, head.attention, threadIdx.x);
+    store_sums(head, tensors.grad_key, tensors.grad_key_strides, own_first, head.keys, memory.own_rows(0), grad_key,
+               static_cast<float>(tensors.scale));
+    store_sums(head, tensors.grad_value, tensors.grad_value_strides, own_first, head.keys, memory.own_rows(1),
+               grad_value, 1.0f);
 }
 
 template <typename T, typename Tile>
@@ -174,7 +158,7 @@ __global__ __launch_bounds__(Tile::kThreads, 1) void attention_query_kernel(Atte
     const int first_query = place.tile * Tile::kRows;
 
     const BackwardMemory<T, Tile> memory;
-    load_query_rows(memory, head, first_query);
+    load_queries<Tile::kRows, Tile>(memory.rows, head, first_query);
     Accumulator<kHead> grad_query;
     grad_query.clear();
     const int query = first_query + warp_index() * 16 + row_of(0);
@@ -182,7 +166,7 @@ __global__ __launch_bounds__(Tile::kThreads, 1) void attention_query_kernel(Atte
     for (int first_key = 0; first_key < end; first_key += kColumns) {
         if (head.are_apart(first_query, first_query + Tile::kRows, first_key, first_key + kColumns)) continue;
         __syncthreads();  // all warps have used the tiles of the keys before
-        load_key_columns(memory, head, first_key);
+        load_keys<kColumns, Tile>(memory.columns, head, first_key);
         __syncthreads();
         Accumulator<kColumns> scores, gradients;
         scores.clear();
@@ -197,9 +181,8 @@ __global__ __launch_bounds__(Tile::kThreads, 1) void attention_query_kernel(Atte
 
     __syncthreads();  // where no key came, the tile of queries is still being written
     const int own_first = first_query + warp_index() * 16;
-    store_sums<kHead>(head.rows(tensors.grad_query, tensors.grad_query_strides) + own_first * tensors.grad_query_strides[1],
-                      tensors.grad_query_strides[1], head.queries - own_first, attention, memory.own_rows(0), grad_query,
-                      static_cast<float>(tensors.scale));
+    store_sums(head, tensors.grad_query, tensors.grad_query_strides, own_first, head.queries, memory.own_rows(0),
+               grad_query, static_cast<float>(tensors.scale));
 }
 
 // A block takes a tile of the bias and adds the gradients of all batch entries that share it, one after the other.
@@ -226,8 +209,8 @@ __global__ __launch_bounds__(Tile::kThreads, 1) void attention_bias_kernel(Atten
             head.are_apart(first_query, first_query + Tile::kRows, first_key, first_key + kColumns))
             continue;
         __syncthreads();  // all warps have used the tiles of the batch entry before
-        load_query_rows(memory, head, first_query);
-        load_key_columns(memory, head, first_key);
+        load_queries<Tile::kRows, Tile>(memory.rows, head, first_query);
+        load_keys<kColumns, Tile>(memory.columns, head, first_key);
         __syncthreads();
         Accumulator<kColumns> scores, gradients;
         scores.clear();

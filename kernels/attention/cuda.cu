@@ -57,7 +57,8 @@ int64_t num_heads(const AttentionArguments& a) { return a.cu_seqlens ? a.heads :
 constexpr size_t kSharedLimit = 99 * 1024;  // of a block on sm_86 and sm_89, the least of all
 
 template <typename Tile>
-cudaError_t launch_tiles(void (*kernel)(Attention), int64_t num_blocks, const Attention& attention, cudaStream_t stream) {
+cudaError_t launch_tiles(void (*kernel)(Attention), int64_t num_blocks, const Attention& attention,
+                         cudaStream_t stream) {
     static_assert(Tile::kShared <= kSharedLimit);
     return launch(kernel, num_blocks, Tile::kThreads, Tile::kShared, stream, attention);
 }
@@ -78,7 +79,8 @@ extern "C" int fpm_cuda_attention(const AttentionArguments* arguments, void* str
     return with_kernel(a, [&](auto type, auto head_size) {
         using T = typename decltype(type)::type;
         using Tile = ForwardTile<T, decltype(head_size)::value>;
-        return launch_tiles<Tile>(attention_kernel<T, Tile>, num_heads(a) * blocks_of_head(a, a.queries, Tile::kRows), make_attention<T>(a, false),
+        const int64_t num_blocks = num_heads(a) * blocks_of_head(a, a.queries, Tile::kRows);
+        return launch_tiles<Tile>(attention_kernel<T, Tile>, num_blocks, make_attention<T>(a, false),
                                   static_cast<cudaStream_t>(stream));
     });
 }
@@ -99,9 +101,11 @@ extern "C" int fpm_cuda_attention_backward(const AttentionArguments* arguments, 
         const int64_t num_rows = rows.tensors.batch * a.heads * rows.tensors.queries;
         cudaError_t error = launch(attention_delta_kernel<T>, ceil_divide(num_rows, 4), 128, 0, on, rows);
         if (error != cudaSuccess) return error;
-        error = launch_tiles<Tile>(attention_key_value_kernel<T, Tile>, num_heads(a) * blocks_of_head(a, a.keys, Tile::kRows), attention, on);
+        const int64_t key_blocks = num_heads(a) * blocks_of_head(a, a.keys, Tile::kRows);
+        error = launch_tiles<Tile>(attention_key_value_kernel<T, Tile>, key_blocks, attention, on);
         if (error != cudaSuccess) return error;
-        error = launch_tiles<Tile>(attention_query_kernel<T, Tile>, num_heads(a) * blocks_of_head(a, a.queries, Tile::kRows), attention, on);
+        const int64_t query_blocks = num_heads(a) * blocks_of_head(a, a.queries, Tile::kRows);
+        error = launch_tiles<Tile>(attention_query_kernel<T, Tile>, query_blocks, attention, on);
         if (error != cudaSuccess || !a.grad_bias) return error;
         const int64_t tiles = ceil_divide(a.queries, Tile::kRows) * ceil_divide(a.keys, Tile::kColumns);
         return launch_tiles<Tile>(attention_bias_kernel<T, Tile>, a.bias_batches * a.heads * tiles, attention, on);

@@ -29,8 +29,9 @@ void set_strides(int64_t (&strides)[3], const Tensor& x) {
 
 void set_bias(AttentionArguments& a, const Tensor& bias, const Tensor& query) {
     STD_TORCH_CHECK(
-        bias.is_cuda() && bias.dim() == 4 && (bias.size(0) == 1 || bias.size(0) == a.batch) && bias.size(1) == a.heads &&
-            bias.size(2) == a.queries && bias.size(3) == a.keys && (a.keys == 1 || bias.stride(3) == 1),
+        bias.is_cuda() && bias.dim() == 4 && (bias.size(0) == 1 || bias.size(0) == a.batch) &&
+            bias.size(1) == a.heads && bias.size(2) == a.queries && bias.size(3) == a.keys &&
+            (a.keys == 1 || bias.stride(3) == 1),
         "fpm: bias must be (1 or batch, heads, queries, keys) with a contiguous last dimension");
     STD_TORCH_CHECK(bias.scalar_type() == query.scalar_type(), "fpm: bias must have the query's dtype");
     a.bias = bias.data_ptr();

@@ -59,9 +59,8 @@ __global__ __launch_bounds__(Tile::kThreads, 1) void attention_kernel(Attention 
     const T* own_queries = query_tile + warp_index() * 16 * Tile::kWide;
     const int query = first_query + warp_index() * 16 + row_of(0);  // of this lane; the other is query + 8
 
-    load_tile<Tile::kRows, kHead, Tile::kThreads>(
-        query_tile, head.rows(tensors.query, tensors.query_strides) + first_query * tensors.query_strides[1],
-        tensors.query_strides[1], head.queries - first_query, attention, threadIdx.x);
+    load_tile<Tile::kRows, kHead, Tile::kThreads>(query_tile, head, tensors.query, tensors.query_strides, first_query,
+                                                  head.queries);
     Accumulator<kHead> out;
     out.clear();
     float maximum[2] = {-INFINITY, -INFINITY}, sum[2] = {};
@@ -70,12 +69,10 @@ __global__ __launch_bounds__(Tile::kThreads, 1) void attention_kernel(Attention 
     for (int first_key = 0; first_key < end; first_key += kColumns) {
         if (head.are_apart(first_query, first_query + Tile::kRows, first_key, first_key + kColumns)) continue;
         __syncthreads();  // all warps have used the tiles of the keys before
-        load_tile<kColumns, kHead, Tile::kThreads>(
-            key_tile, head.rows(tensors.key, tensors.key_strides) + first_key * tensors.key_strides[1],
-            tensors.key_strides[1], head.keys - first_key, attention, threadIdx.x);
-        load_tile<kColumns, kHead, Tile::kThreads>(
-            value_tile, head.rows(tensors.value, tensors.value_strides) + first_key * tensors.value_strides[1],
-            tensors.value_strides[1], head.keys - first_key, attention, threadIdx.x);
+        load_tile<kColumns, kHead, Tile::kThreads>(key_tile, head, tensors.key, tensors.key_strides, first_key,
+                                                   head.keys);
+        load_tile<kColumns, kHead, Tile::kThreads>(value_tile, head, tensors.value, tensors.value_strides, first_key,
+                                                   head.keys);
         __syncthreads();
 
         Accumulator<kColumns> scores;
@@ -116,9 +113,8 @@ __global__ __launch_bounds__(Tile::kThreads, 1) void attention_kernel(Attention 
     }
     __syncthreads();  // the tile of queries may be overwritten
     const int own_first = first_query + warp_index() * 16;
-    store_sums<kHead>(head.rows(tensors.out, tensors.out_strides) + own_first * tensors.out_strides[1],
-                      tensors.out_strides[1], head.queries - own_first, attention,
-                      query_tile + warp_index() * 16 * Tile::kWide, out, 1.0f);
+    store_sums(head, tensors.out, tensors.out_strides, own_first, head.queries,
+               query_tile + warp_index() * 16 * Tile::kWide, out, 1.0f);
 }
 
 }  // namespace fpm

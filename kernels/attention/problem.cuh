@@ -26,8 +26,8 @@ __host__ __device__ inline int64_t blocks_of_head(const AttentionArguments& tens
     return tensors.cu_seqlens ? tensors.tokens / rows + tensors.batch : (positions + rows - 1) / rows;
 }
 
-// The place of this block, for sequences of `positions` positions each or of a packed stream; in the latter every
-// warp adds up the sequences' tiles, 32 sequences at a time.
+// The place of this block, for sequences of `positions` positions each, or in a packed stream, where every warp adds up
+// the sequences' tiles, 32 sequences at a time.
 template <int kRows>
 __device__ Place find_place(const AttentionArguments& tensors, int64_t positions) {
     const int64_t blocks = blocks_of_head(tensors, positions, kRows);
@@ -64,17 +64,20 @@ struct Head {
           longest(place.longest) {
         const bool packed = tensors.cu_seqlens != nullptr;
         first_token = packed ? tensors.cu_seqlens[batch] : 0;
-        queries = packed ? tensors.cu_seqlens[batch + 1] - tensors.cu_seqlens[batch] : static_cast<int>(tensors.queries);
+        queries = packed ? tensors.cu_seqlens[batch + 1] - tensors.cu_seqlens[batch]
+                         : static_cast<int>(tensors.queries);
         keys = packed ? queries : static_cast<int>(tensors.keys);
-        first_row = packed ? head * tensors.tokens + first_token : (batch * tensors.heads + head) * tensors.queries;
+        first_row =
+            packed ? head * tensors.tokens + first_token : (batch * tensors.heads + head) * tensors.queries;
     }
 
     // This head's first row in a tensor.
-    template <typename Pointer>
-    __device__ auto rows(Pointer* tensor, const int64_t (&strides)[3]) const {
-        using Element = std::conditional_t<std::is_const_v<Pointer>, const T, T>;
-        const int64_t batches = tensors.cu_seqlens ? first_token * strides[1] : batch * strides[0];
-        return static_cast<Element*>(tensor) + batches + head * strides[2];
+    __device__ T* rows(void* tensor, const int64_t (&strides)[3]) const {
+        const int64_t sequence = tensors.cu_seqlens ? first_token * strides[1] : batch * strides[0];
+        return static_cast<T*>(tensor) + sequence + head * strides[2];
+    }
+    __device__ const T* rows(const void* tensor, const int64_t (&strides)[3]) const {
+        return rows(const_cast<void*>(tensor), strides);
     }
 
     __device__ bool is_visible(int query, int key) const {
@@ -167,51 +170,52 @@ __device__ float exponential(float x) {
     else return expf(x);
 }
 
-// Copies rows of a head between memory and a tile of kRows rows with kPitch<T, kHead>, by kThreads threads of which
-// this is number `thread`; what lies outside of the tensor is zero in the tile.
+// Copies the positions [first, end) of a head of a tensor into a tile of kRows rows with kPitch<T, kHead>, by the
+// kThreads threads of the block; what lies outside of the tensor is zero in the tile.
 template <int kRows, int kHead, int kThreads, typename T>
-__device__ void load_tile(T* tile, const T* rows, int64_t stride, int num_rows, const Attention& attention, int thread) {
+__device__ void load_tile(T* tile, const Head<T>& head, const void* tensor, const int64_t (&strides)[3], int first,
+                          int end) {
     constexpr int kGroup = 16 / static_cast<int>(sizeof(T)), kGroups = kHead / kGroup;
-    const int head_size = static_cast<int>(attention.tensors.head_size);
-    for (int i = thread; i < kRows * kGroups; i += kThreads) {
+    const int head_size = static_cast<int>(head.tensors.head_size);
+    const T* rows = head.rows(tensor, strides) + first * strides[1];
+    for (int i = threadIdx.x; i < kRows * kGroups; i += kThreads) {
         const int row = i / kGroups, column = i % kGroups * kGroup;
-        const bool inside = row < num_rows && column < head_size;
+        const bool inside = row < end - first && column < head_size;
         Vector<T, kGroup> group{};
-        if (inside && attention.vector) {
-            group = *reinterpret_cast<const Vector<T, kGroup>*>(rows + row * stride + column);
+        if (inside && head.attention.vector) {
+            group = *reinterpret_cast<const Vector<T, kGroup>*>(rows + row * strides[1] + column);
         } else if (inside) {
-            for (int c = 0; c < kGroup && column + c < head_size; ++c) group.element[c] = rows[row * stride + column + c];
+            for (int c = 0; c < kGroup && column + c < head_size; ++c)
+                group.element[c] = rows[row * strides[1] + column + c];
         }
         *reinterpret_cast<Vector<T, kGroup>*>(tile + row * kPitch<T, kHead> + column) = group;
     }
 }
 
-template <int kRows, int kHead, int kThreads, typename T>
-__device__ void store_tile(T* rows, const T* tile, int64_t stride, int num_rows, const Attention& attention, int thread) {
-    constexpr int kGroup = 16 / static_cast<int>(sizeof(T)), kGroups = kHead / kGroup;
-    const int head_size = static_cast<int>(attention.tensors.head_size);
-    for (int i = thread; i < kRows * kGroups; i += kThreads) {
-        const int row = i / kGroups, column = i % kGroups * kGroup;
-        if (row >= num_rows || column >= head_size) continue;
-        const auto group = *reinterpret_cast<const Vector<T, kGroup>*>(tile + row * kPitch<T, kHead> + column);
-        if (attention.vector) {
-            *reinterpret_cast<Vector<T, kGroup>*>(rows + row * stride + column) = group;
-        } else {
-            for (int c = 0; c < kGroup && column + c < head_size; ++c) rows[row * stride + column + c] = group.element[c];
-        }
-    }
-}
-
-// Writes a warp's 16 rows of sums, times `factor`, by way of the warp's own rows of a tile, which it alone used.
+// Writes a warp's 16 rows of sums, times `factor`, to the positions from `first` on and before `end`, by way of rows
+// of a tile that this warp alone uses.
 template <int kHead, typename T>
-__device__ void store_sums(T* rows, int64_t stride, int num_rows, const Attention& attention, T* tile,
+__device__ void store_sums(const Head<T>& head, void* tensor, const int64_t (&strides)[3], int first, int end, T* tile,
                            Accumulator<kHead>& sums, float factor) {
+    constexpr int kGroup = 16 / static_cast<int>(sizeof(T)), kGroups = kHead / kGroup;
     for (auto& block : sums.sum)
         for (float& x : block) x *= factor;
     __syncwarp();
     store_accumulator(tile, sums);
     __syncwarp();
-    store_tile<16, kHead, kWarpSize>(rows, tile, stride, num_rows, attention, lane_index());
+    const int head_size = static_cast<int>(head.tensors.head_size);
+    T* rows = head.rows(tensor, strides) + first * strides[1];
+    for (int i = lane_index(); i < 16 * kGroups; i += kWarpSize) {
+        const int row = i / kGroups, column = i % kGroups * kGroup;
+        if (row >= end - first || column >= head_size) continue;
+        const auto group = *reinterpret_cast<const Vector<T, kGroup>*>(tile + row * kPitch<T, kHead> + column);
+        if (head.attention.vector) {
+            *reinterpret_cast<Vector<T, kGroup>*>(rows + row * strides[1] + column) = group;
+        } else {
+            for (int c = 0; c < kGroup && column + c < head_size; ++c)
+                rows[row * strides[1] + column + c] = group.element[c];
+        }
+    }
 }
 
 }  // namespace fpm

@@ -42,7 +42,8 @@ inline Tensor output(const std::vector<int64_t>& sizes, int32_t dtype, const Ten
     }
     AtenTensorHandle handle;
     STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(
-        sizes.size(), sizes.data(), strides.data(), dtype, aoti_torch_device_type_cuda(), like.get_device_index(), &handle));
+        sizes.size(), sizes.data(), strides.data(), dtype, aoti_torch_device_type_cuda(), like.get_device_index(),
+        &handle));
     return Tensor(handle);
 }
 

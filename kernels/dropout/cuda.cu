@@ -39,7 +39,8 @@ extern "C" int fpm_cuda_dropout(const DropoutArguments* arguments, void* stream)
     const DropoutArguments& a = *arguments;
     return with_type(a.type, [&](auto type) {
         using T = typename decltype(type)::type;
-        const Elements elements{a, make_dropout(a.dropout, a.seed, a.stream), are_aligned(kGroup * sizeof(T), a.x, a.out)};
+        const bool aligned = are_aligned(kGroup * sizeof(T), a.x, a.out);
+        const Elements elements{a, make_dropout(a.dropout, a.seed, a.stream), aligned};
         return launch(dropout_kernel<T>, ceil_divide(a.count, kThreads * kGroup), kThreads, 0,
                       static_cast<cudaStream_t>(stream), elements);
     });

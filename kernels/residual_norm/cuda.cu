@@ -41,7 +41,7 @@ struct Backward {
 };
 
 template <typename T, int kThreads>
-__global__ __launch_bounds__(Shape<kThreads>::kBlock) void residual_norm_kernel(Forward arguments) {
+__global__ __launch_bounds__(Shape<kThreads>::kBlock, 1) void residual_norm_kernel(Forward arguments) {
     using S = Shape<kThreads>;
     const ResidualNormArguments& tensors = arguments.tensors;
     const int width = static_cast<int>(tensors.width);
@@ -96,7 +96,7 @@ __global__ __launch_bounds__(Shape<kThreads>::kBlock) void residual_norm_kernel(
 // The blocks walk over the rows, and each keeps its rows' share of the parameters' gradients, which it leaves in
 // workspace[block] as (3, width): bias, weight, norm_bias.
 template <typename T, int kThreads>
-__global__ __launch_bounds__(Shape<kThreads>::kBlock) void residual_norm_backward_kernel(Backward arguments) {
+__global__ __launch_bounds__(Shape<kThreads>::kBlock, 1) void residual_norm_backward_kernel(Backward arguments) {
     using S = Shape<kThreads>;
     const ResidualNormBackwardArguments& tensors = arguments.tensors;
     const int width = static_cast<int>(tensors.width);
@@ -114,7 +114,7 @@ __global__ __launch_bounds__(Shape<kThreads>::kBlock) void residual_norm_backwar
         const auto* sum = static_cast<const T*>(tensors.sum) + start;
         const auto* grad_normed = static_cast<const T*>(tensors.grad_normed) + start;
 
-        float total = 0.0f, projection = 0.0f;  // of the gradient of the normalised row: its sum, its part along the row
+        float total = 0.0f, projection = 0.0f;  // of the normalised row's gradient: its sum, its part along the row
         for (int column = S::thread_in_row() * kGroup; column < width; column += kThreads * kGroup) {
             const int count = width - column;
             float s[kGroup], gradient[kGroup], weight[kGroup];

@@ -97,14 +97,14 @@ def test_a_barrier_that_some_threads_pass_by_is_reported(emulate: BuildEmulator)
     [
         (
             PROBLEM,
-            "const bool inside = row < num_rows && column < head_size;",
-            "const bool inside = row <= num_rows && column < head_size;",
+            "const bool inside = row < end - first && column < head_size;",
+            "const bool inside = row <= end - first && column < head_size;",
             "heap-buffer-overflow",
         ),
         (
             PROBLEM,
-            "if (row >= num_rows || column >= head_size) continue;",
-            "if (row > num_rows || column >= head_size) continue;",
+            "if (row >= end - first || column >= head_size) continue;",
+            "if (row > end - first || column >= head_size) continue;",
             "heap-buffer-overflow",
         ),
         (

@@ -14,7 +14,7 @@ FORWARD = structure_of("residual_norm/cuda.h", "ResidualNormArguments")
 BACKWARD = structure_of("residual_norm/cuda.h", "ResidualNormBackwardArguments")
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 # One warp, four warps and sixteen warps for a row; widths that are and are not multiples of four.
-WIDTHS = [(5, 1), (6, 64), (9, 130), (3, 511), (5, 640), (2, 1023), (2, 4100), (2, 4501)]
+WIDTHS = [(5, 1), (6, 64), (9, 130), (3, 511), (5, 640), (2, 1023), (1, 4100), (2, 4501)]
 
 
 @pytest.fixture(scope="module")
@@ -154,7 +154,7 @@ def test_dropout_drops_what_the_counter_says_in_both_passes(emulator: Emulator, 
     torch.testing.assert_close(result["grad_y"], keep / 0.7, rtol=1e-6, atol=0)
 
 
-@pytest.mark.parametrize(("rows", "width"), [(5, 64), (3, 640), (2, 4100)])
+@pytest.mark.parametrize(("rows", "width"), [(5, 64), (2, 640), (1, 4100)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_same_bits_for_any_order_of_threads_and_any_alignment(
     emulator: Emulator, rows: int, width: int, dtype: torch.dtype

@@ -184,7 +184,8 @@ void report_deadlock() {
     fail(report);
 }
 
-void wait_for_change(const std::atomic<unsigned>& generation, unsigned now, std::memory_order order, const Place& place) {
+void wait_for_change(const std::atomic<unsigned>& generation, unsigned now, std::memory_order order,
+                     const Place& place) {
     fibres[schedule[turn]].waits_for = place;
     while (generation.load(order) == now) {
         if (++turns_without_advance > 2 * schedule.size()) report_deadlock();
