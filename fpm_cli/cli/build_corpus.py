@@ -18,7 +18,8 @@ EXAMPLES = (
 )
 
 Inputs = Annotated[
-    list[Path], typer.Argument(help="Files or folders, also .gz and .zst; for hf, saved or cached data sets.")
+    list[Path],
+    typer.Argument(help="Files or folders, also .gz and .zst; hf: saved or cached data sets."),
 ]
 
 
@@ -60,25 +61,40 @@ def build_corpus(
     text_field: Annotated[str | None, typer.Option(help="The JSON field with the text. [text]")] = None,
     id_field: Annotated[
         str | None,
-        typer.Option(help="Drop a document whose id in this field came before. [wudao: uniqueKey]"),
+        typer.Option(help="Drop a document whose id in this field was seen before. [wudao: uniqueKey]"),
+    ] = None,
+    document: Annotated[
+        Literal["paragraph", "line", "file"] | None,
+        typer.Option(help="text: what one document is. [paragraph]"),
+    ] = None,
+    hf_splits: Annotated[
+        str | None, typer.Option(help="hf: splits to read, as train,validation or all. [train]")
+    ] = None,
+    encoding: Annotated[
+        str | None,
+        typer.Option(help="Read files that are not UTF-8 so: gb18030, big5, utf-16 ..., or auto. [skipped]"),
+    ] = None,
+    max_invalid: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Drop a document with more invalid characters. [0.01]")
     ] = None,
     join_characters: Annotated[
-        int | None, typer.Option(min=0, help="text: join paragraphs into documents so long. [0]")
+        int | None,
+        typer.Option(min=0, help="text: join paragraphs up to this number of characters. [0]"),
     ] = None,
     max_document_bytes: Annotated[
         int | None, typer.Option(min=1, help="Skip longer lines and records. [32 MiB]")
     ] = None,
     max_expansion: Annotated[
-        int | None, typer.Option(min=1, help="Cut an archive that grows more, past 64 MiB. [250]")
+        int | None, typer.Option(min=1, help="Cut an archive that expands more, past 64 MiB. [250]")
     ] = None,
-    workers: Annotated[int, typer.Option(min=0, help="Processes; 0: one a core.")] = 0,
+    workers: Annotated[int, typer.Option(min=0, help="Processes; 0: one per core.")] = 0,
     executor: Annotated[Literal["local", "ray"], typer.Option(help="ray: a Ray cluster.")] = "local",
-    shard_mib: Annotated[int, typer.Option(min=1, help="Plain files are cut into shards so large.")] = 64,
+    shard_mib: Annotated[int, typer.Option(min=1, help="Size of the shards of plain files.")] = 64,
     as_json: JsonFlag = False,
 ) -> None:
     """Read, clean, deduplicate and tokenise text into Megatron-LM's indexed format.
 
-    Stopped at any moment, the same command goes on from the finished shards and gives the same bytes.
+    Stopped at any moment, the same command resumes from the finished shards and gives the same bytes.
     """
     options = build_options(
         _source(source),
@@ -95,11 +111,16 @@ def build_corpus(
         max_responses=max_responses,
         text_field=text_field,
         id_field=id_field,
+        document=document,
+        hf_splits=_names(hf_splits),
+        encoding=encoding,
+        max_invalid=max_invalid,
         join_characters=join_characters,
         max_document_bytes=max_document_bytes,
         max_expansion=max_expansion,
     )
     from fpm_cli.corpus import build
+    from fpm_cli.corpus.inputs import describe_skipped
     from fpm_cli.tokenization.registry import load_tokenizer
 
     execution = build.Execution(
@@ -117,6 +138,7 @@ def build_corpus(
             "out": str(out),
             **counts.model_dump(),
             "tokens": tokens,
+            "skipped": [file.model_dump() for file in manifest.skipped],
             "splits": {name: facts.model_dump() for name, facts in manifest.splits.items()},
             "seconds": round(built.seconds, 3),
             "fingerprint": manifest.fingerprint,
@@ -131,6 +153,8 @@ def build_corpus(
     for step, reasons in steps.items():
         if reasons:
             log(f"{step}: {', '.join(f'{reason} {count:,}' for reason, count in reasons.items())}")
+    if manifest.skipped:
+        log(f"not read: {describe_skipped(manifest.skipped)}")
     log(f"read {counts.documents_read:,} documents, kept {counts.documents_kept:,}: {tokens:,} tokens")
     log(f"{out} in {built.seconds:.1f} s")
 

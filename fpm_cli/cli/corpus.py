@@ -1,18 +1,20 @@
-"""`fpm corpus`: what a corpus holds, as a model will see it, and whether its files are whole."""
+"""`fpm corpus`: what a corpus contains, as a model reads it, and whether its files are undamaged."""
 
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.table import Table
 
-from fpm_cli.cli.console import JsonFlag, show, show_json
+from fpm_cli.cli.console import JsonFlag, log, show, show_json
+from fpm_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from fpm_cli.corpus.corpus import Corpus
     from fpm_cli.objectives.base import Sample, Samples
 
-app = typer.Typer(help="A corpus: look into it, check its files.", no_args_is_help=True)
+app = typer.Typer(help="Inspect a corpus, verify its files.", no_args_is_help=True)
 
 Folder = Annotated[Path, typer.Argument(help="A corpus's folder (`fpm build-corpus`).")]
 SplitOption = Annotated[Literal["train", "validation"], typer.Option(help="Which split.")]
@@ -49,23 +51,27 @@ def verify(folder: Folder, as_json: JsonFlag = False) -> None:
 def inspect(
     folder: Folder,
     split: SplitOption = "train",
-    samples: Annotated[int, typer.Option(min=0, help="How many of the objective's samples to show.")] = 2,
+    samples: Annotated[int, typer.Option(min=0, help="How many samples of the objective to show.")] = 2,
     sequence_length: Annotated[int, typer.Option(min=16, help="Tokens of a sample.")] = 64,
-    seed: Annotated[int, typer.Option(min=0, help="Of the order, the masks and the spans.")] = 1234,
+    seed: Annotated[int, typer.Option(min=0, help="Of order, masks and spans.")] = 1234,
     as_json: JsonFlag = False,
 ) -> None:
     """Show counts, and samples of the tokenizer's objective with what is masked or predicted.
 
-    gpt: the text to continue. bert: [MASK] or another token, and after it in braces what is to be found.
-    t5: the encoder's text with sentinels, and the decoder's.
+    gpt: the text to continue. bert: what the model reads, and in braces after it the label to predict.
+    t5: the encoder's text with sentinels, and the decoder's. A split too small for a sample shows documents.
     """
     from fpm_cli.corpus.corpus import Corpus
 
     corpus = Corpus.open(folder)
-    shown = _samples(corpus, split, samples, sequence_length, seed)
-    manifest = corpus.manifest
+    manifest, note = corpus.manifest, ""
+    try:
+        shown = _samples(corpus, split, samples, sequence_length, seed)
+    except UsageError as error:  # too small for one sample: its documents can be shown all the same
+        shown, note = _documents(corpus, split, samples), str(error)
     if as_json:
-        show_json("corpus-inspect", {"manifest": manifest.document(), "split": split, "samples": shown})
+        document = {"manifest": manifest.document(), "split": split, "samples": shown, "note": note}
+        show_json("corpus-inspect", document)
         return
     table = Table("split", "documents", "sequences", "tokens", "bytes of text")
     for name, facts in manifest.splits.items():
@@ -77,6 +83,8 @@ def inspect(
     show(f"{manifest.source}: {counts.documents_read:,} documents read, {counts.documents_kept:,} kept")
     show(f"dropped: {dropped or 'none'}")
     show(f"tokenizer {manifest.tokenizer.kind}, {manifest.tokenizer.vocab_size:,} entries")
+    if note:
+        log(f"no sample of {sequence_length} tokens, so whole documents are shown: {note}")
     for number, sample in enumerate(shown):
         for part, text in sample.items():
             show(f"\n{split} sample {number}, {part}:\n{text}")
@@ -103,8 +111,19 @@ def _samples(
     return [{"text": corpus.tokenizer.decode(source[index]["tokens"].tolist())} for index in range(number)]
 
 
+def _documents(corpus: "Corpus", split: Literal["train", "validation"], number: int) -> list[dict[str, Any]]:
+    """The first documents as text; a BERT document is one line per sentence."""
+    sequences, tokenizer = corpus.split(split), corpus.tokenizer
+
+    def text(index: int) -> str:
+        return tokenizer.decode(i for i in sequences[index].tolist() if i != tokenizer.special.eod)
+
+    bounds = sequences.document_index[: number + 1].tolist()
+    return [{"document": "\n".join(map(text, range(begin, end)))} for begin, end in pairwise(bounds)]
+
+
 def _masked(corpus: "Corpus", sample: "Sample") -> dict[str, Any]:
-    """Pieces in order; where a label is scored it stands in braces after what the model sees."""
+    """Tokens in order; where a label is scored it follows in braces."""
     real = sample["attention_mask"].astype(bool)
     seen = corpus.tokenizer.tokens(sample["tokens"][real].tolist())
     labels = corpus.tokenizer.tokens(sample["labels"][real].tolist())

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from fpm_cli.cli.completion import complete_kind
 from fpm_cli.cli.console import JsonFlag, log, show, show_json
+from fpm_cli.encodings import check_encoding
 from fpm_cli.errors import UsageError
 from fpm_cli.tokenization.base import Tokenizer
 from fpm_cli.tokenization.bulk import TokenizerSource, encode_lines
@@ -40,7 +41,10 @@ Published = Annotated[
 KindOption = Annotated[
     str | None, typer.Option("--kind", help=f"One of {', '.join(KINDS)}.", autocompletion=complete_kind)
 ]
-Errors = Annotated[OnDecodeError, typer.Option(help="Bytes not UTF-8: stop, put U+FFFD, or skip the line.")]
+Errors = Annotated[OnDecodeError, typer.Option(help="At invalid bytes: stop, put U+FFFD, or skip the line.")]
+Encoding = Annotated[
+    str, typer.Option(help="How to read files that are not UTF-8: an encoding such as gb18030, or auto.")
+]
 Out = Annotated[Path, typer.Option(help="File to write, .gz and .zst too; - is standard output.")]
 
 
@@ -62,6 +66,7 @@ def train(
         bool, typer.Option("--whole-words", help="bert-zh: keep jieba's words together, as in WoBERT.")
     ] = False,
     errors: Errors = "strict",
+    encoding: Encoding = "",
     as_json: JsonFlag = False,
 ) -> None:
     """Train a tokenizer on text, to exactly its size; the same text gives the same bytes."""
@@ -69,7 +74,7 @@ def train(
     check_output_is_new(out)
     began = time.perf_counter()
     decode_errors = DecodeErrors()
-    texts = join_lines(read_lines(inputs or [STANDARD], errors, decode_errors))
+    texts = join_lines(read_lines(inputs or [STANDARD], errors, decode_errors, _checked(encoding)))
     size = vocab_size or PAPER_SIZES[checked]
     tokenizer = train_tokenizer(checked, texts, size, allow_smaller, whole_words=whole_words)
     tokenizer.save(out)
@@ -93,6 +98,7 @@ def encode(
     out: Out = STANDARD,
     workers: Annotated[int, typer.Option(min=1, help="Processes that encode.")] = 1,
     errors: Errors = "strict",
+    encoding: Encoding = "",
     as_json: Annotated[
         bool, typer.Option("--json", help='One object a line: {"ids": [...], "tokens": [...]}.')
     ] = False,
@@ -100,7 +106,7 @@ def encode(
     """Encode text line by line: a line of ids for each line of text."""
     source = _source(tokenizer, published, kind)
     decode_errors = DecodeErrors()
-    lines = read_lines(inputs or [STANDARD], errors, decode_errors)
+    lines = read_lines(inputs or [STANDARD], errors, decode_errors, _checked(encoding))
     with write_text(out) as file:
         for encoded in encode_lines(source, lines, as_json, workers):
             file.write(encoded)
@@ -141,6 +147,7 @@ def inspect(
     text: Annotated[str | None, typer.Option(help="The text itself, in place of files.")] = None,
     rows: Annotated[int, typer.Option(min=0, help="Pieces to show, of the first text.")] = 40,
     errors: Errors = "strict",
+    encoding: Encoding = "",
     as_json: JsonFlag = False,
 ) -> None:
     """Show the pieces of a text, and over all lines the rates; without any text, the tokenizer itself."""
@@ -149,7 +156,11 @@ def inspect(
     pieces: list[Piece] = []
     if inputs or text is not None:
         decode_errors = DecodeErrors()
-        lines = iter([text]) if text is not None else read_lines(inputs or [STANDARD], errors, decode_errors)
+        lines = (
+            iter([text])
+            if text is not None
+            else read_lines(inputs or [STANDARD], errors, decode_errors, _checked(encoding))
+        )
         first = next(lines, "")
         pieces = token_table(loaded, first)
         document |= encoding_statistics(loaded, _again(first, lines)).document()
@@ -200,6 +211,10 @@ def _source(folder: Path | None, published: Path | None, kind: str | None) -> To
         return TokenizerSource(published, check_kind(kind))
     assert folder is not None
     return TokenizerSource(folder)
+
+
+def _checked(encoding: str) -> str:
+    return check_encoding(encoding) if encoding else ""
 
 
 def _describe(tokenizer: Tokenizer) -> dict[str, Any]:

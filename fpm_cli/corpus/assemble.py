@@ -6,12 +6,12 @@ from collections import Counter
 from pathlib import Path
 
 from fpm_cli.corpus.card import write_card
-from fpm_cli.corpus.clean import CLEAN
+from fpm_cli.corpus.clean import CLEAN, defect_line
 from fpm_cli.corpus.corpus import MANIFEST, TOKENIZER
-from fpm_cli.corpus.deduplicate import DUPLICATE_DEFECTS
+from fpm_cli.corpus.deduplicate import DEDUPLICATED, DUPLICATE_DEFECTS
 from fpm_cli.corpus.encode import ENCODED
 from fpm_cli.corpus.indexed import token_dtype
-from fpm_cli.corpus.inputs import Input
+from fpm_cli.corpus.inputs import NOT_UTF8, FoundInputs, Input
 from fpm_cli.corpus.manifest import (
     SPLITS,
     Counts,
@@ -28,11 +28,11 @@ from fpm_cli.corpus.work_folder import WorkFolder
 from fpm_cli.files import atomic_write, hash_file
 from fpm_cli.tokenization.base import Tokenizer
 
-DEDUPLICATED, DEFECTS = "deduplicated.json", "defects.jsonl"
+DEFECTS = "defects.jsonl"
 
 
 def assemble(
-    files: list[Input],
+    found: FoundInputs,
     shards: list[Shard],
     tokenizer: Tokenizer,
     options: BuildOptions,
@@ -48,24 +48,28 @@ def assemble(
     for split in SPLITS:
         merge_split(split, splits[split], numbers, token_dtype(tokenizer.vocab_size), work, out)
     with atomic_write(out / DEFECTS) as file:
+        for skipped in found.skipped:
+            if skipped.reason == NOT_UTF8:
+                file.write(defect_line(skipped.name, 0, NOT_UTF8, skipped.detail))
         concatenate(
             [*(work.file(number, "defects") for number in numbers), work.path / DUPLICATE_DEFECTS], file
         )
     tokenizer.save(out / TOKENIZER)
     manifest = Manifest(
         source=options.source,
-        inputs=tuple(_input_facts(file) for file in files),
+        inputs=tuple(_input_facts(file) for file in found.inputs),
         options=options.model_dump(mode="json", exclude={"source"}),
         tokenizer=TokenizerFacts(
             kind=tokenizer.kind, vocab_size=tokenizer.vocab_size, fingerprint=tokenizer.fingerprint
         ),
-        counts=_counts(shards, splits, files, work),
+        counts=_counts(shards, splits, found, work),
         splits=splits,
         files={
             path.relative_to(out).as_posix(): hash_file(path)
             for path in sorted(out.rglob("*"))
             if path.is_file()
         },
+        skipped=tuple(found.skipped),
     ).sealed()
     manifest.write(out / MANIFEST)
     write_card(out, manifest)
@@ -82,12 +86,14 @@ def _input_facts(file: Input) -> InputFile:
 
 
 def _counts(
-    shards: list[Shard], splits: dict[Split, SplitFacts], files: list[Input], work: WorkFolder
+    shards: list[Shard], splits: dict[Split, SplitFacts], found: FoundInputs, work: WorkFolder
 ) -> Counts:
     summaries = [work.summary(shard.number, CLEAN) for shard in shards]
     deduplicated = json.loads((work.path / DEDUPLICATED).read_bytes())
     dropped, defects = Counter[str](deduplicated["dropped"]), Counter[str](deduplicated["defects"])
     repaired = Counter[str]()
+    if not_utf8 := sum(file.reason == NOT_UTF8 for file in found.skipped):
+        defects[NOT_UTF8] = not_utf8
     for summary, shard in zip(summaries, shards, strict=True):
         dropped.update(summary["dropped"])
         repaired.update(summary["repaired"])
@@ -99,7 +105,7 @@ def _counts(
         dropped=dict(sorted(dropped.items())),
         repaired=dict(sorted(repaired.items())),
         defects=dict(sorted(defects.items())),
-        bytes_in=sum(file.path.stat().st_size for file in files if file.path.is_file()),
+        bytes_in=sum(file.path.stat().st_size for file in found.inputs if file.path.is_file()),
     )
     assert counts.documents_read == counts.documents_kept + sum(dropped.values()), counts
     return counts

@@ -10,32 +10,32 @@ at any moment resumes from there and gives the same bytes as an uninterrupted on
 import json
 import shutil
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from fpm_cli import __version__
-from fpm_cli.corpus.assemble import DEDUPLICATED, assemble
+from fpm_cli.corpus.assemble import assemble
 from fpm_cli.corpus.clean import CLEAN, CleanTask, clean_shard
 from fpm_cli.corpus.corpus import TOKENIZER, Corpus
-from fpm_cli.corpus.deduplicate import Deduplicator
+from fpm_cli.corpus.deduplicate import DEDUPLICATED, Deduplicator
+from fpm_cli.corpus.emptiness import empty_splits, too_few_documents
 from fpm_cli.corpus.encode import ENCODED, EncodeTask, check_tokenizer, encode_shard, has_sentences
 from fpm_cli.corpus.executors import Executor, RunTasks, open_executor
 from fpm_cli.corpus.hf import find_datasets
-from fpm_cli.corpus.inputs import Input, find_inputs, resume_key
-from fpm_cli.corpus.options import MIB, BuildOptions
-from fpm_cli.corpus.shards import UNPACKED, Shard, UnpackTask, is_archive, plan_shards, unpack
+from fpm_cli.corpus.inputs import Input, find_inputs
+from fpm_cli.corpus.options import BuildOptions
+from fpm_cli.corpus.plan import PLAN, check_plan
+from fpm_cli.corpus.shards import UNPACKED, Shard, UnpackTask, is_packed, plan_shards, unpack
 from fpm_cli.corpus.validation_split import validation_bound
-from fpm_cli.corpus.work_folder import WORK_FORMAT, WorkFolder, write_json
+from fpm_cli.corpus.work_folder import WorkFolder, write_json
 from fpm_cli.errors import FpmError, MissingError, UsageError
 from fpm_cli.files import sync_folder
+from fpm_cli.streams import MIB
 from fpm_cli.tokenization.base import Tokenizer
 
 SHARD_BYTES = 64 * MIB
-PLAN, LOCK, OUT = "plan.json", "lock", "out"
+LOCK, OUT = "lock", "out"
 
 # Called with a stage's name, how many of its shards are done, and how many there are.
 ReportProgress = Callable[[str, int, int], None]
@@ -77,9 +77,10 @@ def build_corpus(
     work = WorkFolder(out.with_name(f"{out.name}.building"))
     if out.exists() and not (work.path / PLAN).exists():
         raise UsageError(f"{out} exists; a corpus is never overwritten: name another --out or remove it")
-    files = find_datasets(inputs) if options.source == "hf" else find_inputs(inputs, options)
+    found = (find_datasets if options.source == "hf" else find_inputs)(inputs, options)
+    files = found.inputs
     with _locked(work):
-        _check_plan(files, tokenizer, options, execution, work)
+        check_plan(files, tokenizer, options, execution.shard_bytes, work)
         if not out.exists():  # else only the work folder was left to remove
             with open_executor(execution.executor, execution.workers) as run:
                 _unpack(files, options, execution, run, work)
@@ -89,8 +90,10 @@ def build_corpus(
                     execution.report("duplicates", 0, 1)
                     _deduplicate(shards, options, work)
                 _encode(shards, run, execution.report, work)
+            if empty := empty_splits(shards, options, work):
+                raise _abandon(empty, work)
             execution.report("merge", 0, 1)
-            assemble(files, shards, tokenizer, options, work, work.path / OUT)
+            assemble(found, shards, tokenizer, options, work, work.path / OUT)
             (work.path / OUT).rename(out)
             sync_folder(out.parent)
         _remove(work)
@@ -111,32 +114,6 @@ def _locked(work: WorkFolder) -> Iterator[None]:
         yield
 
 
-def _check_plan(
-    files: list[Input], tokenizer: Tokenizer, options: BuildOptions, execution: Execution, work: WorkFolder
-) -> None:
-    """Write the plan, or check that an unfinished build has the same one, so that no two are mixed."""
-    plan: dict[str, Any] = {
-        "fpm": __version__,
-        "work_format": WORK_FORMAT,
-        "inputs": [resume_key(file) for file in files],
-        "options": options.model_dump(mode="json"),
-        "tokenizer": tokenizer.fingerprint,
-        "shard_bytes": execution.shard_bytes,
-    }
-    path = work.path / PLAN
-    if path.exists():
-        recorded = json.loads(path.read_bytes())
-        if differing := [key for key, value in plan.items() if recorded.get(key) != value]:
-            raise UsageError(
-                f"{work.path} is an unfinished build with other {', '.join(differing)}; "
-                "give the same ones to resume it, or remove it to start again"
-            )
-    else:
-        write_json(path, plan)
-    if not (work.path / TOKENIZER).exists():
-        tokenizer.save(work.path / TOKENIZER)
-
-
 def _remove(work: WorkFolder) -> None:
     """Remove the work folder, the plan last: until then a build that is killed here is seen as finished."""
     for path in work.path.iterdir():
@@ -153,7 +130,7 @@ def _unpack(
     todo = [
         UnpackTask(number, file, options, execution.shard_bytes, work)
         for number, file in enumerate(files)
-        if is_archive(file) and not work.is_finished(number, UNPACKED)
+        if options.source != "hf" and is_packed(file) and not work.is_finished(number, UNPACKED)
     ]
     for done, _ in enumerate(run(unpack, todo), start=1):
         execution.report("unpack", done, len(todo))
@@ -181,31 +158,19 @@ def _clean(
 def _deduplicate(shards: list[Shard], options: BuildOptions, work: WorkFolder) -> None:
     deduplicator = Deduplicator(shards, options, work)
     deduplicator.deduplicate()
+    dropped = deduplicator.dropped()
     try:
         bound = validation_bound(deduplicator.kept_digests(), options.validation_fraction)
-    except ValueError:  # too few documents are left: resuming cannot help, other options may
-        message = _too_few_documents(shards, deduplicator.dropped(), work)
-        shutil.rmtree(work.path)
-        raise MissingError(message) from None
-    summary = {
-        "dropped": deduplicator.dropped(),
-        "defects": deduplicator.write_defects(),
-        "validation_bound": bound,
-    }
+    except ValueError:
+        raise _abandon(too_few_documents(shards, dropped, options, work), work) from None
+    summary = {"dropped": dropped, "defects": deduplicator.write_defects(), "validation_bound": bound}
     write_json(work.path / DEDUPLICATED, summary)
 
 
-def _too_few_documents(shards: list[Shard], duplicates: dict[str, int], work: WorkFolder) -> str:
-    dropped, read = Counter[str](duplicates), 0
-    for shard in shards:
-        summary = work.summary(shard.number, CLEAN)
-        dropped.update(summary["dropped"])
-        read += summary["read"]
-    reasons = ", ".join(f"{reason} {number:,}" for reason, number in sorted(dropped.items()))
-    return (
-        f"{read - dropped.total()} of {read:,} documents left, and two splits need two"
-        f"{f' (dropped: {reasons})' if reasons else ''}; give more text, or other filters"
-    )
+def _abandon(message: str, work: WorkFolder) -> MissingError:
+    """Remove the work folder of a build that cannot succeed: the corrected command starts again."""
+    shutil.rmtree(work.path)
+    return MissingError(message)
 
 
 def _encode(shards: list[Shard], run: RunTasks, report: ReportProgress, work: WorkFolder) -> None:

@@ -51,8 +51,19 @@ def data_card(manifest: Manifest) -> str:
             "|---|---|---|",
             *(f"| {file.name} | {file.bytes:,} | {file.xxh3_128} |" for file in manifest.inputs),
             "",
+            *_skipped(manifest),
             "## Options",
             *(f"- {name}: {value!r}" for name, value in manifest.options.items()),
             "",
         ]
     )
+
+
+def _skipped(manifest: Manifest) -> list[str]:
+    if not manifest.skipped:
+        return []
+    rows = (
+        f"| {file.name} | {file.reason}{f' ({file.detail})' if file.detail else ''} |"
+        for file in manifest.skipped
+    )
+    return ["## Not read", "| name | reason |", "|---|---|", *rows, ""]

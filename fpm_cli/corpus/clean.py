@@ -14,19 +14,23 @@ from typing import BinaryIO
 import xxhash
 
 from fpm_cli.corpus.filters import drop_reason
+from fpm_cli.corpus.hf import read_rows
 from fpm_cli.corpus.minhash import band_keys
-from fpm_cli.corpus.normalise import normalise
+from fpm_cli.corpus.normalise import REPLACEMENT, SURROGATE, normalise
 from fpm_cli.corpus.options import BuildOptions
-from fpm_cli.corpus.readers import BROKEN, INVALID, NO_TEXT, OVERSIZED, READERS, Record
+from fpm_cli.corpus.readers import READERS
+from fpm_cli.corpus.records import BROKEN, NO_TEXT, OVERSIZED, Record
 from fpm_cli.corpus.sentences import split_sentences
 from fpm_cli.corpus.shards import Shard
-from fpm_cli.corpus.streams import open_range
 from fpm_cli.corpus.work_folder import WorkFolder, pack_document_record
 from fpm_cli.files import atomic_write
+from fpm_cli.streams import open_range
 
 CLEAN = "clean"
+INVALID, TOO_INVALID = "invalid_utf8", "too_many_invalid_characters"
 FEW_SENTENCES = "fewer_than_two_sentences"
-DEFECTS = (BROKEN, NO_TEXT, OVERSIZED)  # reasons that are damage of the input, hence located
+DEFECTS = (BROKEN, NO_TEXT, OVERSIZED, TOO_INVALID)  # reasons that are damage of the input, hence located
+MAX_KEYS = 16  # different sets of keys that are counted
 BATCH_BYTES = 1 << 18  # text whose shingles are hashed at once
 
 # Called with a defect: its reason, its offset in the input, and a detail.
@@ -50,6 +54,7 @@ class _Counts:
     dropped: Counter[str] = field(default_factory=Counter)
     repaired: Counter[str] = field(default_factory=Counter)
     defects: Counter[str] = field(default_factory=Counter)
+    keys: Counter[str] = field(default_factory=Counter)  # of records without the text field
 
 
 def clean_shard(task: CleanTask) -> None:
@@ -72,6 +77,8 @@ def clean_shard(task: CleanTask) -> None:
             clean, reason = _clean(record, task, counts.repaired, report_defect)
             if reason:
                 counts.dropped[reason] += 1
+                if record.keys and (record.keys in counts.keys or len(counts.keys) < MAX_KEYS):
+                    counts.keys[record.keys] += 1
                 if reason in DEFECTS:
                     report_defect(reason, shard.start + record.offset, "")
             else:
@@ -95,8 +102,6 @@ def defect_line(name: str, offset: int, reason: str, detail: str) -> bytes:
 
 def _read(shard: Shard, options: BuildOptions) -> Iterator[Record]:
     if options.source == "hf":
-        from fpm_cli.corpus.hf import read_rows
-
         yield from read_rows(shard, options)
         return
     first = shard.start - shard.base
@@ -112,6 +117,9 @@ def _clean(
         return "", record.reason
     start = task.shard.start
     text, removed = normalise(record.text)
+    num_invalid = record.num_invalid + removed[REPLACEMENT] + removed[SURROGATE]
+    if task.options.max_invalid and num_invalid > max(1, task.options.max_invalid * len(text)):
+        return "", TOO_INVALID
     if record.invalid_at is not None:
         repaired[INVALID] += 1
         report_defect(INVALID, start + record.invalid_at, "")

@@ -19,7 +19,8 @@ from fpm_cli.corpus.shards import Shard
 from fpm_cli.corpus.work_folder import Records, WorkFolder
 from fpm_cli.files import atomic_write
 
-DUPLICATE_DEFECTS = "duplicates.defects"
+# Files of a build: the summary of this stage, and the defects that it finds.
+DEDUPLICATED, DUPLICATE_DEFECTS = "deduplicated.json", "duplicates.defects"
 REASONS = ("", "duplicate_id", "exact_duplicate", "beyond_responses", "near_duplicate")
 KEPT, ID, EXACT, BEYOND, NEAR = range(len(REASONS))
 

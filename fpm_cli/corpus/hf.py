@@ -5,23 +5,37 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from fpm_cli.corpus.inputs import Input
+from fpm_cli.corpus.inputs import FoundInputs, Input
+from fpm_cli.corpus.manifest import SkippedInput
 from fpm_cli.corpus.options import BuildOptions
-from fpm_cli.corpus.readers import NO_TEXT, Record
+from fpm_cli.corpus.records import NO_TEXT, Record
 from fpm_cli.corpus.shards import Shard
 from fpm_cli.errors import MissingError
 
+NOT_SELECTED = "split_not_selected"
 
-def find_datasets(paths: list[Path]) -> list[Input]:
-    """One input for each split of each data set.
 
-    A path is a folder that `save_to_disk` wrote, or `NAME`, `NAME:CONFIGURATION` of a cached data set.
+def find_datasets(paths: list[Path], options: BuildOptions) -> FoundInputs:
+    """One input for each of the splits that `options.hf_splits` names, of each data set.
+
+    A path is a folder that `save_to_disk` wrote, or `NAME`, `NAME:CONFIGURATION` of a cached data set. A
+    data set without splits is read whole. Raises MissingError for a split that it does not have.
     """
-    return [
-        Input(name, path, len(rows))
-        for path in paths
-        for name, rows in sorted(load_splits(str(path)).items())
-    ]
+    found = FoundInputs()
+    for path in paths:
+        splits = load_splits(str(path))
+        by_name = {name.rpartition("/")[2] if "/" in name else "": name for name in sorted(splits)}
+        wanted = options.hf_splits if options.hf_splits and "" not in by_name else tuple(by_name)
+        if absent := [name for name in wanted if name not in by_name]:
+            raise MissingError(
+                f"data set {path}: no split {absent[0]!r}; --hf-splits takes of {', '.join(by_name)}, or all"
+            )
+        for split, name in by_name.items():
+            if split in wanted:
+                found.inputs.append(Input(name, path, len(splits[name])))
+            else:
+                found.skipped.append(SkippedInput(name=name, reason=NOT_SELECTED))
+    return found
 
 
 @lru_cache(maxsize=4)
@@ -61,4 +75,4 @@ def read_rows(shard: Shard, options: BuildOptions) -> Iterator[Record]:
         if isinstance(text, str):
             yield Record(number, text, id="" if identity is None else str(identity))
         else:
-            yield Record(number, None, NO_TEXT)
+            yield Record(number, None, NO_TEXT, keys=", ".join(row))

@@ -27,6 +27,14 @@ class InputFile(FileFacts):
     name: str
 
 
+class SkippedInput(Frozen):
+    """A file or link of a given folder (or a data set's split) that was not read, and why."""
+
+    name: str
+    reason: str
+    detail: str = ""
+
+
 class TokenizerFacts(Frozen):
     """Which tokenizer made the ids; `fingerprint` changes with its bytes and options."""
 
@@ -70,11 +78,17 @@ class Manifest(Frozen):
     counts: Counts
     splits: dict[Split, SplitFacts]
     files: dict[str, FileFacts]
+    skipped: tuple[SkippedInput, ...] = ()
     fingerprint: str = ""
 
     def document(self) -> dict[str, Any]:
-        """The manifest as JSON-ready values, with `schema` first."""
+        """The manifest as JSON-ready values, with `schema` first; `skipped` only where there is any.
+
+        So the content of manifests that older versions wrote, and their fingerprint, stay the same.
+        """
         fields = self.model_dump(mode="json")
+        if not self.skipped:
+            del fields["skipped"]
         return {"schema": fields.pop("schema_"), **fields}
 
     def sealed(self) -> "Manifest":

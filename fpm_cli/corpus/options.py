@@ -4,11 +4,12 @@ from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from fpm_cli.encodings import check_encoding
 from fpm_cli.errors import UsageError
+from fpm_cli.streams import MIB
 
 Source = Literal["text", "jsonl", "pile", "wudao", "stc", "hf"]
 SOURCES: tuple[Source, ...] = get_args(Source)
-MIB = 1 << 20
 
 
 class BuildOptions(BaseModel):
@@ -19,14 +20,22 @@ class BuildOptions(BaseModel):
     source: Source
     text_field: str = Field("text", description="the field that holds the text (jsonl, pile, wudao, hf)")
     id_field: str = Field("", description="a document whose id was seen before is dropped; empty: no ids")
+    document: Literal["paragraph", "line", "file"] = Field(
+        "paragraph", description="text: what one document is"
+    )
+    encoding: str = Field("", description="how to read files that are not UTF-8; empty: not at all")
+    hf_splits: tuple[str, ...] = Field(("train",), description="splits of a data set to read; none: all")
     join_characters: int = Field(
-        0, ge=0, description="text: paragraphs are joined into documents at least so long"
+        0, ge=0, description="text: paragraphs are joined into documents of at least so many characters"
     )
     max_document_bytes: int = Field(
         32 * MIB, gt=0, description="a longer line or record is skipped and counted, in constant memory"
     )
     max_expansion: int = Field(
         250, gt=0, description="an archive that grows more than so many times, past 64 MiB, is cut there"
+    )
+    max_invalid: float = Field(
+        0.01, ge=0, le=1, description="largest share of invalid characters in a document, if more than one"
     )
     min_characters: int = Field(1, ge=1, description="shorter documents are dropped")
     max_characters: int = Field(0, ge=0, description="longer documents are dropped")
@@ -41,7 +50,7 @@ class BuildOptions(BaseModel):
     exclude_sets: tuple[str, ...] = Field((), description="values of meta.pile_set_name that are dropped")
     drop_trivial: bool = Field(False, description="drop dialogues whose first response says nothing")
     drop_advertisements: bool = Field(False, description="drop dialogues with links, numbers to call, offers")
-    max_responses: int = Field(0, ge=0, description="dialogues kept of those that share a first turn")
+    max_responses: int = Field(0, ge=0, description="dialogues kept among those with the same first turn")
     near_duplicates: float = Field(
         0.8,
         ge=0,
@@ -71,6 +80,10 @@ def build_options(source: Source, filters: Literal["paper", "none"] = "paper", *
     """The source's defaults with the user's choices over them; None stands for no choice."""
     values = {**FORMAT.get(source, {}), **(PAPER.get(source, {}) if filters == "paper" else {})}
     values |= {key: value for key, value in chosen.items() if value is not None}
+    if values.get("encoding"):
+        check_encoding(values["encoding"])
+    if values.get("join_characters") and values.get("document", "paragraph") != "paragraph":
+        raise UsageError("--join-characters joins paragraphs: it does not go with --document line or file")
     try:
         return BuildOptions(source=source, **values)
     except ValidationError as error:

@@ -1,8 +1,8 @@
-"""Cuts the inputs into shards that can be read without each other; archives are unpacked into parts first.
+"""Cuts the inputs into shards that can be read independently; archives are unpacked into parts first.
 
-A cut stands between two records, near each multiple of the shards' size, and depends on nothing but the
-input and that size. Unpacking lets every core work on a few large archives, and a build that is killed
-go on in the middle of one.
+A cut is between two records, near each multiple of the shards' size, and depends on nothing but the input
+and that size. Unpacking lets every core work on a few large archives, and a build that is killed resume in
+the middle of one. Text in another encoding than UTF-8 is unpacked too, into UTF-8.
 """
 
 import re
@@ -10,23 +10,26 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from fpm_cli.corpus.dialogues import is_json
 from fpm_cli.corpus.inputs import Input
-from fpm_cli.corpus.options import MIB, BuildOptions
-from fpm_cli.corpus.streams import COMPRESSED, StreamDefect, open_archive
+from fpm_cli.corpus.options import BuildOptions
 from fpm_cli.corpus.work_folder import WorkFolder
+from fpm_cli.encodings import UTF8
 from fpm_cli.files import atomic_write
+from fpm_cli.streams import MIB, StreamDefect, is_compressed, open_input
 
 UNPACKED = "unpacked"
 ROWS_PER_SHARD = 20_000
 _LOOK_BACK = 256  # bytes; more than any end of a record, whatever its blanks
 
 # The end of a record, whatever its content: JSON escapes the quotes and line ends inside its strings.
+_LINE_END = re.compile(rb"\n")
+_PARAGRAPH_END = re.compile(rb"\n[ \t\r]*\n")
 _ENDS: dict[str, re.Pattern[bytes]] = {
-    "text": re.compile(rb"\n[ \t\r]*\n"),
-    "jsonl": re.compile(rb"\n"),
-    "pile": re.compile(rb"\n"),
+    "jsonl": _LINE_END,
+    "pile": _LINE_END,
     "wudao": re.compile(rb'\}\s*,\s*(?=\{\s*")'),
-    "stc": re.compile(rb"\n"),
+    "stc": _LINE_END,
 }
 _TURNS_END = re.compile(rb'\]\s*,\s*(?=\[\s*")')
 
@@ -35,7 +38,7 @@ _TURNS_END = re.compile(rb'\]\s*,\s*(?=\[\s*")')
 class Shard:
     """A part of one input: bytes of its content (or rows of an `hf` data set) from `start` up to `end`.
 
-    They stand in the file `path`, whose first byte is byte `base` of the content. `defect` is where and
+    They are in the file `path`, whose first byte is byte `base` of the content. `defect` is where and
     why the content ended too early; `is_only` that the input has no other shard.
     """
 
@@ -51,7 +54,7 @@ class Shard:
 
 @dataclass(frozen=True)
 class UnpackTask:
-    """An archive to unpack; `number` is the input's."""
+    """An input to unpack; `number` is the input's."""
 
     number: int
     input: Input
@@ -60,14 +63,14 @@ class UnpackTask:
     work: WorkFolder
 
 
-def is_archive(file: Input) -> bool:
-    """Whether the input has to be unpacked."""
-    return file.path.suffix in COMPRESSED
+def is_packed(file: Input) -> bool:
+    """Whether the input has to be unpacked: it is compressed, or not UTF-8."""
+    return file.encoding != UTF8 or is_compressed(file.path)
 
 
 def unpack(task: UnpackTask) -> None:
-    """Write the archive's content as parts that end with a record; memory stays flat."""
-    with open_archive(task.input.path, task.options.max_expansion) as stream:
+    """Write the input's content in UTF-8 as parts that end with a record; memory stays flat."""
+    with open_input(task.input.path, task.options.max_expansion, task.input.encoding) as stream:
         end = _record_end(task.options, stream.peek(4096))
         sizes: list[int] = []
         rest: bytes | None = b""
@@ -107,11 +110,11 @@ def _copy(
 def plan_shards(
     inputs: list[Input], options: BuildOptions, shard_bytes: int, work: WorkFolder
 ) -> list[Shard]:
-    """The shards of all inputs in order, numbered; archives have been unpacked."""
+    """The shards of all inputs in order, numbered; what is packed has been unpacked."""
     shards: list[Shard] = []
     for number, file in enumerate(inputs):
-        if options.source != "hf" and is_archive(file):
-            shards += _shards_of_archive(number, file, len(shards), work)
+        if options.source != "hf" and is_packed(file):
+            shards += _shards_of_parts(number, file, len(shards), work)
             continue
         cuts = (
             list(range(0, max(1, file.size), ROWS_PER_SHARD))
@@ -123,7 +126,7 @@ def plan_shards(
     return shards
 
 
-def _shards_of_archive(number: int, file: Input, first: int, work: WorkFolder) -> list[Shard]:
+def _shards_of_parts(number: int, file: Input, first: int, work: WorkFolder) -> list[Shard]:
     summary = work.summary(number, UNPACKED)
     sizes, defect = summary["sizes"], summary["defect"]
     shards, start = [], 0
@@ -145,10 +148,12 @@ def _shards_of_archive(number: int, file: Input, first: int, work: WorkFolder) -
 
 
 def _record_end(options: BuildOptions, head: bytes) -> re.Pattern[bytes] | None:
-    """What ends a record of the source; None where documents are joined, so that all depends on all."""
-    if options.join_characters:
+    """What ends a record of the source; None where the whole file has to be read as one."""
+    if options.join_characters or options.document == "file":
         return None
-    if options.source == "stc" and head.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] in (b"[", b"{"):
+    if options.source == "text":
+        return _LINE_END if options.document == "line" else _PARAGRAPH_END
+    if options.source == "stc" and is_json(head):
         return _TURNS_END
     return _ENDS[options.source]
 

@@ -66,4 +66,6 @@ class WorkFolder:
 def write_json(path: Path, document: Any) -> None:
     """Write indented JSON atomically."""
     with atomic_write(path) as file:
-        file.write((json.dumps(document, ensure_ascii=False, indent=2) + "\n").encode())
+        file.write(
+            (json.dumps(document, ensure_ascii=False, indent=2) + "\n").encode(errors="backslashreplace")
+        )

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from fpm_cli.corpus.readers import join_segmented
+from fpm_cli.corpus.dialogues import join_segmented
 from fpm_cli.errors import UsageError
 from fpm_cli.inference.sampling import SamplingConfig, sample_token
 from fpm_cli.inference.trained_model import TrainedModel
@@ -59,7 +59,7 @@ def generate_reply(trained: TrainedModel, turns: Sequence[str], sampling: Sampli
     """The next turn of a dialogue, after the turns so far.
 
     A dialogue is one document with one turn per line, as `fpm build-corpus stc` writes it
-    (`fpm_cli.corpus.readers.read_stc`), so the reply ends at a newline or at `<eod>`.
+    (`fpm_cli.corpus.dialogues.read_stc`), so the reply ends at a newline or at `<eod>`.
 
     Raises:
         UsageError: the run is not a GPT, or a turn is empty.

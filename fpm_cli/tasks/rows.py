@@ -13,7 +13,7 @@ from typing import Any
 
 import orjson
 
-from fpm_cli.corpus.streams import lines
+from fpm_cli.streams import lines, open_input
 
 MAX_ROW_BYTES = 1 << 20
 MAX_ROW_LINES = 64  # of a quoted field that spans several lines
@@ -39,12 +39,13 @@ class Line:
 
 
 def text_lines(path: Path) -> Iterator[Line]:
-    """The lines of a UTF-8 file that are not blank, without a byte order mark.
+    """The lines of a UTF-8 file, plain or compressed, that are not blank, without a byte order mark.
 
     Raises:
         OSError: the file cannot be read.
     """
-    with path.open("rb") as file:
+    number = 0
+    with open_input(path) as file:
         for number, (_, content) in enumerate(lines(file, MAX_ROW_BYTES), start=1):
             if content is None:
                 yield Line(number, None, f"longer than {MAX_ROW_BYTES} bytes")
@@ -59,6 +60,8 @@ def text_lines(path: Path) -> Iterator[Line]:
                 yield Line(number, None, "a NUL character")
             elif text.strip():
                 yield Line(number, text)
+        if file.defect:
+            yield Line(number + 1, None, f"{file.defect.reason}: {file.defect.detail}")
 
 
 def json_rows(path: Path) -> Iterator[Row]:

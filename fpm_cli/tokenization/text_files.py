@@ -1,17 +1,18 @@
-"""Text from files and standard input, and results back: plain, .gz or .zst, UTF-8, line by line."""
+"""Lines of text from files and standard input, and results to files: plain, gzip or Zstandard."""
 
 import gzip
 import io
 import sys
-import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Literal, TextIO
 
+from fpm_cli.encodings import UNKNOWN, UTF8, file_encoding
 from fpm_cli.errors import DamagedError, MissingError
 from fpm_cli.files import atomic_write
+from fpm_cli.streams import InputStream, open_input, open_stdin
 
 OnDecodeError = Literal["strict", "replace", "skip"]
 STANDARD = Path("-")
@@ -20,35 +21,63 @@ _BLOCK_BYTES = 1 << 20
 
 @dataclass
 class DecodeErrors:
-    """What was not UTF-8: lines with a fault, and bad byte sequences in them."""
+    """What was not UTF-8: the lines concerned, and the invalid byte sequences in them."""
 
     lines: int = 0
     sequences: int = 0
 
 
-def read_lines(inputs: Iterable[Path], on_error: OnDecodeError, decode_errors: DecodeErrors) -> Iterator[str]:
+def read_lines(
+    inputs: Iterable[Path],
+    on_error: OnDecodeError,
+    decode_errors: DecodeErrors,
+    encoding: str = "",
+) -> Iterator[str]:
     """The lines of all inputs, without their newlines; `-` is standard input. Memory: one line.
 
-    Only U+000A ends a line. Where bytes are not UTF-8, `strict` raises DamagedError with file and
+    Only U+000A ends a line. Files are UTF-8; `encoding` (`auto`: the likely one of each file) is that of
+    those which are not. Bytes that are not of the encoding: `strict` raises DamagedError with file and
     byte offset, `replace` puts U+FFFD and `skip` leaves the line out; both are counted in `decode_errors`.
     """
     for path in inputs:
-        offset = 0
-        for line in _split_lines(_blocks(path)):
-            try:
-                yield line.decode("utf-8")
-            except UnicodeDecodeError as error:
-                if on_error == "strict":
-                    raise DamagedError(
-                        f"{_name(path)} is not UTF-8 at byte {offset + error.start:,} "
-                        f"(0x{line[error.start]:02x}); --errors replace or --errors skip goes on"
-                    ) from None
-                text = line.decode("utf-8", "replace")
-                decode_errors.lines += 1
-                decode_errors.sequences += text.count("\ufffd") - line.count("\ufffd".encode())
-                if on_error == "replace":
-                    yield text
-            offset += len(line) + 1
+        with _open(path, encoding) as stream:
+            offset = 0
+            for line in _split_lines(iter(lambda: stream.read1(_BLOCK_BYTES), b"")):
+                try:
+                    yield line.decode("utf-8")
+                except UnicodeDecodeError as error:
+                    if on_error == "strict":
+                        raise _not_utf8(path, offset + error.start, line[error.start :]) from None
+                    text = line.decode("utf-8", "replace")
+                    decode_errors.lines += 1
+                    decode_errors.sequences += text.count("\ufffd") - line.count("\ufffd".encode())
+                    if on_error == "replace":
+                        yield text
+                offset += len(line) + 1
+            if stream.defect:
+                raise DamagedError(f"{path} is damaged: {stream.defect.detail}")
+
+
+def _open(path: Path, encoding: str) -> InputStream:
+    if path == STANDARD:
+        return open_stdin(sys.stdin.buffer, UTF8 if encoding == "auto" else encoding or UTF8)
+    if not path.is_file():
+        raise MissingError(f"no file {path}")
+    if encoding and (likely := file_encoding(path)) != UTF8:
+        if encoding == "auto" and likely == UNKNOWN:
+            raise DamagedError(f"{path} is not UTF-8, nor text in another encoding that is known")
+        return open_input(path, encoding=likely if encoding == "auto" else encoding)
+    return open_input(path)
+
+
+def _not_utf8(path: Path, offset: int, content: bytes) -> DamagedError:
+    """The error for bytes that are not UTF-8; it names the encoding that the file is likely in."""
+    likely = UTF8 if path == STANDARD else file_encoding(path)
+    hint = f"it is likely {likely}: --encoding {likely}, or " if likely not in (UTF8, UNKNOWN) else ""
+    return DamagedError(
+        f"{_name(path)} is not UTF-8 at byte {offset:,} (0x{content[0]:02x}); "
+        f"{hint}--errors replace or --errors skip goes on"
+    )
 
 
 def join_lines(lines: Iterable[str], num_characters: int = 1 << 16) -> Iterator[str]:
@@ -90,41 +119,6 @@ def _compressed(path: Path, file: BinaryIO) -> Iterator[BinaryIO]:
             yield packed
     else:
         yield file
-
-
-def _blocks(path: Path) -> Iterator[bytes]:
-    if path == STANDARD:
-        yield from iter(lambda: sys.stdin.buffer.read(_BLOCK_BYTES), b"")
-        return
-    if not path.is_file():
-        raise MissingError(f"no file {path}")
-    try:
-        with path.open("rb") as file:
-            if path.suffix == ".gz":
-                with gzip.GzipFile(fileobj=file) as unpacked:
-                    yield from iter(lambda: unpacked.read(_BLOCK_BYTES), b"")
-            elif path.suffix == ".zst":
-                yield from _zstandard_blocks(file)
-            else:
-                yield from iter(lambda: file.read(_BLOCK_BYTES), b"")
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise DamagedError(f"{path} is damaged: {error}") from error
-
-
-def _zstandard_blocks(file: BinaryIO) -> Iterator[bytes]:
-    import zstandard
-
-    packed = b""
-    try:
-        while packed := packed or file.read(_BLOCK_BYTES):
-            frame = zstandard.ZstdDecompressor(max_window_size=1 << 31).decompressobj()
-            while not frame.eof:
-                if not packed and not (packed := file.read(_BLOCK_BYTES)):
-                    raise EOFError("it ends within a frame")
-                yield frame.decompress(packed)
-                packed = frame.unused_data if frame.eof else b""
-    except zstandard.ZstdError as error:
-        raise EOFError(str(error)) from error
 
 
 def _split_lines(blocks: Iterable[bytes]) -> Iterator[bytes]:

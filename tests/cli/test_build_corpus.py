@@ -75,6 +75,48 @@ def test_masks_and_spans_are_shown(tmp_path: Path, kind: Any, capsys: pytest.Cap
     assert ("[MASK]{" in shown and "sentence order" in shown) if kind == "bert-zh" else "decoder" in shown
 
 
+@pytest.mark.parametrize("kind", ["gpt-en", "t5-en"])
+def test_a_corpus_too_small_for_a_sample_shows_its_documents(
+    tmp_path: Path, kind: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    texts = [f"Story {i} begins here. It ends there." for i in range(3)]
+    (tmp_path / "a.txt").write_text("\n\n".join(texts))
+    train_tokenizer(kind, texts * 9, 300, allow_smaller=True).save(tmp_path / "tokenizer")
+    arguments = ["build-corpus", "text", str(tmp_path / "a.txt"), "--out", str(tmp_path / "corpus")]
+    arguments += ["--workers", "1", "--near-duplicates", "0"]
+    assert run([*arguments, "--tokenizer", str(tmp_path / "tokenizer")]) == 0
+    capsys.readouterr()
+    for split, number in (("train", 2), ("validation", 1)):
+        assert run(["corpus", "inspect", str(tmp_path / "corpus"), "--split", split, "--json"]) == 0
+        inspected = printed(capsys)
+        assert "too small" in inspected["note"]
+        shown = [sample["document"].lower().replace("\n", " ") for sample in inspected["samples"]]
+        assert len(shown) == number and set(shown) <= {text.lower() for text in texts}
+    assert run(["corpus", "inspect", str(tmp_path / "corpus")]) == 0
+    output = capsys.readouterr()
+    assert "3 documents read, 3 kept" in output.out and "begins here" in output.out
+    assert "no sample of 64 tokens" in output.err
+
+
+def test_what_is_not_read_is_told_in_the_last_lines(
+    tmp_path: Path, tokenizer: str, text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "in").mkdir()
+    Path(text).rename(tmp_path / "in" / "a.TXT")
+    (tmp_path / "in" / "b.txt").write_bytes("这是另一种编码的文字。".encode("gbk") * 9)
+    (tmp_path / "in" / "noextension").write_text("some text")
+    arguments = ["build-corpus", "text", str(tmp_path / "in"), "--tokenizer", tokenizer, "--workers", "1"]
+    assert run([*arguments, "--out", str(tmp_path / "corpus")]) == 0
+    told = capsys.readouterr().err
+    assert "not read: not_utf8 1: b.txt (likely gb18030: --encoding gb18030 or auto reads it)" in told
+    assert "other_suffix 1: noextension" in told
+    arguments += ["--out", str(tmp_path / "corpus-2"), "--encoding", "auto", "--document", "file", "--json"]
+    assert run(arguments) == 0
+    document = printed(capsys)
+    assert document["documents_kept"] == 2
+    assert document["skipped"] == [{"name": "noextension", "reason": "other_suffix", "detail": ""}]
+
+
 def test_mistakes_say_what_and_where(
     tmp_path: Path, tokenizer: str, text: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

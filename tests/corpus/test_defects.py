@@ -12,7 +12,7 @@ import zstandard
 from fpm_cli.corpus.build import build_corpus
 from fpm_cli.corpus.corpus import Corpus
 from fpm_cli.corpus.options import build_options
-from fpm_cli.corpus.streams import EXPANSION_FLOOR
+from fpm_cli.streams import EXPANSION_FLOOR
 from fpm_cli.tokenization.base import Tokenizer
 
 GOOD = [f"Document number {i} is fine, and says so. Nothing is wrong with {i}." for i in range(20)]

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fpm_cli.corpus.indexed import IndexedDataset, token_dtype
@@ -27,6 +27,7 @@ def test_bytes_follow_megatrons_layout(tmp_path: Path, num_shards: int) -> None:
     )
 
 
+@settings(deadline=None)
 @given(documents=documents_of_ids)
 def test_what_was_written_is_read(tmp_path_factory: pytest.TempPathFactory, documents: list) -> None:
     dataset = write_indexed(tmp_path_factory.mktemp("indexed") / "train", documents)

@@ -8,9 +8,9 @@ import pytest
 
 from fpm_cli.corpus.build import Execution, build_corpus
 from fpm_cli.corpus.corpus import Corpus
+from fpm_cli.corpus.dialogues import join_segmented
 from fpm_cli.corpus.filters import is_trivial, language, repetition, text_density
 from fpm_cli.corpus.options import build_options
-from fpm_cli.corpus.readers import join_segmented
 from fpm_cli.errors import MissingError, UsageError
 from fpm_cli.tokenization.base import Tokenizer
 
@@ -33,8 +33,14 @@ def test_saved_data_sets_are_read_by_rows(tmp_path: Path, gpt: Tokenizer) -> Non
     [defect] = (one.path / "defects.jsonl").read_text().split("\n")[:-1]
     assert json.loads(defect) == {"input": "one", "offset": 30, "reason": "no_text_field"}
     two = build("hf", [tmp_path / "two"], gpt, tmp_path / "corpus-2", **options)
-    assert [file.name for file in two.manifest.inputs] == ["two/test", "two/train"]
-    assert two.manifest.counts.documents_read == 35
+    assert [file.name for file in two.manifest.inputs] == ["two/train"]
+    assert [(file.name, file.reason) for file in two.manifest.skipped] == [("two/test", "split_not_selected")]
+    assert two.manifest.counts.documents_read == 32
+    every = build("hf", [tmp_path / "two"], gpt, tmp_path / "corpus-all", hf_splits=(), **options)
+    assert [file.name for file in every.manifest.inputs] == ["two/test", "two/train"]
+    assert every.manifest.counts.documents_read == 35
+    with pytest.raises(MissingError, match="no split 'dev'; --hf-splits takes of test, train, or all"):
+        build("hf", [tmp_path / "two"], gpt, tmp_path / "corpus-dev", hf_splits=("dev",), **options)
     with pytest.raises(MissingError, match="neither a saved folder nor in the cache"):
         build("hf", [tmp_path / "absent"], gpt, tmp_path / "corpus-3")
 

@@ -67,8 +67,8 @@ def test_workers_and_shards_change_no_byte(
         assert bytes_of(tmp_path / name) == expected
 
 
-def test_a_different_build_does_not_go_on_from_an_unfinished_one(
-    tmp_path: Path, gpt: Tokenizer, monkeypatch: pytest.MonkeyPatch
+def test_a_different_build_names_what_differs_from_the_unfinished_one(
+    tmp_path: Path, gpt: Tokenizer, bert: Tokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     inputs = write_inputs(tmp_path / "in", 2, 20)
 
@@ -81,10 +81,21 @@ def test_a_different_build_does_not_go_on_from_an_unfinished_one(
             build_corpus([inputs], gpt, tmp_path / "corpus", OPTIONS)
     assert not (tmp_path / "corpus").exists()
     other = OPTIONS.model_copy(update={"min_characters": 3})
-    with pytest.raises(UsageError, match="unfinished build with other options"):
+    with pytest.raises(UsageError, match=r"with other options \(min_characters: 1, now 3\)"):
         build_corpus([inputs], gpt, tmp_path / "corpus", other)
-    (inputs / "00.jsonl").touch()
-    with pytest.raises(UsageError, match="unfinished build with other inputs"):
+    with pytest.raises(UsageError, match=r"with other tokenizer \("):
+        build_corpus([inputs], bert, tmp_path / "corpus", OPTIONS)
+    with pytest.raises(UsageError, match=r"with other shard_bytes \(67108864, now 99\)"):
+        build_corpus([inputs], gpt, tmp_path / "corpus", OPTIONS, Execution(shard_bytes=99))
+    with pytest.raises(UsageError, match=r"with other inputs \(removed: 01\.jsonl\.gz\)"):
+        build_corpus([inputs / "00.jsonl"], gpt, tmp_path / "corpus", OPTIONS)
+    (inputs / "02.jsonl").write_text('{"text": "new"}')
+    os.utime(inputs / "00.jsonl", (0, 0))
+    with pytest.raises(UsageError, match=r"with other inputs \(added: 02\.jsonl; modified: 00\.jsonl\)"):
+        build_corpus([inputs], gpt, tmp_path / "corpus", OPTIONS)
+    with (inputs / "00.jsonl").open("a") as file:
+        file.write("\n")
+    with pytest.raises(UsageError, match=r"size changed: 00\.jsonl"):
         build_corpus([inputs], gpt, tmp_path / "corpus", OPTIONS)
     shutil.rmtree(tmp_path / "corpus.building")
     build_corpus([inputs], gpt, tmp_path / "corpus", OPTIONS)

@@ -12,8 +12,8 @@ from fpm_cli.corpus.inputs import Input
 from fpm_cli.corpus.options import BuildOptions, build_options
 from fpm_cli.corpus.readers import READERS, Record
 from fpm_cli.corpus.shards import Shard, UnpackTask, plan_shards, unpack
-from fpm_cli.corpus.streams import open_range
 from fpm_cli.corpus.work_folder import WorkFolder
+from fpm_cli.streams import open_range
 
 SHARD_BYTES = 300_000
 
