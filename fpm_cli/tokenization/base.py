@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 from fpm_cli.config.schema import TokenizerKind
 from fpm_cli.errors import DamagedError, UsageError
 from fpm_cli.tokenization.accelerate import Ragged
+from fpm_cli.tokenization.long_texts import MAX_CHARACTERS, split_long
 from fpm_cli.tokenization.store import fingerprint_of, write_directory
 
 if TYPE_CHECKING:
@@ -56,19 +57,46 @@ class Tokenizer(ABC):
     # Why a Hugging Face tokenizer.json would not give the same ids; None where ours is one.
     hf_inexact: str | None = None
 
-    @abstractmethod
     def encode(self, text: str) -> list[int]:
         """Ids of `text`. Raises UsageError on a lone surrogate, which no UTF-8 text contains."""
+        return [i for part in self.split_long(text) for i in self._encode(part)]
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """`encode` of every text, in order; quicker in bulk where a library allows."""
-        return [self.encode(text) for text in texts]
+        if any(len(text) > MAX_CHARACTERS for text in texts):
+            return [self.encode(text) for text in texts]
+        return self._encode_batch(texts)
 
     def encode_ragged(self, texts: Sequence[str]) -> Ragged:
         """`encode_batch` into two numpy arrays: the quickest way into a file."""
+        if not any(len(text) > MAX_CHARACTERS for text in texts):
+            return self._encode_ragged(texts)
         import numpy as np
 
-        encoded = self.encode_batch(texts)
+        encoded = [[self._encode_ragged([part]).ids for part in self.split_long(text)] for text in texts]
+        lengths = [sum(map(len, parts)) for parts in encoded]
+        return Ragged(np.concatenate(list(chain.from_iterable(encoded))), np.cumsum(lengths, dtype=np.int64))
+
+    def split_long(self, text: str) -> list[str]:
+        """The parts that are encoded one at a time: their ids, joined, are those of the text."""
+        if len(text) <= MAX_CHARACTERS:
+            return [text]
+        check_text(text)  # here, so that an error names the place in the whole text
+        return split_long(text)
+
+    @abstractmethod
+    def _encode(self, text: str) -> list[int]:
+        """`encode` of a text of limited length."""
+
+    def _encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """`encode_batch` of texts of limited length."""
+        return [self._encode(text) for text in texts]
+
+    def _encode_ragged(self, texts: Sequence[str]) -> Ragged:
+        """`encode_ragged` of texts of limited length."""
+        import numpy as np
+
+        encoded = self._encode_batch(texts)
         ends = np.cumsum([len(ids) for ids in encoded], dtype=np.int64)
         total = int(ends[-1]) if encoded else 0
         return Ragged(np.fromiter(chain.from_iterable(encoded), np.int32, total), ends)
@@ -85,13 +113,26 @@ class Tokenizer(ABC):
     def tokens(self, ids: Iterable[int]) -> list[str]:
         """The vocabulary's piece behind each id."""
 
-    @abstractmethod
     def word_starts(self, text: str) -> list[bool]:
         """For each token of `encode(text)`, whether a whole word begins there."""
+        return [start for part in self.split_long(text) for start in self._word_starts(part)]
 
-    @abstractmethod
     def offsets(self, text: str) -> list[tuple[int, int]]:
         """For each token of `encode(text)`, the characters of `text` it stands for: begin and end."""
+        spans: list[tuple[int, int]] = []
+        first = 0
+        for part in self.split_long(text):
+            spans += [(first + begin, first + end) for begin, end in self._offsets(part)]
+            first += len(part)
+        return spans
+
+    @abstractmethod
+    def _word_starts(self, text: str) -> list[bool]:
+        """`word_starts` of a text of limited length."""
+
+    @abstractmethod
+    def _offsets(self, text: str) -> list[tuple[int, int]]:
+        """`offsets` of a text of limited length."""
 
     def word_starts_ragged(self, texts: Sequence[str], ids: "NDArray[np.int32]") -> "NDArray[np.bool_]":
         """`word_starts` of every text end to end, given the ids of `encode_ragged(texts)`."""

@@ -1,4 +1,4 @@
-"""Encoding many lines: in batches, on several processes, in order, with memory that stays flat."""
+"""Encodes many lines in batches, on several processes, in order, in bounded memory."""
 
 import multiprocessing
 import signal
@@ -12,11 +12,13 @@ from pathlib import Path
 from fpm_cli.config.schema import TokenizerKind
 from fpm_cli.errors import FpmError, UsageError
 from fpm_cli.tokenization.base import Tokenizer
+from fpm_cli.tokenization.long_texts import MAX_CHARACTERS
 from fpm_cli.tokenization.published import load_published
 from fpm_cli.tokenization.registry import load_tokenizer
 
 _BATCH_CHARACTERS = 1 << 18
 _WAITING_PER_WORKER = 3  # batches
+_PIECE_IDS = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -32,31 +34,42 @@ class TokenizerSource:
 
 
 def encode_lines(source: TokenizerSource, lines: Iterable[str], as_json: bool, workers: int) -> Iterator[str]:
-    """Each line's ids as text, in order: numbers with spaces between, or `{"ids": ..., "tokens": ...}`.
+    """Each line's ids as text, in order: numbers separated by spaces, or `{"ids": ..., "tokens": ...}`.
 
-    Yields a batch of lines at a time, each ended by a newline.
+    Yields the output lines of a batch at a time, and a very long one in pieces.
     """
     if workers < 1:
         raise UsageError(f"--workers {workers}: at least 1")
-    tokenizer = source.load()  # with workers too: what is wrong with it is said here, and once
+    tokenizer = source.load()  # with workers too: what is wrong with it is reported here, once
     if workers == 1:
         for batch in make_batches(lines):
-            yield format_ids(tokenizer, batch, as_json)
+            yield from _format_batch(tokenizer, batch, as_json)
         return
     context = multiprocessing.get_context("spawn")  # a fork would inherit the libraries' threads
     with ProcessPoolExecutor(workers, context, initializer=_initialize_worker, initargs=(source,)) as pool:
         waiting: deque[Future[str]] = deque()
         try:
             for batch in make_batches(lines):
+                if len(batch[0]) > MAX_CHARACTERS:  # alone in its batch, and too large to send around
+                    while waiting:
+                        yield waiting.popleft().result()
+                    yield from _format_batch(tokenizer, batch, as_json)
+                    continue
                 waiting.append(pool.submit(_encode_in_worker, batch, as_json))
                 if len(waiting) > workers * _WAITING_PER_WORKER:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
         except BrokenProcessPool:
-            raise FpmError("a worker died, perhaps for want of memory; try fewer --workers") from None
+            raise FpmError("a worker process died, perhaps for lack of memory; try fewer --workers") from None
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _format_batch(tokenizer: Tokenizer, batch: list[str], as_json: bool) -> Iterator[str]:
+    if len(batch[0]) > MAX_CHARACTERS:
+        return _format_long(tokenizer, batch[0], as_json)
+    return iter([format_ids(tokenizer, batch, as_json)])
 
 
 def format_ids(tokenizer: Tokenizer, texts: list[str], as_json: bool) -> str:
@@ -71,14 +84,37 @@ def format_ids(tokenizer: Tokenizer, texts: list[str], as_json: bool) -> str:
     )
 
 
+def _format_long(tokenizer: Tokenizer, text: str, as_json: bool) -> Iterator[str]:
+    """What `format_ids` gives for one text, in pieces: Python's integers take ten times an array's memory."""
+    ids = tokenizer.encode_ragged([text]).ids
+    pieces = [ids[begin : begin + _PIECE_IDS] for begin in range(0, len(ids), _PIECE_IDS)]
+    if not as_json:
+        for number, piece in enumerate(pieces):
+            yield (" " if number else "") + " ".join(map(str, piece.tolist()))
+        yield "\n"
+        return
+    import orjson
+
+    yield '{"ids":['
+    for number, piece in enumerate(pieces):
+        yield ("," if number else "") + ",".join(map(str, piece.tolist()))
+    yield '],"tokens":['
+    for number, piece in enumerate(pieces):
+        yield ("," if number else "") + orjson.dumps(tokenizer.tokens(piece.tolist())).decode()[1:-1]
+    yield "]}\n"
+
+
 def make_batches(lines: Iterable[str]) -> Iterator[list[str]]:
-    """The lines in lists of at least 262,144 characters: enough for speed, little for memory."""
+    """The lines in lists of at least 262,144 characters; one of more than 1,048,576 is a list by itself."""
     batch: list[str] = []
     size = 0
     for line in lines:
+        if len(line) > MAX_CHARACTERS and batch:
+            yield batch
+            batch, size = [], 0
         batch.append(line)
         size += len(line) + 1
-        if size >= _BATCH_CHARACTERS:
+        if size >= _BATCH_CHARACTERS or len(line) > MAX_CHARACTERS:
             yield batch
             batch, size = [], 0
     if batch:

@@ -8,6 +8,7 @@ from typing import Any, Self
 from fpm_cli.config.schema import TokenizerKind
 from fpm_cli.tokenization.accelerate import Accelerator, Ragged, load_if_exact, make_gigatoken, to_lists
 from fpm_cli.tokenization.base import SpecialTokens, Tokenizer, check_ids, check_text
+from fpm_cli.tokenization.long_texts import split_long_runs
 from fpm_cli.tokenization.subwords import MIN_FREQUENCY, check_minimum, check_size
 
 END_OF_TEXT = "<|endoftext|>"
@@ -39,28 +40,28 @@ class ByteBpe(Tokenizer):
         self._hf.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         self._hf.decoder = decoders.ByteLevel()
 
-    def encode(self, text: str) -> list[int]:
+    def _encode(self, text: str) -> list[int]:
         """See `Tokenizer.encode`."""
         check_text(text)
         return list(self._hf.encode(text).ids)
 
-    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+    def _encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """See `Tokenizer.encode_batch`."""
         if self._accelerator is None:
-            return super().encode_batch(texts)
-        return to_lists(self.encode_ragged(texts))
+            return super()._encode_batch(texts)
+        return to_lists(self._encode_ragged(texts))
 
-    def encode_ragged(self, texts: Sequence[str]) -> Ragged:
+    def _encode_ragged(self, texts: Sequence[str]) -> Ragged:
         """See `Tokenizer.encode_ragged`."""
         if self._accelerator is None:
-            return super().encode_ragged(texts)
+            return super()._encode_ragged(texts)
         for text in texts:
             check_text(text)
         return self._accelerator(texts)
 
     @cached_property
     def _accelerator(self) -> Accelerator | None:
-        return load_if_exact(lambda: make_gigatoken(self._hf.to_str()), self.encode)
+        return load_if_exact(lambda: make_gigatoken(self._hf.to_str()), self._encode)
 
     def decode(self, ids: Iterable[int]) -> str:
         """See `Tokenizer.decode`. Bytes that form no character, as a model may emit, become U+FFFD."""
@@ -75,13 +76,13 @@ class ByteBpe(Tokenizer):
         """GPT-2's printable byte characters, so that a space reads as U+0120."""
         return [self._pieces[i] for i in check_ids(ids, self.vocab_size)]
 
-    def word_starts(self, text: str) -> list[bool]:
+    def _word_starts(self, text: str) -> list[bool]:
         """True where one of GPT-2's pre-tokens (a word with the space before it) begins."""
         check_text(text)
         words = self._hf.encode(text).word_ids
         return [index == 0 or words[index - 1] != word for index, word in enumerate(words)]
 
-    def offsets(self, text: str) -> list[tuple[int, int]]:
+    def _offsets(self, text: str) -> list[tuple[int, int]]:
         """See `Tokenizer.offsets`; a token inside a character's bytes stands for the whole character."""
         check_text(text)
         return list(self._hf.encode(text, add_special_tokens=False).offsets)
@@ -127,7 +128,7 @@ def train_byte_bpe(texts: Iterable[str], vocab_size: int, allow_smaller: bool) -
         initial_alphabet=byte_characters(),
         limit_alphabet=256,
     )
-    learner.train_from_iterator(texts, trainer)
+    learner.train_from_iterator(split_long_runs(texts), trainer)
     model = json.loads(learner.to_str())["model"]
     check_size("gpt-en", len(model["vocab"]) + 1, vocab_size, allow_smaller)
     vocabulary = {**model["vocab"], END_OF_TEXT: len(model["vocab"])}

@@ -52,14 +52,14 @@ class Greedy(Tokenizer):
         self._half_width = half_width
         self._cache: dict[str, tuple[int, ...]] = {}
 
-    def encode(self, text: str) -> list[int]:
+    def _encode(self, text: str) -> list[int]:
         """See `Tokenizer.encode`."""
         ids: list[int] = []
         for word in self._words(text):
             ids += self._word_ids(word)
         return ids
 
-    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+    def _encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """See `Tokenizer.encode_batch`; words are cut many texts at a time."""
         if self._half_width:
             texts = [text if text.isascii() else text.translate(HALF_WIDTH) for text in texts]
@@ -81,11 +81,11 @@ class Greedy(Tokenizer):
         """See `Tokenizer.tokens`."""
         return [self._pieces[i] for i in check_ids(ids, self.vocab_size)]
 
-    def word_starts(self, text: str) -> list[bool]:
+    def _word_starts(self, text: str) -> list[bool]:
         """True where a word of jieba begins."""
         return [index == 0 for word in self._words(text) for index in range(len(self._word_ids(word)))]
 
-    def offsets(self, text: str) -> list[tuple[int, int]]:
+    def _offsets(self, text: str) -> list[tuple[int, int]]:
         """See `Tokenizer.offsets`; half-width characters take the place of full-width ones one by one."""
         found: list[tuple[int, int]] = []
         begin = 0

@@ -77,12 +77,16 @@ class MergedBpe(Tokenizer):
         self._marks = frozenset((SPACE, NEWLINE, JOIN))
         self._cache: dict[str, _EncodedRun] = {}
 
-    def encode(self, text: str) -> list[int]:
+    def _encode(self, text: str) -> list[int]:
         """See `Tokenizer.encode`."""
         ids: list[int] = []
         for some, _ in self._segments(text):
             ids += some
         return ids
+
+    def split_long(self, text: str) -> list[str]:
+        """The whole text: it is encoded one run at a time, and the space between two runs is implied."""
+        return [text]
 
     def decode(self, ids: Iterable[int]) -> str:
         """Pieces with the implied spaces; `<unk>` where a character was unknown."""
@@ -106,16 +110,16 @@ class MergedBpe(Tokenizer):
         """See `Tokenizer.tokens`."""
         return [self._pieces[i] for i in check_ids(ids, self.vocab_size)]
 
-    def word_starts(self, text: str) -> list[bool]:
+    def _word_starts(self, text: str) -> list[bool]:
         """True where one of nltk's words, or a written space, begins."""
         return [start for _, starts in self._segments(text) for start in starts]
 
-    def offsets(self, text: str) -> list[tuple[int, int]]:
+    def _offsets(self, text: str) -> list[tuple[int, int]]:
         """See `Tokenizer.offsets`; U+2581 stands for nothing, an implied space for no token."""
         normal = self.normalise(text)
         found: list[tuple[int, int]] = []
         begin = 0
-        for i, piece in zip(ids := self.encode(text), self.tokens(ids), strict=True):
+        for i, piece in zip(ids := self._encode(text), self.tokens(ids), strict=True):
             if piece == JOIN:
                 found.append((begin, begin))
                 continue
@@ -144,7 +148,8 @@ class MergedBpe(Tokenizer):
     def _segments(self, text: str) -> Iterator[tuple[Sequence[int], Sequence[bool]]]:
         """Ids and word starts of each gap and each run, in order."""
         before = ""
-        for gap, characters in _GAP_AND_RUN.findall(self.normalise(text)):
+        for match in _GAP_AND_RUN.finditer(self.normalise(text)):
+            gap, characters = match.groups()
             run = self._run(characters) if characters else None
             implied = " " if before and run and _space_implied(before, run.first) else ""
             if gap and gap != implied:

@@ -1,15 +1,17 @@
 """The six kinds of tokenizer by name: their sizes, and how one is trained or loaded."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import get_args
 
 from fpm_cli.config.schema import TokenizerKind
-from fpm_cli.errors import DamagedError, UsageError, did_you_mean
+from fpm_cli.errors import DamagedError, MissingError, UsageError, did_you_mean
 from fpm_cli.tokenization.base import Tokenizer
 from fpm_cli.tokenization.byte_bpe import ByteBpe, train_byte_bpe
 from fpm_cli.tokenization.greedy import Greedy, train_greedy
+from fpm_cli.tokenization.long_texts import split_long
 from fpm_cli.tokenization.merged_bpe import MergedBpe, train_merged_bpe
 from fpm_cli.tokenization.store import read_directory
 from fpm_cli.tokenization.unigram import Unigram, train_unigram
@@ -84,13 +86,25 @@ def train_tokenizer(
 ) -> Tokenizer:
     """Train on `texts` (documents or lines) to exactly `vocab_size` entries, special ones included.
 
-    The same texts give the same bytes. Where the text is too small for the size, UsageError names
-    the largest possible one; with `allow_smaller` that one is trained. `whole_words` (bert-zh) keeps
-    jieba's words together, which BERT cuts into characters.
+    The same texts give the same bytes. Where the text is too small for the size, UsageError names the
+    largest possible one; with `allow_smaller` that one is trained. MissingError if there is no text.
+    `whole_words` (bert-zh) keeps jieba's words together, which BERT cuts into characters.
     """
     checked = check_kind(kind)
+    texts = (part for text in _with_content(texts) for part in split_long(text))
     if not whole_words:
         return TRAINERS[checked](texts, vocab_size, allow_smaller)
     if checked != "bert-zh":
-        raise UsageError(f"whole words are a choice of bert-zh: {kind} has its own way with words")
+        raise UsageError(f"whole words are an option of bert-zh alone, not of {kind}")
     return train_wordpiece(checked, texts, vocab_size, allow_smaller, whole_words=True)
+
+
+def _with_content(texts: Iterable[str]) -> Iterator[str]:
+    """The texts; MissingError where none has more than blanks."""
+    stream = iter(texts)
+    blank: list[str] = []
+    for text in stream:
+        if text.strip():
+            return chain(blank, (text,), stream)
+        blank.append(text)
+    raise MissingError("no text to train on: every input is empty, or blank")

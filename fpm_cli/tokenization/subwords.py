@@ -10,7 +10,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from fpm_cli.errors import UsageError
+from fpm_cli.errors import MissingError, UsageError
+from fpm_cli.tokenization.long_texts import MAX_TRAINED_WORD
 
 # The share of all characters that the alphabet covers where there is room (CPM-1's setting), and
 # the share of the vocabulary that single characters may take where there is not.
@@ -30,11 +31,15 @@ class TrainedSubwords:
 
 
 def count_words(word_lists: Iterable[Iterable[str]]) -> Counter[str]:
-    """How often each word occurs; one pass, so that the text may be a stream."""
+    """How often each word occurs, in one pass; words of more than 1,000 characters are cut to so many."""
     counts: Counter[str] = Counter()
     for words in word_lists:
         counts.update(words)
     counts.pop("", None)
+    for word in [word for word in counts if len(word) > MAX_TRAINED_WORD]:
+        count = counts.pop(word)
+        for begin in range(0, len(word), MAX_TRAINED_WORD):
+            counts[word[begin : begin + MAX_TRAINED_WORD]] += count
     return counts
 
 
@@ -64,6 +69,8 @@ def train_subwords(word_counts: Mapping[str, int], size: int, continuation: str 
     With a `continuation` such as `##`, pieces inside a word are marked by it and distinct from the
     same letters at a word's start (WordPiece); without, the two are one piece (CPM-2).
     """
+    if not word_counts:
+        raise MissingError("no text to train on: nothing of it is left for this kind of tokenizer")
     marks = _ContinuationMarks(bool(continuation))
     counts = {marks.mark(word): count for word, count in word_counts.items() if "\n" not in word}
     characters: Counter[str] = Counter()

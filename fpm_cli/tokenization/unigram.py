@@ -7,10 +7,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Self
 
 from fpm_cli.config.schema import TokenizerKind
+from fpm_cli.errors import MissingError
 from fpm_cli.tokenization import chinese
 from fpm_cli.tokenization.accelerate import Ragged
 from fpm_cli.tokenization.base import SpecialTokens, Tokenizer, check_ids
 from fpm_cli.tokenization.cpm import FROM_MARKS, NEWLINE, SPACE, SPECIALS, special_ids
+from fpm_cli.tokenization.long_texts import MAX_TRAINED_WORD
 from fpm_cli.tokenization.subwords import check_minimum, check_size, choose_alphabet
 
 MODEL = "sentencepiece.model"
@@ -46,18 +48,18 @@ class Unigram(Tokenizer):
         self._pieces = [str(self._sp.IdToPiece(i)) for i in range(self.vocab_size)]
         self.special: SpecialTokens = special_ids(self._pieces)
 
-    def encode(self, text: str) -> list[int]:
+    def _encode(self, text: str) -> list[int]:
         """See `Tokenizer.encode`."""
         return list(self._sp.EncodeAsIds(_segment([text])[0]))
 
-    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+    def _encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """See `Tokenizer.encode_batch`; on the calling thread alone."""
         ids: list[list[int]] = []
         for group in chinese.batches(texts):
             ids += self._sp.EncodeAsIds(_segment(group), num_threads=1)
         return ids
 
-    def encode_ragged(self, texts: Sequence[str]) -> Ragged:
+    def _encode_ragged(self, texts: Sequence[str]) -> Ragged:
         """See `Tokenizer.encode_ragged`; on the calling thread alone."""
         import numpy as np
 
@@ -83,11 +85,11 @@ class Unigram(Tokenizer):
         """See `Tokenizer.tokens`; U+2581 marks the beginning of a word."""
         return [self._pieces[i] for i in check_ids(ids, self.vocab_size)]
 
-    def word_starts(self, text: str) -> list[bool]:
+    def _word_starts(self, text: str) -> list[bool]:
         """True where a word of jieba begins."""
-        return [token.startswith(WORD_MARK) for token in self.tokens(self.encode(text))]
+        return [token.startswith(WORD_MARK) for token in self.tokens(self._encode(text))]
 
-    def offsets(self, text: str) -> list[tuple[int, int]]:
+    def _offsets(self, text: str) -> list[tuple[int, int]]:
         """See `Tokenizer.offsets`; U+2581 alone stands for nothing."""
         segmented = _segment([text])[0]
         # Where in the text each character of the segmented text is: spaces were put in, none taken out.
@@ -173,6 +175,8 @@ def _cover(sentences: list[str], vocab_size: int) -> list[str]:
     fixed = (" ", SPACE, NEWLINE)
     for mark in fixed:
         counts.pop(mark, None)
+    if not counts:
+        raise MissingError("no text to train on: nothing of it is left for this kind of tokenizer")
     alphabet = choose_alphabet(counts, vocab_size - len(SPECIALS) - 2)
     dropped = {ord(character): " " for character in counts.keys() - set(alphabet)}
     return [sentence.translate(dropped) for sentence in sentences]
@@ -183,6 +187,12 @@ def _sentences(text: str) -> Iterator[str]:
     sentence: list[str] = []
     length = 0
     for word in _segment([text])[0].split(" "):
+        if len(word) > MAX_TRAINED_WORD:
+            if sentence:
+                yield " ".join(sentence)
+            yield from (word[i : i + MAX_TRAINED_WORD] for i in range(0, len(word), MAX_TRAINED_WORD))
+            sentence, length = [], 0
+            continue
         length += len(word.encode()) + 1
         sentence.append(word)
         if word == NEWLINE or length > _LONGEST_SENTENCE:

@@ -66,7 +66,7 @@ class WordPiece(Tokenizer):
         _set_basic_tokenisation(self._hf, lower_case, whole_words)
         self._hf.decoder = decoders.WordPiece()
 
-    def encode(self, text: str) -> list[int]:
+    def _encode(self, text: str) -> list[int]:
         """See `Tokenizer.encode`."""
         check_text(text)
         return self._ids(self._prepared(text))
@@ -77,16 +77,16 @@ class WordPiece(Tokenizer):
     def _ids(self, prepared: str) -> list[int]:
         return list(self._hf.encode(prepared, add_special_tokens=False).ids)
 
-    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+    def _encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """See `Tokenizer.encode_batch`."""
         if self._accelerator is None:
-            return super().encode_batch(texts)
-        return to_lists(self.encode_ragged(texts))
+            return super()._encode_batch(texts)
+        return to_lists(self._encode_ragged(texts))
 
-    def encode_ragged(self, texts: Sequence[str]) -> Ragged:
+    def _encode_ragged(self, texts: Sequence[str]) -> Ragged:
         """See `Tokenizer.encode_ragged`."""
         if self._accelerator is None:
-            return super().encode_ragged(texts)
+            return super()._encode_ragged(texts)
         for text in texts:
             check_text(text)
         return self._accelerator([self._prepared(text) for text in texts])
@@ -108,7 +108,7 @@ class WordPiece(Tokenizer):
         """See `Tokenizer.tokens`."""
         return [self._pieces[i] for i in check_ids(ids, self.vocab_size)]
 
-    def word_starts(self, text: str) -> list[bool]:
+    def _word_starts(self, text: str) -> list[bool]:
         """False at `##` pieces and, for bert-zh, at a Chinese character inside one of jieba's words.
 
         A run of Chinese characters never continues the word of a letter or digit before it.
@@ -147,7 +147,7 @@ class WordPiece(Tokenizer):
 
         return np.array([not piece.startswith(CONTINUATION) for piece in self._pieces])
 
-    def offsets(self, text: str) -> list[tuple[int, int]]:
+    def _offsets(self, text: str) -> list[tuple[int, int]]:
         """See `Tokenizer.offsets`."""
         check_text(text)
         prepared = self._prepared(text)

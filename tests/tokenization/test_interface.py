@@ -214,7 +214,7 @@ def test_bert_can_keep_chinese_words_whole_with_pieces_within_them(trained):
 
 
 def test_other_kinds_refuse_whole_words():
-    with pytest.raises(UsageError, match="a choice of bert-zh"):
+    with pytest.raises(UsageError, match="an option of bert-zh"):
         train_tokenizer("bert-en", ["text"] * 9, 100, whole_words=True)
 
 
