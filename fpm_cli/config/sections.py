@@ -170,6 +170,10 @@ class EngineConfig(Frozen):
     )
     keep_last: PositiveInt = Field(3, description="checkpoints to keep, the newest ones")
     keep_best: bool = Field(True, description="keep the one of the lowest validation loss too")
+    kernels: Literal["auto", "reference"] = Field(
+        "auto", description="auto: the compiled operators where they are built; reference: PyTorch's own"
+    )
+    kernels_folder: str = Field("", description="where they are built; empty: in the user's cache folder")
     min_loss_scale: PositiveInt = Field(1, description="fp16: a run that needs a smaller one has diverged")
     deepspeed: dict[str, Any] = Field(default_factory=dict, description="passed through, merged last")
 

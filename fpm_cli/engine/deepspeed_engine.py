@@ -15,10 +15,13 @@ from fpm_cli.config.deepspeed import deepspeed_config
 from fpm_cli.config.deepspeed_options import explain_rejected
 from fpm_cli.config.schema import RunConfig
 from fpm_cli.engine.batches import Batch
+from fpm_cli.engine.flat_optimizer import FlatAdamW
 from fpm_cli.engine.layer_statistics import LayerStatistics, LayerValues
 from fpm_cli.engine.optimizer import LR_SCALE, ShouldSkip, make_optimizer
 from fpm_cli.engine.world import World, has_native_bf16
 from fpm_cli.errors import DivergedError, UsageError
+from fpm_cli.models.blocks import Layer
+from fpm_cli.ops.selection import is_compiled, select
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,7 @@ class TrainingEngine:
     ):
         import deepspeed
         from deepspeed.accelerator import get_accelerator
-        from deepspeed.utils import logger
+        from deepspeed.utils import logger, set_z3_leaf_modules
 
         logger.setLevel(logging.ERROR)
         self.model, self.world = model, world
@@ -67,14 +70,22 @@ class TrainingEngine:
         self._computes_norm = config.engine.zero_stage == 0 and precision == "fp32"
         self._scales_loss, self._min_loss_scale = precision == "fp16", config.engine.min_loss_scale
         self._should_skip = should_skip
-        self._adam = make_optimizer(model, config)
-        self._adam.should_skip = should_skip
+        select(config.engine.kernels, config.engine.kernels_folder)
+        compiled = is_compiled(next(model.parameters()))
+        if compiled and config.engine.zero_stage == 3:
+            set_z3_leaf_modules(model, [Layer])  # a compiled layer reads the parameters of its submodules
         split = split_batch(config.train, world.size)
+        options = deepspeed_config(config.train, config.engine, split, precision)
+        self._flat = FlatAdamW(model, config) if compiled and self._computes_norm else None
+        if self._flat is not None:
+            options["gradient_clipping"] = 0.0  # `FlatAdamW` clips
+        self._adam = self._flat or make_optimizer(model, config)
+        self._adam.should_skip = should_skip
         try:
             self.deepspeed, self.optimizer, _, _ = deepspeed.initialize(
                 model=model,
                 optimizer=self._adam,
-                config=deepspeed_config(config.train, config.engine, split, precision),
+                config=options,
                 dist_init_required=False,
             )
         except ValidationError as error:
@@ -119,7 +130,9 @@ class TrainingEngine:
     def _update(self, losses: Mapping[str, float], layers: LayerValues) -> StepResult:
         """Reduce and clip the gradients and update the weights, unless the step is skipped."""
         loss, scale = sum(losses.values()), self._loss_scale()
-        own_norm = self._fp32_gradient_norm() if self._computes_norm else None
+        own_norm = None
+        if self._computes_norm:
+            own_norm = self._fp32_gradient_norm() if self._flat is None else self._flat.clip_gradients()
         self._adam.begin_step(loss, lambda: self._reduced_norm() if own_norm is None else own_norm)
         try:
             self.deepspeed.step()

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from fpm_cli.checkpoints.shards import ParameterSlice, Shard
+from fpm_cli.engine.flat_optimizer import FlatAdamW, FlatGroup
 from fpm_cli.errors import UsageError
 
 
@@ -49,6 +50,10 @@ def find_partitions(model: nn.Module, optimizer: Any, rank: int) -> list[FlatPar
             return [
                 _group_partition(number, flat, group, names) for number, (flat, group) in enumerate(pairs)
             ]
+    if isinstance(optimizer, FlatAdamW):
+        return [
+            _flat_group_partition(number, group, names) for number, group in enumerate(optimizer.flat_groups)
+        ]
     if hasattr(optimizer, "fp32_groups"):  # ZeRO 0 in bf16
         groups_ = zip(optimizer.fp16_groups, optimizer.fp32_groups, strict=True)
         masters = [pair for group in groups_ for pair in zip(*group, strict=True)]
@@ -59,6 +64,21 @@ def find_partitions(model: nn.Module, optimizer: Any, rank: int) -> list[FlatPar
 
 def _whole_parameter(name: str, master: Tensor) -> FlatPartition:
     return FlatPartition(name, master, (ParameterSlice.whole(name, master.numel()),), replicated=True)
+
+
+def _flat_group_partition(number: int, group: FlatGroup, names: dict[int, str]) -> FlatPartition:
+    partition = f"group-{number}"
+    slices = tuple(
+        ParameterSlice(
+            partition=partition,
+            partition_offset=offset,
+            parameter=names[id(parameter)],
+            parameter_offset=0,
+            num_elements=parameter.numel(),
+        )
+        for parameter, offset in zip(group.parameters, group.offsets[:-1], strict=True)
+    )
+    return FlatPartition(partition, group.flat, slices, replicated=True)
 
 
 def _group_partition(number: int, flat: Tensor, group: list[Any], names: dict[int, str]) -> FlatPartition:

@@ -14,6 +14,7 @@ from fpm_cli.corpus.corpus import Corpus
 from fpm_cli.errors import DamagedError, UsageError
 from fpm_cli.models.build import build_skeleton
 from fpm_cli.models.classifier import Classifier
+from fpm_cli.ops.selection import select
 from fpm_cli.runs.run import Run
 from fpm_cli.tokenization.base import Tokenizer
 from fpm_cli.tokenization.registry import load_tokenizer
@@ -84,6 +85,7 @@ def load_trained_model(run: Run, corpus: Path | None = None) -> TrainedModel:
             f"score it with `fpm evaluate {task.name} {run.path}`"
         )
     config = run.config()
+    select(config.engine.kernels, config.engine.kernels_folder)
     model, step = load_checkpoint_into(build_skeleton(config), run)
     return TrainedModel(config, model, run, step, next(model.parameters()).device, corpus)
 
@@ -99,6 +101,7 @@ def load_trained_classifier(run: Run) -> TrainedModel:
     task, config = run.manifest().task, run.config()
     if task is None:
         raise UsageError(f"{run.path} was not fine-tuned for a task")
+    select(config.engine.kernels, config.engine.kernels_folder)
     with torch.device("meta"):
         skeleton = Classifier(config, len(task.labels))
     model, step = load_checkpoint_into(skeleton, run, best=True)

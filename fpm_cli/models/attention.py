@@ -13,6 +13,7 @@ from fpm_cli.config.schema import ModelConfig
 from fpm_cli.models.kv_cache import KVCache
 from fpm_cli.models.layer_config import LayerConfig
 from fpm_cli.ops.attention import Packing, attention, packed_attention
+from fpm_cli.ops.transformer_layer import LayerInputs
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class AttentionContext:
     memory_mask: Tensor | None = None  # (B, K) bool, as `key_mask`, over the memory
     cache: KVCache | None = None  # the hidden states follow the positions that it has read
     mask: Tensor | None = None  # all of the above as one mask, see `with_mask`
+    compiled: LayerInputs | None = None  # all of the above for the compiled layer, see `for_compiled_layers`
 
     def with_mask(self, num_queries: int) -> "AttentionContext":
         """This context with `mask` set, so that it is computed once for all layers of a stack.
@@ -36,6 +38,27 @@ class AttentionContext:
         (True: attend), or float and added to the scores where the context has a bias.
         """
         return replace(self, mask=self._mask(num_queries))
+
+    def for_compiled_layers(self, x: Tensor, dropout: float) -> "AttentionContext":
+        """This context with `compiled` set: the layers of hidden states like `x` run as one operator each.
+
+        The seed of the dropout comes from torch's generator, so that it follows from the seed of the step.
+        """
+        cu_seqlens = None
+        if self.packing is not None:
+            cu_seqlens = torch.tensor([0, *self.packing.ends], dtype=torch.int32, device=x.device)
+        inputs = LayerInputs(
+            shape=tuple(x.shape[:-1]),
+            causal=self.causal,
+            key_mask=self.key_mask,
+            documents=self.documents,
+            cu_seqlens=cu_seqlens,
+            memory_mask=self.memory_mask,
+            dropout=dropout,
+            seed=int(torch.randint(2**63 - 1, ())) if dropout else 0,
+        )
+        bias = None if self.bias is None else self.bias.contiguous()
+        return replace(self, bias=bias, compiled=inputs)
 
     def _mask(self, num_queries: int) -> Tensor | None:
         if self.bias is not None:

@@ -104,7 +104,8 @@ class BERT(nn.Module):
         """
         starts = (attention_mask & ~is_second).sum(dim=1, keepdim=True)  # (B, 1), of the second text
         positions = torch.arange(tokens.shape[1], device=tokens.device) - starts * is_second  # (B, S)
-        context = AttentionContext(key_mask=attention_mask, documents=is_second.long())
+        documents = torch.where(attention_mask, is_second.long(), 2)  # padding attends to padding only
+        context = AttentionContext(documents=documents)
         return self._encode(tokens, torch.zeros_like(tokens), positions, context)
 
     def _encode(

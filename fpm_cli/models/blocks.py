@@ -10,7 +10,18 @@ from torch.utils.checkpoint import checkpoint
 
 from fpm_cli.config.schema import ModelConfig
 from fpm_cli.models.attention import AttentionContext, CrossAttention, SelfAttention
-from fpm_cli.models.layer_config import LayerConfig
+from fpm_cli.models.layer_config import LayerConfig, tanh_gelu
+from fpm_cli.ops.selection import is_compiled
+from fpm_cli.ops.transformer_layer import (
+    CROSS_ATTENTION,
+    MLP_BRANCH,
+    SELF_ATTENTION,
+    STREAMS_PER_LAYER,
+    LayerStructure,
+    transformer_layer,
+)
+
+ParameterSlot = tuple[nn.Module, str]  # a module and the name of one of its parameters
 
 
 class MLP(nn.Module):
@@ -72,7 +83,8 @@ class Layer(nn.Module):
     after that is the inside of the MLP: half of what a layer keeps, for a ninth more FLOPs at most.
     """
 
-    def __init__(self, config: ModelConfig, layer_config: LayerConfig):
+    def __init__(self, config: ModelConfig, layer_config: LayerConfig, index: int = 0):
+        """`index` in the stack, which keeps the dropout of layers apart."""
         super().__init__()
         self.attention = Residual(config, layer_config, SelfAttention(config, layer_config))
         self.cross_attention = (
@@ -82,9 +94,26 @@ class Layer(nn.Module):
         )
         self.mlp = Residual(config, layer_config, MLP(config, layer_config))
         self.recompute_mlp = False
+        self._structure = _structure(config, layer_config, index)
+        self._parameter_slots = [
+            slot
+            for residual in (self.attention, self.cross_attention, self.mlp)
+            if residual is not None
+            for slot in _parameter_slots(residual)
+        ]
 
     def forward(self, x: Tensor, context: AttentionContext) -> Tensor:
         """x (B, S, H) -> (B, S, H)."""
+        if context.compiled is not None:
+            return transformer_layer(
+                self._structure,
+                context.compiled,
+                x,
+                context.memory,
+                context.bias,
+                [slot and slot[0]._parameters.get(slot[1]) for slot in self._parameter_slots],
+                recompute_mlp=self.recompute_mlp,
+            )
         x = self.attention(x, context)
         if self.cross_attention is not None:
             x = self.cross_attention(x, context)
@@ -100,14 +129,17 @@ class Stack(nn.Module):
     def __init__(self, config: ModelConfig, layer_config: LayerConfig, num_layers: int):
         super().__init__()
         self.layer_config = layer_config
-        self.layers = nn.ModuleList(Layer(config, layer_config) for _ in range(num_layers))
+        self.layers = nn.ModuleList(Layer(config, layer_config, index) for index in range(num_layers))
         pre_norm = config.norm_placement == "pre"
         self.final_norm = make_norm(config, layer_config) if pre_norm else nn.Identity()
+        self.dropout = config.dropout
         self.recompute = False
 
     def forward(self, x: Tensor, context: AttentionContext) -> Tensor:
         """x (B, S, H) -> (B, S, H); every layer reads the same `context`."""
-        if context.packing is None:
+        if is_compiled(x) and context.cache is None:
+            context = context.for_compiled_layers(x, self.dropout if self.training else 0.0)
+        elif context.packing is None:
             context = context.with_mask(x.shape[1])
         for layer in self.layers:
             if self.recompute and torch.is_grad_enabled():
@@ -116,6 +148,39 @@ class Stack(nn.Module):
                 x = layer(x, context)
         output: Tensor = self.final_norm(x)
         return output
+
+
+def _structure(config: ModelConfig, layer_config: LayerConfig, index: int) -> LayerStructure:
+    return LayerStructure(
+        branches=(SELF_ATTENTION, *([CROSS_ATTENTION] if layer_config.cross_attention else []), MLP_BRANCH),
+        num_heads=config.num_heads,
+        softmax_scale=layer_config.softmax_scale,
+        tanh_gelu=layer_config.activation is tanh_gelu,
+        pre_norm=config.norm_placement == "pre",
+        alpha=layer_config.deepnorm_alpha if config.norm_placement == "deepnorm" else 1.0,
+        epsilon=config.norm_epsilon,
+        rms_norm=layer_config.rms_norm,
+        first_stream=index * STREAMS_PER_LAYER,
+    )
+
+
+def _parameter_slots(residual: Residual) -> list[ParameterSlot | None]:
+    """Where the parameters of a branch are, in the order of `transformer_layer`.
+
+    Modules and names instead of parameters, which DeepSpeed and `load_state_dict(assign=True)` replace.
+    """
+    branch = residual.branch
+    slots: list[ParameterSlot | None] = [(residual.norm, "weight"), (residual.norm, "bias")]
+    linears: list[nn.Linear]
+    if isinstance(branch, SelfAttention):
+        linears = [branch.query_key_value, branch.out]
+    elif isinstance(branch, CrossAttention):
+        linears = [branch.query, branch.key_value, branch.out]
+    else:
+        assert isinstance(branch, MLP)
+        slots.append(None if branch.gate is None else (branch.gate, "weight"))
+        linears = [branch.up, branch.down]
+    return slots + [(linear, name) for linear in linears for name in ("weight", "bias")]
 
 
 def summed_cross_entropy(logits: Tensor, labels: Tensor, mask: Tensor) -> Tensor:

@@ -27,7 +27,8 @@ import fpm_cli
 from fpm_cli.errors import FpmError, MissingError
 
 LIBRARY = "fpm_cpu.so"
-OPERATORS = ("attention", "residual_norm", "bias_gelu", "dropout")  # the folders of `kernels/` with CPU code
+# The folders of `kernels/` with CPU code.
+OPERATORS = ("attention", "residual_norm", "bias_gelu", "dropout", "linear")
 COMPILERS = ("g++", "c++")
 # The vector extensions the sources are written with: GCC's. Versions below are known not to have all of them.
 OLDEST_GCC = 9

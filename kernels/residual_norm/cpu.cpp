@@ -13,17 +13,22 @@ void forward(const ResidualNormArguments& a, int64_t first_row, int64_t end_row)
     const T *bias = static_cast<const T*>(a.bias), *weight = static_cast<const T*>(a.weight);
     const T* norm_bias = static_cast<const T*>(a.norm_bias);
     for (int64_t row = first_row; row < end_row; ++row) {
-        const T *x = static_cast<const T*>(a.x) + row * width, *y = static_cast<const T*>(a.y) + row * width;
-        T *sums = static_cast<T*>(a.sum) + row * width, *normed = static_cast<T*>(a.normed) + row * width;
-
+        const T* sums = static_cast<const T*>(a.x) + row * width;
+        if (a.y) {
+            const T *x = sums, *y = static_cast<const T*>(a.y) + row * width;
+            T* out = static_cast<T*>(a.sum) + row * width;
+            for_row_with_dropout(keys, row * width, width, [&](int64_t j, int64_t count, i32 kept) {
+                f32 branch = load_up_to(y + j, count);
+                if (bias) branch += load_up_to(bias + j, count);
+                branch = kept ? branch * keys.scale : splat(0.0f);
+                const f32 value = load_up_to(x + j, count) * a.alpha + branch;
+                store_up_to(out + j, value, count);
+            });
+            sums = out;
+        }
+        if (!weight) continue;
+        T* normed = static_cast<T*>(a.normed) + row * width;
         f32 total{};
-        for_row_with_dropout(keys, row * width, width, [&](int64_t j, int64_t count, i32 kept) {
-            f32 branch = load_up_to(y + j, count);
-            if (bias) branch += load_up_to(bias + j, count);
-            branch = kept ? branch * keys.scale : splat(0.0f);
-            const f32 value = load_up_to(x + j, count) * a.alpha + branch;
-            store_up_to(sums + j, value, count);
-        });
         float mean = 0.0f;
         if (!a.rms) {
             for_row(width, [&](int64_t j, int64_t count) { total += load_up_to(sums + j, count); });
@@ -54,10 +59,20 @@ void backward(const ResidualNormArguments& a, int64_t first_row, int64_t end_row
     float *bias_sums = column_sums, *weight_sums = column_sums + width, *norm_bias_sums = column_sums + 2 * width;
     std::memset(column_sums, 0, 3 * width * sizeof(float));
     for (int64_t row = first_row; row < end_row; ++row) {
+        const T* grad_sum = a.grad_sum ? static_cast<const T*>(a.grad_sum) + row * width : nullptr;
+        T* grad_x = static_cast<T*>(a.grad_x) + row * width;
+        T* grad_y = a.grad_y ? static_cast<T*>(a.grad_y) + row * width : nullptr;
+        if (!weight) {
+            for_row_with_dropout(keys, row * width, width, [&](int64_t j, int64_t count, i32 kept) {
+                const f32 grad = load_up_to(grad_sum + j, count);
+                const f32 branch = kept ? grad * keys.scale : splat(0.0f);
+                store_up_to(grad_y + j, branch, count);
+                store_up_to(bias_sums + j, load_up_to(bias_sums + j, count) + branch, count);
+            });
+            continue;
+        }
         const T* sums = static_cast<const T*>(a.sum) + row * width;
         const T* grad_normed = static_cast<const T*>(a.grad_normed) + row * width;
-        const T* grad_sum = a.grad_sum ? static_cast<const T*>(a.grad_sum) + row * width : nullptr;
-        T *grad_x = static_cast<T*>(a.grad_x) + row * width, *grad_y = static_cast<T*>(a.grad_y) + row * width;
         const float mean = a.stats[2 * row], inverse = a.stats[2 * row + 1];
 
         f32 total{}, product{};  // of the gradient of the normalised value, and of that with the value
@@ -77,6 +92,7 @@ void backward(const ResidualNormArguments& a, int64_t first_row, int64_t end_row
             f32 grad = (inner - mean_total - value * mean_product) * inverse;
             if (grad_sum) grad += load_up_to(grad_sum + j, count);
             store_up_to(grad_x + j, grad * a.alpha, count);
+            if (!grad_y) return;
             const f32 branch = kept ? grad * keys.scale : splat(0.0f);
             store_up_to(grad_y + j, branch, count);
             store_up_to(bias_sums + j, load_up_to(bias_sums + j, count) + branch, count);

@@ -10,7 +10,14 @@ from fpm_cli.kernels.common.philox import dropout_mask
 from fpm_cli.kernels.residual_norm import reference
 from fpm_cli.ops.dropout import NO_DROPOUT, Dropout
 from fpm_cli.ops.residual_norm import residual_norm
-from fpm_cli.ops.schemas import RESIDUAL_NORM, RESIDUAL_NORM_BACKWARD
+from fpm_cli.ops.schemas import (
+    NORM,
+    NORM_BACKWARD,
+    RESIDUAL,
+    RESIDUAL_BACKWARD,
+    RESIDUAL_NORM,
+    RESIDUAL_NORM_BACKWARD,
+)
 from fpm_cli.ops.selection import use_reference
 from tests.operator_comparison import assert_as_accurate, converted, run
 
@@ -160,3 +167,42 @@ def test_a_weight_of_another_width_is_named(library):
     x = torch.randn(3, 8)
     with pytest.raises(RuntimeError, match="weight must have x's last size"):
         residual_norm(x, x, torch.ones(7), eps=1e-5)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_norm_alone_is_the_norm_of_the_sum(instruction_set, form):
+    biases, rms, _ = FORMS[form]
+    for shape in SHAPES:
+        (x, _, _, weight, norm_bias), _ = case(form, shape, NO_DROPOUT)
+        zero, grad, grad_x = torch.zeros(shape), torch.randn(shape), torch.randn(shape)
+        x, weight, norm_bias = (
+            tensor if tensor is None else tensor.detach() for tensor in (x, weight, norm_bias)
+        )
+        normed, stats = NORM(x, weight, norm_bias, 1e-5, rms)
+        total, expected, expected_stats = RESIDUAL_NORM(
+            x, zero, None, weight, norm_bias, 1.0, 0.0, 0, 0, 1e-5, rms
+        )
+        assert total.equal(x) and normed.equal(expected) and stats.equal(expected_stats)
+        ours = NORM_BACKWARD(grad_x, grad, x, stats, weight, rms, biases)
+        gradients = RESIDUAL_NORM_BACKWARD(
+            grad_x, grad, total, stats, weight, 1.0, 0.0, 0, 0, rms, False, biases
+        )
+        for our, their in zip(ours, (gradients[0], *gradients[3:]), strict=True):
+            assert our.equal(their)
+
+
+@pytest.mark.parametrize("dropout", [NO_DROPOUT, DROPPED], ids=["", "dropout"])
+def test_the_residual_alone_is_the_sum_of_the_fused_operator(instruction_set, dropout):
+    random = dropout.probability, dropout.seed, dropout.stream
+    for shape in SHAPES:
+        x, y, bias = torch.randn(shape), torch.randn(shape), torch.randn(shape[-1])
+        weight, grad = torch.ones(shape[-1]), torch.randn(shape)
+        for each in (bias, None):
+            total = RESIDUAL(x, y, each, *random)
+            expected, _, stats = RESIDUAL_NORM(x, y, each, weight, None, 1.0, *random, 1e-5, False)
+            assert total.equal(expected)
+            grad_y, grad_bias = RESIDUAL_BACKWARD(grad, *random, each is not None)
+            gradients = RESIDUAL_NORM_BACKWARD(
+                grad, torch.zeros(shape), total, stats, weight, 1.0, *random, False, each is not None, False
+            )
+            assert grad_y.equal(gradients[1]) and grad_bias.equal(gradients[2])

@@ -1,0 +1,478 @@
+"""A whole training step of each family beside transformers: time, its matrix products, peak memory.
+
+    python -m benchmarks.step --threads 1 --rounds 7
+    python -m benchmarks.step --case "GPT 128 x 64, 1 x 128" --earlier ../checkout-of-another-commit
+
+Each side is a process of its own, with the same allocator settings, and trains with dropout 0.1: forward,
+backward, clipping, AdamW. The sides take turns, a step at a time; figures are medians over the rounds. Before
+anything is timed, fpm and transformers must compute the same logits from the same weights. "units" is a step
+in units of fpm's matrix products, done alone through torch (MKL on x86).
+"""
+
+import argparse
+import ctypes
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+VOCABULARY = 8000
+HEAD_SIZE = 64
+TOLERANCE = 2e-4  # of logits whose standard deviation is about 1
+M_MMAP_MAX, M_TRIM_THRESHOLD = -4, -1  # glibc's mallopt
+STEPS_BEFORE_TIMING = 3
+
+
+@dataclass(frozen=True)
+class Case:
+    """One network and batch; `decoder_length` of the encoder-decoder only."""
+
+    family: str
+    layers: int
+    width: int
+    batch: int
+    length: int
+    decoder_length: int = 0
+
+    @property
+    def name(self) -> str:
+        """As in `--case`."""
+        lengths = f"{self.length}/{self.decoder_length}" if self.decoder_length else str(self.length)
+        kind = {"gpt": "GPT", "bert": "BERT", "encdec": "encoder-decoder"}[self.family]
+        return f"{kind} {self.layers} x {self.width}, {self.batch} x {lengths}"
+
+
+CASES = (
+    Case("bert", 12, 256, 8, 128),
+    Case("bert", 12, 256, 8, 512),
+    Case("gpt", 12, 256, 8, 128),
+    Case("gpt", 12, 256, 8, 512),
+    Case("encdec", 12, 256, 8, 128, 64),
+    Case("gpt", 128, 64, 1, 128),
+    Case("gpt", 128, 64, 8, 128),
+)
+
+
+def main() -> None:
+    """Measure the cases asked for and print a table, or JSON."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--case", action="append", choices=[case.name for case in CASES])
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--earlier", type=Path, help="a checkout of another commit of fpm, timed too")
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--worker", nargs=2, metavar=("SIDE", "CASE"), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.worker:
+        serve(options.worker[0], Case(**json.loads(options.worker[1])), options.threads)
+        return
+    results = []
+    for case in CASES:
+        if options.case and case.name not in options.case:
+            continue
+        results.append(measure(case, options))
+        if not options.json:
+            print_result(results[-1])
+    if options.json:
+        print(json.dumps(results, indent=1))
+
+
+def measure(case: Case, options: argparse.Namespace) -> dict[str, Any]:
+    """Time the sides of one case in turn."""
+    here = Path(__file__).resolve().parent.parent
+    checkouts = {"fpm": here, "reference": here, "transformers": here}
+    if options.earlier:
+        checkouts["earlier"] = options.earlier.resolve()
+    workers = {side: start_worker(side, case, options.threads, path) for side, path in checkouts.items()}
+    try:
+        ready = {side: ask(worker, "warm") for side, worker in workers.items()}
+        seconds: dict[str, list[float]] = {side: [] for side in workers}
+        products: list[float] = []
+        for _ in range(options.rounds):
+            for side, worker in workers.items():
+                seconds[side].append(ask(worker, "step")["seconds"])
+            products.append(ask(workers["fpm"], "products")["seconds"])
+        peaks = {side: ask(worker, "memory")["mib"] for side, worker in workers.items()}
+    finally:
+        for worker in workers.values():
+            worker.kill()
+            worker.wait()
+    unit = statistics.median(products)
+    return {
+        "case": case.name,
+        "threads": options.threads,
+        "logits differ by": ready["transformers"]["difference"],
+        "sides": {
+            side: {
+                "median ms": 1e3 * statistics.median(times),
+                "spread ms": [1e3 * min(times), 1e3 * max(times)],
+                "units": statistics.median(times) / unit,
+                "peak MiB": peaks[side],
+            }
+            for side, times in seconds.items()
+        },
+        "products ms": 1e3 * unit,
+    }
+
+
+def print_result(result: dict[str, Any]) -> None:
+    """The rows of one case."""
+    ours = result["sides"]["fpm"]
+    print(
+        f"{result['case']} ({result['threads']} thread(s), matrix products {result['products ms']:.1f} ms, "
+        f"logits within {result['logits differ by']:.1e})"
+    )
+    for side, row in result["sides"].items():
+        low, high = row["spread ms"]
+        print(
+            f"  {side:13} {row['median ms']:8.1f} ms ({low:.1f} to {high:.1f})  {row['units']:5.2f} units  "
+            f"{row['median ms'] / ours['median ms']:5.2f}x fpm's time  {row['peak MiB']:7.0f} MiB  "
+            f"{ours['peak MiB'] / row['peak MiB']:5.2f}x of it is fpm's memory",
+            flush=True,
+        )
+
+
+def start_worker(side: str, case: Case, threads: int, checkout: Path) -> "subprocess.Popen[str]":
+    """A process that runs one side with the package of a checkout."""
+    environment = {**os.environ, "PYTHONPATH": str(checkout), "OMP_NUM_THREADS": str(threads)}
+    command = [sys.executable, "-P", __file__, "--threads", str(threads)]
+    command += ["--worker", side, json.dumps(vars(case))]
+    return subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+    )
+
+
+def ask(worker: "subprocess.Popen[str]", what: str) -> dict[str, Any]:
+    """One line to a worker, one line of JSON back."""
+    assert worker.stdin and worker.stdout
+    worker.stdin.write(what + "\n")
+    worker.stdin.flush()
+    answer = worker.stdout.readline()
+    if not answer:
+        raise SystemExit("a side of the benchmark ended; its message is above")
+    return json.loads(answer)  # type: ignore[no-any-return]
+
+
+def serve(side: str, case: Case, threads: int) -> None:
+    """What a worker does: build its side, then answer a line at a time."""
+    mallopt = ctypes.CDLL(None).mallopt
+    mallopt(M_MMAP_MAX, 0)
+    mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+    import torch
+
+    torch.set_num_threads(threads)
+    config = configuration(case)
+    if side == "transformers":
+        step, difference = transformers_side(case, config)
+    else:
+        step, difference = fpm_side(case, config, side), 0.0
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    before = min(before, resident_mib())
+    multiply = products(case, config)
+    for line in sys.stdin:
+        answer: dict[str, float]
+        match line.strip():
+            case "warm":
+                for _ in range(STEPS_BEFORE_TIMING):
+                    step()
+                answer = {"difference": difference}
+            case "step":
+                answer = {"seconds": timed(step, threads)}
+            case "products":
+                answer = {"seconds": timed(multiply, threads)}
+            case _:
+                answer = {"mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 - before}
+        print(json.dumps(answer), flush=True)
+
+
+def timed(function: Callable[[], None], threads: int) -> float:
+    """CPU seconds with one thread, which other work on the machine disturbs less; else wall seconds."""
+    clock = time.process_time if threads == 1 else time.perf_counter
+    start = clock()
+    function()
+    return clock() - start
+
+
+def resident_mib() -> float:
+    """Memory that this process holds now."""
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def configuration(case: Case) -> Any:
+    """fpm's configuration of a case, from the family's preset."""
+    from fpm_cli.config.resolve import resolve
+
+    preset = {"gpt": "CPM-X-S", "bert": "BERT-C", "encdec": "CPM-2-X-S"}[case.family]
+    heads = max(1, case.width // HEAD_SIZE)
+    values = {
+        "model.num_layers": case.layers,
+        "model.hidden_size": case.width,
+        "model.num_heads": heads,
+        "model.head_size": case.width // heads,
+        "model.ffn_size": 4 * case.width,
+        "model.vocab_size": VOCABULARY,
+        "model.max_positions": 0 if case.family == "encdec" else case.length,
+        "model.dropout": 0.1,
+        "train.sequence_length": case.length,
+        "train.global_batch": case.batch,
+        "train.micro_batch": case.batch,
+        "engine.recompute": "none",
+    }
+    if case.family == "encdec":
+        values["train.decoder_length"] = case.decoder_length
+    assignments = [f"{key}={value}" for key, value in values.items()]
+    return resolve(preset, proxy=True, environment={}, assignments=assignments).config
+
+
+def make_batch(case: Case) -> dict[str, Any]:
+    """The same random batch for every side; 15 % of BERT's positions are predicted."""
+    import torch
+
+    generator = torch.Generator().manual_seed(1)
+
+    def ids(*shape: int) -> Any:
+        return torch.randint(10, VOCABULARY, shape, generator=generator)
+
+    shape = (case.batch, case.length)
+    if case.family == "gpt":
+        tokens = ids(case.batch, case.length + 1)
+        return {
+            "tokens": tokens[:, :-1].clone(),
+            "labels": tokens[:, 1:].clone(),
+            "loss_mask": torch.ones(shape),
+        }
+    if case.family == "bert":
+        lengths = torch.randint(3 * case.length // 4, case.length + 1, (case.batch, 1), generator=generator)
+        mask = torch.arange(case.length) < lengths
+        chosen = (torch.rand(shape, generator=generator) < 0.15) & mask
+        return {
+            "tokens": ids(*shape),
+            "token_types": (torch.arange(case.length) > lengths // 2).long(),
+            "attention_mask": mask,
+            "labels": ids(*shape),
+            "loss_mask": chosen.float(),
+            "sentence_order": torch.randint(0, 2, (case.batch,), generator=generator),
+        }
+    decoder = (case.batch, case.decoder_length)
+    return {
+        "encoder_tokens": ids(*shape),
+        "encoder_mask": torch.ones(shape, dtype=torch.bool),
+        "decoder_tokens": ids(*decoder),
+        "labels": ids(*decoder),
+        "loss_mask": torch.ones(decoder),
+    }
+
+
+def fpm_network(config: Any) -> Any:
+    """Weights of a size that makes logits vary by about 1."""
+    import torch
+
+    from fpm_cli.models.build import build_model
+
+    model = build_model(config)
+    with torch.no_grad():
+        torch.manual_seed(2)
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.02)
+    return model
+
+
+def fpm_side(case: Case, config: Any, side: str) -> Callable[[], None]:
+    """A step of fpm: compiled, by the reference, or as another commit has it."""
+    import torch
+
+    model, batch = fpm_network(config), make_batch(case)
+    optimizer: Any
+    if side == "fpm":
+        from fpm_cli.engine.flat_optimizer import FlatAdamW
+        from fpm_cli.ops.selection import is_compiled
+
+        if not is_compiled(next(model.parameters())):
+            raise SystemExit("the compiled operators are not built: fpm kernels build")
+        optimizer = FlatAdamW(model, config)
+    else:
+        if side == "reference":
+            from fpm_cli.ops.selection import select
+
+            select("reference")
+        optimizer = adamw(model, config)
+
+    def step() -> None:
+        losses = model(batch)
+        counts = model.num_predictions(batch)
+        loss = sum(losses[name] / counts[name] for name in losses)
+        loss.backward()
+        if side == "fpm":
+            norm = optimizer.clip_gradients()
+            optimizer.begin_step(0.0, lambda: norm)
+            optimizer.step()
+            optimizer.end_step()
+        else:
+            torch.nn.utils.clip_grad_norm_(model.parameters(), config.train.clip_norm)
+            optimizer.step()
+        for parameter in model.parameters():
+            parameter.grad = None
+
+    return step
+
+
+def adamw(model: Any, config: Any) -> Any:
+    """torch's fastest AdamW, with weight decay on matrices only."""
+    import torch
+
+    train = config.train
+    groups = [
+        {"params": [p for p in model.parameters() if p.dim() >= 2], "weight_decay": train.weight_decay},
+        {"params": [p for p in model.parameters() if p.dim() < 2], "weight_decay": 0.0},
+    ]
+    betas = (train.beta1, train.beta2)
+    return torch.optim.AdamW(groups, lr=1e-5, betas=betas, eps=train.adam_epsilon, fused=True)
+
+
+def transformers_side(case: Case, config: Any) -> tuple[Callable[[], None], float]:
+    """A step of transformers from fpm's weights, and by how much the logits of both differ."""
+    import torch
+    import torch.nn.functional as F
+    import transformers
+
+    from fpm_cli.interop.architectures import ARCHITECTURES
+    from fpm_cli.interop.weight_mapping import to_transformers
+
+    ours, batch = fpm_network(config), make_batch(case)
+    architecture = ARCHITECTURES[config.family](config.model)
+    state = to_transformers(architecture.mappings, {n: p.detach() for n, p in ours.named_parameters()})
+    document = {k: v for k, v in architecture.config.items() if k not in ("model_type", "auto_map")}
+    if case.family == "gpt":
+        theirs: Any = transformers.GPT2LMHeadModel(transformers.GPT2Config(**document))
+    elif case.family == "bert":
+        theirs = transformers.MegatronBertForPreTraining(transformers.MegatronBertConfig(**document))
+    else:
+        theirs = transformers.T5ForConditionalGeneration(transformers.T5Config(**document))
+        theirs.lm_head = torch.nn.Linear(config.model.hidden_size, VOCABULARY, bias=False)
+        theirs.lm_head.weight.data.copy_(state["lm_head.weight"])
+        theirs.config.tie_word_embeddings = False
+    theirs.load_state_dict(state, strict=False)
+
+    def logits() -> Any:
+        if case.family == "gpt":
+            return theirs(input_ids=batch["tokens"], use_cache=False).logits
+        if case.family == "bert":
+            out = theirs.bert(
+                input_ids=batch["tokens"],
+                attention_mask=batch["attention_mask"].long(),
+                token_type_ids=batch["token_types"],
+            )
+            return out
+        return theirs(
+            input_ids=batch["encoder_tokens"],
+            attention_mask=batch["encoder_mask"].long(),
+            decoder_input_ids=batch["decoder_tokens"],
+            use_cache=False,
+        ).logits
+
+    difference = compare_logits(case, ours.eval(), theirs.eval(), batch, logits)
+    if difference > TOLERANCE:
+        raise SystemExit(f"{case.name}: logits of fpm and transformers differ by {difference:.1e}")
+    del ours
+    theirs.train()
+    optimizer = adamw(theirs, config)
+    chosen = batch["loss_mask"] > 0
+
+    def step() -> None:
+        if case.family == "bert":
+            hidden, pooled = logits()[:2]
+            # The head of the masked positions only, as fpm has it: transformers scores every position.
+            words = theirs.cls.predictions(hidden[chosen])
+            loss = F.cross_entropy(words, batch["labels"][chosen])
+            loss = loss + F.cross_entropy(theirs.cls.seq_relationship(pooled), batch["sentence_order"])
+        else:
+            loss = F.cross_entropy(logits().flatten(0, 1).float(), batch["labels"].flatten())
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(theirs.parameters(), config.train.clip_norm)
+        optimizer.step()
+        for parameter in theirs.parameters():
+            parameter.grad = None
+
+    return step, difference
+
+
+def compare_logits(
+    case: Case, ours: Any, theirs: Any, batch: dict[str, Any], logits: Callable[[], Any]
+) -> float:
+    """The largest difference between both sides' logits at the real positions."""
+    import torch
+
+    with torch.no_grad():
+        if case.family == "gpt":
+            difference = ours.logits(batch["tokens"]) - logits()
+        elif case.family == "bert":
+            words, _ = ours.logits(batch["tokens"], batch["token_types"], batch["attention_mask"])
+            hidden = logits()[0]
+            difference = (words - theirs.cls.predictions(hidden))[batch["attention_mask"]]
+        else:
+            memory = ours.encode(batch["encoder_tokens"], batch["encoder_mask"])
+            ours_logits = ours.decode(batch["decoder_tokens"], memory, batch["encoder_mask"])
+            difference = ours_logits - logits()
+    return float(difference.abs().max())
+
+
+def products(case: Case, config: Any) -> Callable[[], None]:
+    """The matrix products of a step, forward and backward, through torch: linear layers, attention, head."""
+    import torch
+
+    model = config.model
+    width, ffn, heads, head = model.hidden_size, model.ffn_size, model.num_heads, model.head_size
+    attention = heads * head
+    shapes: list[tuple[int, int, int, int]] = []  # rows, inputs, outputs, how often
+    scores: list[tuple[int, int, int]] = []  # queries, keys, how often
+    rows, decoder_rows = case.batch * case.length, case.batch * case.decoder_length
+    if case.family == "encdec":
+        half = case.layers // 2
+        for count in (rows, decoder_rows):
+            shapes += [(count, width, 3 * attention, half), (count, attention, width, half)]
+            shapes += [(count, width, ffn, 2 * half), (count, ffn, width, half)]
+        shapes += [(decoder_rows, width, attention, half), (rows, width, 2 * attention, half)]
+        shapes += [(decoder_rows, attention, width, half), (decoder_rows, width, VOCABULARY, 1)]
+        scores += [(case.length, case.length, half), (case.decoder_length, case.decoder_length, half)]
+        scores += [(case.decoder_length, case.length, half)]
+    else:
+        shapes += [(rows, width, 3 * attention, case.layers), (rows, attention, width, case.layers)]
+        shapes += [(rows, width, ffn, case.layers), (rows, ffn, width, case.layers)]
+        predicted = rows if case.family == "gpt" else int(make_batch(case)["loss_mask"].sum())
+        shapes.append((predicted, width, VOCABULARY, 1))
+        scores.append((case.length, case.length, case.layers))
+    operands = [(torch.randn(r, i), torch.randn(o, i), torch.randn(r, o), count) for r, i, o, count in shapes]
+    groups = case.batch * heads
+    maps = [
+        (torch.randn(groups, q, head), torch.randn(groups, k, head), torch.randn(groups, q, k), count)
+        for q, k, count in scores
+    ]
+
+    def multiply() -> None:
+        for x, weight, grad, count in operands:
+            for _ in range(count):
+                torch.mm(x, weight.t())
+                torch.mm(grad, weight)
+                torch.mm(grad.t(), x)
+        for query, key, score, count in maps:
+            for _ in range(count):
+                for _ in range(2):  # scores and their gradient; values and theirs
+                    torch.bmm(query, key.transpose(1, 2))
+                    torch.bmm(score, key)
+                    torch.bmm(score.transpose(1, 2), query)
+
+    return multiply
+
+
+if __name__ == "__main__":
+    main()
