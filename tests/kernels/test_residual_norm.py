@@ -21,7 +21,7 @@ from fpm_cli.ops.schemas import (
 from fpm_cli.ops.selection import use_reference
 from tests.operator_comparison import assert_as_accurate, converted, run
 
-SHAPES = ((3, 5, 64), (33, 20), (1, 1, 4), (7, 37), (129, 256), (2, 1030))
+SHAPES = ((3, 5, 64), (33, 20), (5, 1, 4), (7, 37), (129, 256), (2, 1030))
 DROPPED = Dropout(0.1, seed=2**40 + 17, stream=10)
 FORMS = {  # biases, RMSNorm, alpha
     "layer norm": (True, False, 1.0),
