@@ -3,8 +3,8 @@
 import torch
 
 # The error's root mean square may be twice that of the composition; the worst of a few hundred elements,
-# which is a matter of luck, three times. Half a unit in the last place of the largest number is always allowed: a
-# composition may happen to be exact.
+# which is a matter of luck, three times. Half a unit in the last place of the largest number is always
+# allowed: a composition may happen to be exact.
 MEASURES = {
     "root mean square": (lambda x: x.square().mean().sqrt(), 2.0),
     "worst element": (lambda x: x.abs().max(), 3.0),

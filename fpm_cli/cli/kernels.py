@@ -41,7 +41,7 @@ def list_kernels(folder: FolderOption = None, as_json: JsonFlag = False) -> None
     """Say for each operator which implementation runs here and why."""
     from fpm_cli.ops.selection import implementations, select
 
-    select("auto", folder or "")
+    select("auto", str(folder or ""))
     rows = implementations()
     if as_json:
         show_json("kernels-list", {"operators": [vars(row) for row in rows]})

@@ -37,16 +37,16 @@ class _Selection:
     """What this process has chosen and loaded."""
 
     implementation: Implementation = "auto"
-    folder: Path | None = None  # None: the default one
+    folder = ""  # empty: the default one
+    num_reference_blocks = 0  # of `use_reference` that are open
     cpu: CpuLibrary | None = None  # None: not looked for yet
-    cpu_is_compiled = False  # what `is_compiled` reads
 
 
 _selection = _Selection()
 _loaded: dict[Path, CpuLibrary] = {}  # a library's operators can be registered once
 
 
-def select(implementation: Implementation, folder: str | Path = "") -> None:
+def select(implementation: Implementation, folder: str = "") -> None:
     """Choose for this process, as `engine.kernels` and `engine.kernels_folder` say.
 
     Args:
@@ -54,37 +54,34 @@ def select(implementation: Implementation, folder: str | Path = "") -> None:
         folder: where `fpm kernels build` built; empty for the user's cache folder.
     """
     _selection.implementation = implementation
-    _selection.folder = Path(folder) if folder else None
-    _selection.cpu = None
-    _selection.cpu_is_compiled = False
+    if folder != _selection.folder:
+        _selection.folder, _selection.cpu = folder, None
 
 
 @contextmanager
 def use_reference() -> Iterator[None]:
-    """Run the reference implementations inside the block."""
-    before = _selection.implementation, _selection.cpu_is_compiled
-    _selection.implementation, _selection.cpu_is_compiled = "reference", False
+    """Run the reference implementations inside the block, whatever is selected."""
+    _selection.num_reference_blocks += 1
     try:
         yield
     finally:
-        _selection.implementation, _selection.cpu_is_compiled = before
+        _selection.num_reference_blocks -= 1
 
 
 def is_compiled(x: Tensor) -> bool:
     """Whether the compiled operators run on a tensor like `x`."""
-    if not x.is_cpu or x.dtype not in COMPILED_DTYPES or _selection.implementation == "reference":
+    if not x.is_cpu or x.dtype not in COMPILED_DTYPES:
         return False
-    if _selection.cpu is None:
-        cpu_library()
-    return _selection.cpu_is_compiled
+    if _selection.implementation == "reference" or _selection.num_reference_blocks:
+        return False
+    return (_selection.cpu or cpu_library()).is_loaded
 
 
 def cpu_library() -> CpuLibrary:
     """Load the CPU operators if they are built, once per process, and say what came of it."""
     if _selection.cpu is None:
-        path = library_path(_selection.folder or default_folder())
+        path = library_path(Path(_selection.folder) if _selection.folder else default_folder())
         _selection.cpu = _loaded.get(path) or _load(path)
-        _selection.cpu_is_compiled = _selection.cpu.is_loaded and _selection.implementation == "auto"
     return _selection.cpu
 
 
