@@ -1,12 +1,15 @@
 """Fixtures of all tests, and the summary lines of the torture tests."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from fpm_cli.config.resolve import resolve
 from fpm_cli.corpus.samples import build_sample_corpus
+from fpm_cli.errors import MissingError
+from fpm_cli.ops.build import build, default_folder
+from fpm_cli.ops.selection import cpu_library, select, use_reference
 
 ROW = "row"  # the user property of a test that is a line of the summary
 
@@ -54,3 +57,21 @@ def sample_corpora(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], 
         return built[config.tokenizer]
 
     return corpus
+
+
+@pytest.fixture
+def compiled() -> None:
+    """The compiled operators are built and selected; the test is skipped where there is no compiler."""
+    try:
+        build(default_folder())
+    except MissingError as error:
+        pytest.skip(str(error))
+    select("auto")
+    assert cpu_library().is_loaded, cpu_library().reason
+
+
+@pytest.fixture
+def reference() -> Iterator[None]:
+    """PyTorch's own operators run, whether the compiled ones are built or not."""
+    with use_reference():
+        yield

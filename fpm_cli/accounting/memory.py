@@ -3,6 +3,7 @@
 from dataclasses import asdict, dataclass
 
 from fpm_cli.accounting.activations import SavedActivations
+from fpm_cli.accounting.compiled_activations import CompiledActivations
 from fpm_cli.accounting.flops import masked_positions
 from fpm_cli.accounting.parameters import count_parameters
 from fpm_cli.accounting.sharding import (
@@ -48,7 +49,12 @@ class DeviceMemory:
 
 
 def device_memory(
-    config: RunConfig, precision: Precision, split: BatchSplit, *, cpu: bool = False
+    config: RunConfig,
+    precision: Precision,
+    split: BatchSplit,
+    *,
+    cpu: bool = False,
+    compiled: bool = False,
 ) -> DeviceMemory:
     """The peak of one training step on one device.
 
@@ -57,10 +63,12 @@ def device_memory(
         precision: of parameters and activations.
         split: of the global batch over the devices.
         cpu: whether the device is the machine's processor, where offload has nothing to move.
+        compiled: whether layers run as compiled operators, which keep less.
     """
     e = ELEMENT_BYTES[precision]
     state = state_bytes(config, precision, split.num_ranks)
-    saved = SavedActivations(config, e, split.micro_batch, cpu)
+    kind = CompiledActivations if compiled else SavedActivations
+    saved = kind(config, e, split.micro_batch, cpu)
     activations = saved.total() + saved.recomputed()
     logits = _logits_workspace(config, e, split.micro_batch)
     gathered = gathered_elements(config, split.num_ranks) * e

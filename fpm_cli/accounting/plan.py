@@ -122,6 +122,7 @@ def plan(
     price_per_device_hour: float | None = None,
     calibration: Calibration | None = None,
     command: str | None = None,
+    compiled: bool = False,
 ) -> Plan:
     """Plan a run.
 
@@ -132,6 +133,7 @@ def plan(
         price_per_device_hour: in any currency.
         calibration: this machine's speed, for `cpu`.
         command: what the user would type; by default the preset's plain command.
+        compiled: whether the compiled operators are built, for `cpu`.
 
     Raises:
         UsageError: no devices, a global batch that does not divide over them, or a negative price.
@@ -143,7 +145,8 @@ def plan(
         raise UsageError(f"a price of {price} a device-hour: 0 or more; did you mean {price.lstrip('-')}?")
     precision = resolve_precision(config, device)
     split = split_batch(config.train, num_devices)
-    memory = device_memory(config, precision, split, cpu=device.is_cpu)
+    compiled = compiled and device.is_cpu
+    memory = device_memory(config, precision, split, cpu=device.is_cpu, compiled=compiled)
     flops = step_flops(config)
     return Plan(
         exact_params=count_parameters(config),
@@ -165,7 +168,15 @@ def plan(
     )
 
 
-def fits_here(config: RunConfig, available_bytes: int, num_devices: int, *, cpu: bool, has_bf16: bool) -> Fit:
+def fits_here(
+    config: RunConfig,
+    available_bytes: int,
+    num_devices: int,
+    *,
+    cpu: bool,
+    has_bf16: bool,
+    compiled: bool = False,
+) -> Fit:
     """Whether a training step fits into `available_bytes` on each of `num_devices`.
 
     For a launch, which knows its devices: on a CPU pass the machine's free memory divided by the number of
@@ -177,13 +188,14 @@ def fits_here(config: RunConfig, available_bytes: int, num_devices: int, *, cpu:
         num_devices: data-parallel ranks.
         cpu: whether the ranks run on the processor.
         has_bf16: whether the device computes in bf16, which `engine.precision = "auto"` then means.
+        compiled: whether the layers run as compiled operators there.
 
     Raises:
         UsageError: the global batch does not divide over the devices.
     """
     precision = config.engine.resolve_precision(has_bf16=has_bf16)
     split = split_batch(config.train, num_devices)
-    return Fit(device_memory(config, precision, split, cpu=cpu).total, available_bytes)
+    return Fit(device_memory(config, precision, split, cpu=cpu, compiled=compiled).total, available_bytes)
 
 
 def _assumptions(

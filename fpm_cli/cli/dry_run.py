@@ -17,6 +17,7 @@ from fpm_cli.accounting.plan import Plan, plan
 from fpm_cli.cli.calibrated import stored_calibration
 from fpm_cli.cli.console import show, show_json
 from fpm_cli.config.schema import RunConfig
+from fpm_cli.ops.build import is_built
 
 GIB = 2**30
 
@@ -50,6 +51,7 @@ def show_dry_run(
         price_per_device_hour=price_per_device_hour,
         calibration=calibration,
         command=command,
+        compiled=config.engine.kernels == "auto" and is_built(config.engine.kernels_folder),
     )
     fastest = fastest_fitting(config, device, num_devices, price_per_device_hour=price_per_device_hour)
     fits_on = devices_that_fit(config, num_devices)

@@ -173,13 +173,16 @@ def _check_fits(config: RunConfig, where: Launching) -> None:
     import torch
 
     from fpm_cli.engine.world import has_native_bf16
+    from fpm_cli.ops.build import is_built
 
     on_gpu = torch.cuda.is_available()
     here = where.nproc or torch.cuda.device_count() or 1
     ranks = where.world_size(here)
     free = torch.cuda.mem_get_info()[0] if on_gpu else this_machine().memory_bytes // here
     bf16 = has_native_bf16(torch.device("cuda" if on_gpu else "cpu"))
-    fit = fits_here(config, free, ranks, cpu=not on_gpu, has_bf16=bf16)
+    engine = config.engine
+    compiled = not on_gpu and engine.kernels == "auto" and is_built(engine.kernels_folder)
+    fit = fits_here(config, free, ranks, cpu=not on_gpu, has_bf16=bf16, compiled=compiled)
     if not fit.fits:
         raise OutOfMemoryError(
             f"{config.name} needs {fit.needed / GIB:,.1f} GiB on each of {ranks} device(s) and "

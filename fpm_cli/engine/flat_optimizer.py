@@ -17,30 +17,24 @@ CLIP_EPSILON = 1e-6  # as torch.nn.utils.clip_grad_norm_
 
 
 class FlatGroup:
-    """A flat parameter and the model's parameters, which from now on are views of it."""
+    """A flat parameter and the model's parameters, which become views of it."""
 
     def __init__(self, parameters: list[nn.Parameter]):
         self.parameters = parameters
         self.offsets = [0, *accumulate(parameter.numel() for parameter in parameters)]
         self.flat = nn.Parameter(torch.cat([parameter.detach().flatten() for parameter in parameters]))
-        self.flat.grad = torch.zeros_like(self.flat)
-        for parameter, view in zip(parameters, self._views(self.flat.detach()), strict=True):
-            parameter.data = view
-        self._gradient_views = self._views(self.flat.grad)
-
-    def _views(self, flat: Tensor) -> list[Tensor]:
-        pieces = (flat[start:end] for start, end in pairwise(self.offsets))
-        return [piece.view(parameter.shape) for piece, parameter in zip(pieces, self.parameters, strict=True)]
+        for parameter, (start, end) in zip(parameters, pairwise(self.offsets), strict=True):
+            parameter.data = self.flat.detach()[start:end].view(parameter.shape)
 
     def gather_gradients(self) -> Tensor:
-        """Copy the parameters' gradients into the flat one, zeros where a parameter has none."""
-        assert self.flat.grad is not None
-        gradients = [parameter.grad for parameter in self.parameters]
-        if any(gradient is None for gradient in gradients):
-            self.flat.grad.zero_()
-        pairs = zip(self._gradient_views, gradients, strict=True)
-        present = [(view, gradient) for view, gradient in pairs if gradient is not None]
-        torch._foreach_copy_([view for view, _ in present], [gradient for _, gradient in present])
+        """Move the parameters' gradients into the flat parameter's; a parameter without one has zeros."""
+        gradients = [
+            torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+            for parameter in self.parameters
+        ]
+        self.flat.grad = torch.cat([gradient.flatten() for gradient in gradients])
+        for parameter in self.parameters:
+            parameter.grad = None
         return self.flat.grad
 
 
@@ -61,6 +55,12 @@ class FlatAdamW(SkipStepAdamW):
         """Gather the gradients, scale them down to `train.clip_norm`; returns their norm before that."""
         gradients = [group.gather_gradients() for group in self.flat_groups]
         norm = float(torch.nn.utils.get_total_norm(gradients))
-        if self.clip_norm and norm > self.clip_norm:
+        if norm > self.clip_norm:
             torch._foreach_mul_(gradients, self.clip_norm / (norm + CLIP_EPSILON))
         return norm
+
+    def end_step(self) -> None:
+        """As `SkipStepAdamW`; the gradients are freed."""
+        super().end_step()
+        for group in self.flat_groups:
+            group.flat.grad = None

@@ -13,6 +13,7 @@ from fpm_cli.models.bert import BERT
 from fpm_cli.models.classifier import Classifier
 from fpm_cli.models.encdec import EncoderDecoder
 from fpm_cli.models.gpt import GPT
+from fpm_cli.ops.selection import use_reference
 
 TOLERANCE = 1e-5  # relative to the largest value, where that is above 1: float32 has seven digits
 NUM_ROWS, MAX_LENGTH = 3, 64
@@ -51,6 +52,8 @@ def compare_outputs(
         theirs: the model of transformers, in evaluation mode.
         absent: BERT heads that the weights do not contain, which are not compared.
 
+    Both use PyTorch's own operators: the weights are compared, and their rounding must be the same.
+
     Raises:
         FpmError: the outputs differ by more than rounding.
     """
@@ -63,7 +66,7 @@ def compare_outputs(
     tokens = random_tokens(length)
     lengths = torch.tensor([length, length // 2 + 1, max(1, length // 3)])
     mask = torch.arange(length) < lengths[:, None]  # (B, S)
-    with torch.inference_mode():
+    with torch.inference_mode(), use_reference():
         if isinstance(ours, GPT):
             pairs = {"logits": (ours.logits(tokens), _run(theirs, input_ids=tokens).logits)}
         elif isinstance(ours, EncoderDecoder):
@@ -104,7 +107,7 @@ def compare_classifiers(
         "first_lengths": torch.tensor(first_lengths),
     }
     named_types = types if config.family == "bert" else None
-    with torch.inference_mode():
+    with torch.inference_mode(), use_reference():
         logits = ours.logits(batch)
         if pad_token is None:
             expected = torch.cat([_padded_logits(theirs, [row], None, 0) for row in rows])

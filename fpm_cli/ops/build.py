@@ -90,6 +90,11 @@ def library_path(folder: Path) -> Path:
     return folder / build_name() / LIBRARY
 
 
+def is_built(folder: str = "") -> bool:
+    """Whether there is a library that fits; an empty folder is the default one."""
+    return library_path(Path(folder) if folder else default_folder()).is_file()
+
+
 def build(folder: Path, *, compiler: str | None = None, jobs: int | None = None, say: Say = print) -> Path:
     """Build the CPU operators unless a library that fits is there.
 

@@ -48,7 +48,8 @@ def optimizer_states_of(engine):
 
 def measure(case, world):
     preset, stage, precision, *sizes = case.split(",")
-    options = [f"engine.zero_stage={stage}", f"engine.precision={precision}", "train.global_batch=2", *sizes]
+    options = [f"engine.zero_stage={stage}", f"engine.precision={precision}", "train.global_batch=2"]
+    options += ["engine.kernels=reference", *sizes]  # compiled, ZeRO 0 keeps one step count per group
     config = resolve(preset, proxy=True, environment={}, assignments=options).config
     engine = TrainingEngine(build_model(config, world.device), config, world)
     batch = synthetic_batch(config, split_batch(config.train, world.size).micro_batch)

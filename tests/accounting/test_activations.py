@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from fpm_cli.accounting.activations import SavedActivations
+from fpm_cli.accounting.compiled_activations import CompiledActivations
 from fpm_cli.config.resolve import resolve
 from fpm_cli.engine.synthetic import synthetic_batch
 from fpm_cli.models.blocks import Stack
@@ -29,7 +30,12 @@ def bytes_that_autograd_saves(config):
 
     def record_context(_module, inputs):
         context = inputs[1]
-        for tensor in (context.mask, context.memory, context.memory_mask):
+        for tensor in (
+            context.mask,
+            context.memory,
+            context.memory_mask,
+            context.bias if context.compiled else None,
+        ):
             if tensor is not None:
                 pack(tensor)
 
@@ -64,11 +70,12 @@ def random_config(family, rng):
 
 
 @pytest.mark.parametrize("family", PRESET)
-def test_the_structure_gives_what_autograd_saves(family):
+@pytest.mark.parametrize("operators", ["reference", "compiled"])
+def test_the_structure_gives_what_autograd_saves(request, operators, family):
+    request.getfixturevalue(operators)
+    kind = CompiledActivations if operators == "compiled" else SavedActivations
     rng = random.Random(family)
     for _ in range(30):
         config = random_config(family, rng)
-        counted = SavedActivations(
-            config, element_bytes=4, micro_batch=config.train.micro_batch, cpu=True
-        ).total()
+        counted = kind(config, element_bytes=4, micro_batch=config.train.micro_batch, cpu=True).total()
         assert counted == pytest.approx(bytes_that_autograd_saves(config), rel=0.01), config

@@ -16,6 +16,7 @@ from fpm_cli.engine.synthetic import synthetic_batch
 from fpm_cli.models.build import build_model
 from fpm_cli.ops.attention import Packing
 
+pytestmark = pytest.mark.usefixtures("reference")  # torch counts its own operators only
 PRESET = {"gpt": "CPM-X-S", "bert": "BERT-C", "encdec": "CPM-2-X-S"}
 
 
