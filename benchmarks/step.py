@@ -389,12 +389,14 @@ def transformers_side(case: Case, config: Any) -> tuple[Callable[[], None], floa
     chosen = batch["loss_mask"] > 0
 
     def step() -> None:
-        if case.family == "bert":
-            hidden, pooled = logits()[:2]
-            # The head of the masked positions only, as fpm has it: transformers scores every position.
-            words = theirs.cls.predictions(hidden[chosen])
-            loss = F.cross_entropy(words, batch["labels"][chosen])
-            loss = loss + F.cross_entropy(theirs.cls.seq_relationship(pooled), batch["sentence_order"])
+        if case.family == "bert":  # transformers has no form that scores the masked positions only
+            loss = theirs(
+                input_ids=batch["tokens"],
+                attention_mask=batch["attention_mask"].long(),
+                token_type_ids=batch["token_types"],
+                labels=batch["labels"].where(chosen, -100),
+                next_sentence_label=batch["sentence_order"],
+            ).loss
         else:
             loss = F.cross_entropy(logits().flatten(0, 1).float(), batch["labels"].flatten())
         loss.backward()
