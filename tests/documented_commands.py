@@ -78,6 +78,8 @@ def reduced(arguments: Sequence[str]) -> list[str]:
             _replace(words, "--validation-fraction", "0.25")
             words += [] if "--validation-fraction" in words else ["--validation-fraction", "0.25"]
             words += ["--workers", "1"]
+        case ["study", "depth", *_] if "--dry-run" not in words:
+            words.append("--dry-run")  # a trained study is the input of the other verbs
         case ["evaluate", "lm", *_] if "--max-samples" not in words:
             words += ["--max-samples", "8"]
     return words

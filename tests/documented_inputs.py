@@ -225,6 +225,16 @@ def makers(sample_corpora: Callable[[str], Path]) -> dict[str, Maker]:
 
         return make
 
+    def run_study(path: Path) -> None:
+        settings = {**SMALL_PRETRAINING, "train.steps": 2}
+        for changed in ("model.num_layers", "train.steps"):
+            del settings[changed]
+        run_fpm(
+            *("study", "depth", "--preset", "CPM-X-S", "--proxy", "--depths", "1,2", "--seeds", "2"),
+            *("--steps", "2", "--corpus", str(sample_corpora("CPM-X-S")), "--out", str(path)),
+            *assignments(settings),
+        )
+
     def copy_published_model(path: Path) -> None:
         path.write_bytes((sample_corpora("CPM-X-S") / "tokenizer" / "sentencepiece.model").read_bytes())
 
@@ -258,12 +268,14 @@ def makers(sample_corpora: Callable[[str], Path]) -> dict[str, Maker]:
         "tokenizers/bert-zh": train_tokenizer("bert-zh", "zh"),
         "corpora/books": build_corpus("EPM-X-S", "en"),
         "corpora/news": build_corpus("CPM-X-S", "zh"),
+        "my-study": run_study,
         "runs/CPM-X-L-proxy": pretrain("CPM-X-L"),
         "runs/CPM-X-EVA-proxy": pretrain("CPM-X-EVA"),
         "runs/EPM-X-S-proxy": pretrain("EPM-X-S"),
         "runs/BERT-C-proxy": pretrain("BERT-C"),
         "runs/BERT-E-S": pretrain("BERT-E-S"),
         "runs/my-qqp": fine_tune("qqp", "qqp/train.tsv"),
+        "runs/my-qqp-scratch": fine_tune("qqp", "qqp/train.tsv"),
         "runs/my-tnews": fine_tune("tnews", "DATA/tnews/train.tsv"),
     }
     for name in ("tnews/train.tsv", "tnews/dev.json", "tnews/test.json", "tnews/test1.0.json"):

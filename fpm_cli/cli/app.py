@@ -23,6 +23,8 @@ from fpm_cli.cli import (
     plan,
     presets,
     pretrain,
+    report,
+    runs,
     study,
     tokenize,
 )
@@ -49,9 +51,11 @@ app.command("build-corpus", epilog=build_corpus.EXAMPLES)(build_corpus.build_cor
 app.add_typer(corpus.app, name="corpus")
 app.command("pretrain", epilog=pretrain.EXAMPLES)(pretrain.pretrain)
 app.command("finetune", epilog=finetune.EXAMPLES)(finetune.finetune)
+app.add_typer(study.app, name="study")
 app.add_typer(evaluate.app, name="evaluate")
 app.command("generate", epilog=generate.EXAMPLES)(generate.generate)
-app.add_typer(study.app, name="study")
+app.add_typer(runs.app, name="runs")
+app.command("report", epilog=report.EXAMPLES)(report.report)
 app.command("cost-report", epilog=cost_report.EXAMPLES)(cost_report.cost_report)
 app.command("export", epilog=export.EXAMPLES)(export.export)
 app.command("import", epilog=import_.EXAMPLES)(import_.import_)

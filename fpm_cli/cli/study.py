@@ -141,7 +141,9 @@ def show_study(study: StudyArgument, as_json: JsonFlag = False) -> None:
 
 
 @app.command(
-    "layers", epilog="Examples:\n\n  fpm study layers RUN\n\n  fpm study layers RUN --max-samples 16 --json"
+    "layers",
+    epilog="Examples:\n\n  fpm study layers runs/CPM-X-L-proxy\n\n"
+    "  fpm study layers runs/CPM-X-L-proxy --max-samples 16 --json",
 )
 def layers(
     run: Annotated[Path, typer.Argument(help="A pretrained run folder.")],

@@ -1,1 +1,1 @@
-"""Self-contained HTML pages: their layout, tables and figures."""
+"""Self-contained HTML pages and tables of runs, comparisons, studies and costs."""

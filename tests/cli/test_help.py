@@ -47,7 +47,15 @@ def shown(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]
     )
 
 
-@pytest.mark.parametrize(("path", "epilog"), ALL, ids=["-".join(path) for path, _ in ALL])
+# Their examples take a trained study or a compiler, which `tests/study` and `tests/kernels` have anyway.
+SLOW = {("study", "resume"), ("study", "show"), ("kernels", "build"), ("kernels", "bench")}
+EXAMPLES = [
+    pytest.param(path, epilog, id="-".join(path), marks=[pytest.mark.long] if path in SLOW else [])
+    for path, epilog in ALL
+]
+
+
+@pytest.mark.parametrize(("path", "epilog"), EXAMPLES)
 def test_the_examples_of_a_command_run(
     path: tuple[str, ...], epilog: str, runner: CommandRunner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
