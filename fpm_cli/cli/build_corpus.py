@@ -9,6 +9,8 @@ from rich.table import Table
 
 from fpm_cli.cli.completion import complete_source
 from fpm_cli.cli.console import JsonFlag, log, show, show_json
+from fpm_cli.cli.numbers import MAX_PROCESSES
+from fpm_cli.config.sections import MAX_COUNT
 from fpm_cli.corpus.options import SOURCES, Source, build_options
 from fpm_cli.errors import UsageError, did_you_mean
 
@@ -35,19 +37,27 @@ def build_corpus(
         Literal["paper", "none"], typer.Option(help="The paper's choices for this source, or none.")
     ] = "paper",
     validation_fraction: Annotated[
-        float | None, typer.Option(min=0, max=0.5, help="Share of documents held out, by hash. [0.01]")
+        float | None,
+        typer.Option(min=0, max=0.5, help="Share of documents held out, by hash. [0.01]"),
     ] = None,
-    min_characters: Annotated[int | None, typer.Option(min=1, help="Drop shorter documents. [1]")] = None,
-    max_characters: Annotated[int | None, typer.Option(min=0, help="Drop longer ones; 0: none. [0]")] = None,
+    min_characters: Annotated[
+        int | None, typer.Option(min=1, max=MAX_COUNT, help="Drop shorter documents. [1]")
+    ] = None,
+    max_characters: Annotated[
+        int | None, typer.Option(min=0, max=MAX_COUNT, help="Drop longer ones; 0: none. [0]")
+    ] = None,
     min_density: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Least share of letters and digits. [wudao: 0.7]")
+        float | None,
+        typer.Option(min=0, max=1, help="Least share of letters and digits. [wudao: 0.7]"),
     ] = None,
     max_repetition: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Largest share of repeated lines; 0: any. [0]")
+        float | None,
+        typer.Option(min=0, max=1, help="Largest share of repeated lines; 0: any. [0]"),
     ] = None,
     language: Annotated[Literal["en", "zh"] | None, typer.Option(help="Drop the other language.")] = None,
     near_duplicates: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Jaccard similarity; 0: keep all. [0.8; stc: 0]")
+        float | None,
+        typer.Option(min=0, max=1, help="Jaccard similarity; 0: keep all. [0.8; stc: 0]"),
     ] = None,
     pile_partitions: Annotated[
         str | None, typer.Option(help="pile: files of a folder to read. [02,03,04,17]")
@@ -56,7 +66,7 @@ def build_corpus(
         str | None, typer.Option(help="pile: sets to drop. [StackExchange,Github]")
     ] = None,
     max_responses: Annotated[
-        int | None, typer.Option(min=0, help="stc: responses kept of a post; 0: all. [30]")
+        int | None, typer.Option(min=0, max=MAX_COUNT, help="stc: responses kept of a post; 0: all. [30]")
     ] = None,
     text_field: Annotated[str | None, typer.Option(help="The JSON field with the text. [text]")] = None,
     id_field: Annotated[
@@ -79,17 +89,20 @@ def build_corpus(
     ] = None,
     join_characters: Annotated[
         int | None,
-        typer.Option(min=0, help="text: join paragraphs up to this number of characters. [0]"),
+        typer.Option(min=0, max=MAX_COUNT, help="text: join paragraphs up to this number of characters. [0]"),
     ] = None,
     max_document_bytes: Annotated[
-        int | None, typer.Option(min=1, help="Skip longer lines and records. [32 MiB]")
+        int | None, typer.Option(min=1, max=MAX_COUNT, help="Skip longer lines and records. [32 MiB]")
     ] = None,
     max_expansion: Annotated[
-        int | None, typer.Option(min=1, help="Cut an archive that expands more, past 64 MiB. [250]")
+        int | None,
+        typer.Option(min=1, max=MAX_COUNT, help="Cut an archive that expands more, past 64 MiB. [250]"),
     ] = None,
-    workers: Annotated[int, typer.Option(min=0, help="Processes; 0: one per core.")] = 0,
+    workers: Annotated[int, typer.Option(min=0, max=MAX_PROCESSES, help="Processes; 0: one per core.")] = 0,
     executor: Annotated[Literal["local", "ray"], typer.Option(help="ray: a Ray cluster.")] = "local",
-    shard_mib: Annotated[int, typer.Option(min=1, help="Size of the shards of plain files.")] = 64,
+    shard_mib: Annotated[
+        int, typer.Option(min=1, max=MAX_COUNT, help="Size of the shards of plain files.")
+    ] = 64,
     as_json: JsonFlag = False,
 ) -> None:
     """Read, clean, deduplicate and tokenise text into Megatron-LM's indexed format.

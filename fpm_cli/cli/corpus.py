@@ -8,6 +8,7 @@ import typer
 from rich.table import Table
 
 from fpm_cli.cli.console import JsonFlag, log, show, show_json
+from fpm_cli.config.sections import MAX_COUNT
 from fpm_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -51,9 +52,11 @@ def verify(folder: Folder, as_json: JsonFlag = False) -> None:
 def inspect(
     folder: Folder,
     split: SplitOption = "train",
-    samples: Annotated[int, typer.Option(min=0, help="How many samples of the objective to show.")] = 2,
-    sequence_length: Annotated[int, typer.Option(min=16, help="Tokens of a sample.")] = 64,
-    seed: Annotated[int, typer.Option(min=0, help="Of order, masks and spans.")] = 1234,
+    samples: Annotated[
+        int, typer.Option(min=0, max=MAX_COUNT, help="How many samples of the objective to show.")
+    ] = 2,
+    sequence_length: Annotated[int, typer.Option(min=16, max=MAX_COUNT, help="Tokens of a sample.")] = 64,
+    seed: Annotated[int, typer.Option(min=0, max=MAX_COUNT, help="Of order, masks and spans.")] = 1234,
     as_json: JsonFlag = False,
 ) -> None:
     """Show counts, and samples of the tokenizer's objective with what is masked or predicted.

@@ -20,9 +20,9 @@ from fpm_cli.accounting.table4 import PLAIN_SENTENCE, Row, audit_row
 from fpm_cli.cli.calibrated import stored_calibration
 from fpm_cli.cli.completion import complete_run
 from fpm_cli.cli.console import JsonFlag, log, show, show_json
+from fpm_cli.cli.numbers import MAX_PRICE
 from fpm_cli.config.presets import preset_names
 from fpm_cli.config.resolve import resolve
-from fpm_cli.errors import UsageError
 from fpm_cli.files import replace_text
 
 EXAMPLES = "Examples:\n\n  fpm cost-report\n\n  fpm cost-report --json --html cost.html"
@@ -38,20 +38,25 @@ def cost_report(
         typer.Option("--run", help="A run folder, as the argument.", autocompletion=complete_run),
     ] = None,
     peak_tflops: Annotated[
-        float | None, typer.Option(help="Dense peak of a run's device in TFLOP/s, where fpm has none (CPU).")
+        float | None,
+        typer.Option(
+            min=1e-3,
+            max=1e9,
+            help="Dense peak of a run's device in TFLOP/s, where fpm has none (CPU).",
+        ),
     ] = None,
     price: Annotated[
         float | None,
-        typer.Option(help="Of a device-hour, in any currency; by default each run's own."),
+        typer.Option(
+            min=0,
+            max=MAX_PRICE,
+            help="Per device-hour, in any currency; by default each run's own.",
+        ),
     ] = None,
     html: Annotated[Path | None, typer.Option(help="Write the report as one HTML page, with plots.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Recompute Table 4 of the paper row by row, audit Tables 1 to 3, and account for runs of your own."""
-    if peak_tflops is not None and peak_tflops <= 0:
-        raise UsageError(f"--peak-tflops {peak_tflops:g}: a peak is above 0, for example 312")
-    if price is not None and price < 0:
-        raise UsageError(f"--price {price:g}: 0 or more; did you mean {-price:g}?")
     configs = {name: resolve(name, environment={}).config for name in preset_names()}
     rows = [audit_row(config) for config in configs.values()]
     findings = [

@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 from fpm_cli.cli.completion import complete_run
 from fpm_cli.cli.console import JsonFlag, log, show, show_json
 from fpm_cli.cli.evaluate_task import evaluate_task, examples_of
+from fpm_cli.config.sections import MAX_COUNT
 from fpm_cli.runs.find import newest_run
 from fpm_cli.runs.run import Run
 from fpm_cli.tasks.definition import task_names
@@ -43,7 +44,9 @@ def evaluate_lm(
         Path | None,
         typer.Argument(help="A run folder; by default the newest in runs/.", autocompletion=complete_run),
     ] = None,
-    max_samples: Annotated[int | None, typer.Option(min=1, help="Score the first N samples only.")] = None,
+    max_samples: Annotated[
+        int | None, typer.Option(min=1, max=MAX_COUNT, help="Score the first N samples only.")
+    ] = None,
     corpus: Annotated[
         Path | None,
         typer.Option(help="Score on this corpus; by default the corpus that the run was trained on."),

@@ -8,6 +8,7 @@ import typer
 from fpm_cli.cli.completion import complete_run
 from fpm_cli.cli.console import JsonFlag, log, show, show_json
 from fpm_cli.cli.score_tables import confusion_table, differences_table, scores_table
+from fpm_cli.config.sections import MAX_COUNT
 
 if TYPE_CHECKING:
     from fpm_cli.tasks.report import TaskReport
@@ -54,7 +55,8 @@ def evaluate_task(
         Path | None, typer.Option(help="Write the official submission file into this folder.")
     ] = None,
     max_bad: Annotated[
-        int | None, typer.Option(min=0, help="Refuse a file with more rejected rows than this.")
+        int | None,
+        typer.Option(min=0, max=MAX_COUNT, help="Refuse a file with more rejected rows than this."),
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:

@@ -25,6 +25,7 @@ from fpm_cli.cli.launching import (
     NprocFlag,
 )
 from fpm_cli.config.resolve import difference
+from fpm_cli.config.sections import MAX_COUNT
 from fpm_cli.errors import DamagedError, UsageError
 from fpm_cli.launch.shutdown import stop_immediately_on_signal
 from fpm_cli.runs.find import newest_run
@@ -72,7 +73,8 @@ def finetune(
         typer.Option("--from-scratch", help="Train the same network from new weights, for comparison."),
     ] = False,
     max_bad: Annotated[
-        int | None, typer.Option(min=0, help="Refuse a file with more rejected rows than this.")
+        int | None,
+        typer.Option(min=0, max=MAX_COUNT, help="Refuse a file with more rejected rows than this."),
     ] = None,
     dry_run: Annotated[
         bool,

@@ -7,6 +7,7 @@ import typer
 
 from fpm_cli.cli.completion import complete_run
 from fpm_cli.cli.console import JsonFlag, show, show_json
+from fpm_cli.config.sections import MAX_COUNT
 from fpm_cli.runs.run import Run
 
 EXAMPLES = (
@@ -24,17 +25,19 @@ def generate(
     dialogue: Annotated[
         bool, typer.Option("--dialogue", help="The prompts are the turns so far; generate the next one.")
     ] = False,
-    max_tokens: Annotated[int, typer.Option(min=1, help="The maximum number of new tokens.")] = 64,
+    max_tokens: Annotated[
+        int, typer.Option(min=1, max=1 << 20, help="The maximum number of new tokens.")
+    ] = 64,
     temperature: Annotated[
-        float, typer.Option(help="0.001 to 1,000; or 0 for the most probable token.")
+        float, typer.Option(min=0, max=1000, help="From 0.001; 0 always takes the most probable token.")
     ] = 1.0,
     top_k: Annotated[
-        int, typer.Option(min=0, help="Sample from the k most probable tokens; 0: from all.")
+        int, typer.Option(min=0, max=MAX_COUNT, help="Sample from the k most probable tokens; 0: from all.")
     ] = 0,
     top_p: Annotated[
-        float, typer.Option(help="Sample from the most probable tokens that sum to p, at most 1.")
+        float, typer.Option(min=0, max=1, help="Sample from the most probable tokens that sum to p.")
     ] = 1.0,
-    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same text.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=MAX_COUNT, help="The same seed gives the same text.")] = 0,
     as_json: JsonFlag = False,
 ) -> None:
     """Continue prompts with the newest checkpoint of a run, or reply in a dialogue."""

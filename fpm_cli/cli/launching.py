@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fpm_cli.cli.console import show, show_json, verbosity
+from fpm_cli.cli.numbers import MAX_PROCESSES
+from fpm_cli.config.sections import MAX_COUNT
 from fpm_cli.errors import UsageError
 from fpm_cli.launch.hosts import first_host_address, read_hostfile, require_programs, require_reachable
 from fpm_cli.launch.placement import LOOPBACK, Placement
@@ -34,7 +36,8 @@ class Launcher(StrEnum):
 
 
 NprocFlag = Annotated[
-    int | None, typer.Option(min=1, help="Processes on this machine; by default one a GPU, or one.")
+    int | None,
+    typer.Option(min=1, max=MAX_PROCESSES, help="Processes on this machine; by default one a GPU, or one."),
 ]
 LauncherFlag = Annotated[
     Launcher,
@@ -47,9 +50,15 @@ HostfileFlag = Annotated[
 ]
 NnodesFlag = Annotated[
     int,
-    typer.Option(min=1, help="How many nodes; each runs fpm with the same flags and its own --node-rank."),
+    typer.Option(
+        min=1,
+        max=MAX_COUNT,
+        help="How many nodes; each runs fpm with the same flags and its own --node-rank.",
+    ),
 ]
-NodeRankFlag = Annotated[int, typer.Option(min=0, help="Which node this is; 0 makes the run folder.")]
+NodeRankFlag = Annotated[
+    int, typer.Option(min=0, max=MAX_COUNT, help="Which node this is; 0 makes the run folder.")
+]
 MasterAddrFlag = Annotated[
     str | None, typer.Option(help="Address of node 0, as the others see it; with a hostfile, its first host.")
 ]

@@ -10,6 +10,8 @@ from fpm_cli.accounting.devices import Device, find_device
 from fpm_cli.cli.calibrated import calibration_path
 from fpm_cli.cli.completion import complete_device
 from fpm_cli.cli.console import JsonFlag, log, show, show_json
+from fpm_cli.cli.durations import seconds_of
+from fpm_cli.cli.numbers import MAX_DEVICES
 from fpm_cli.config.presets import preset_names
 from fpm_cli.config.resolve import resolve
 from fpm_cli.config.schema import RunConfig
@@ -24,11 +26,13 @@ SECONDS_PER_SHAPE, CALIBRATION_SECONDS = 1.0, 20.0  # of repeated steps; loading
 
 
 def plan_budget(
-    budget: Annotated[float | None, typer.Option(help="Hours of wall time.")] = None,
+    budget: Annotated[
+        str | None, typer.Option(help="Wall-clock time in hours, or such as 90m, 36h or 2d.")
+    ] = None,
     device: Annotated[
         str, typer.Option(help="A device, for example A100-40.", autocompletion=complete_device)
     ] = "A100-40",
-    devices: Annotated[int, typer.Option(help="How many of them.")] = 8,
+    devices: Annotated[int, typer.Option(min=1, max=MAX_DEVICES, help="How many of them.")] = 8,
     calibrate: Annotated[
         bool, typer.Option("--calibrate", help="Measure this machine's speed, in at most half a minute.")
     ] = False,
@@ -40,21 +44,20 @@ def plan_budget(
         return
     if budget is None:
         raise UsageError("--budget HOURS is missing, for example --budget 24; or --calibrate")
+    hours = seconds_of(budget, bare_unit="h") / 3600
     found = find_device(device)
-    if devices < 1:
-        raise UsageError(f"--devices {devices}: at least 1 is needed")
     presets = [
-        affordable(resolve(name, environment={}).config, found, devices, budget) for name in preset_names()
+        affordable(resolve(name, environment={}).config, found, devices, hours) for name in preset_names()
     ]
     depths = {
-        name: best_depth(resolve(name, environment={}).config, found, devices, budget)
+        name: best_depth(resolve(name, environment={}).config, found, devices, hours)
         for name in FAMILY_PRESETS
     }
     if as_json:
         show_json(
             "plan",
             {
-                "hours": budget,
+                "hours": hours,
                 "device": found.name,
                 "num_devices": devices,
                 "presets": [bought.document() for bought in presets],
@@ -65,7 +68,7 @@ def plan_budget(
             },
         )
         return
-    show(_preset_table(presets, f"{budget:g} h on {devices} x {found.name}"))
+    show(_preset_table(presets, f"{hours:g} h on {devices} x {found.name}"))
     for name, bought in depths.items():
         show(_depth_line(name, bought))
     show(_assumption(found))

@@ -30,6 +30,7 @@ from fpm_cli.cli.launching import (
     NodeRankFlag,
     NprocFlag,
 )
+from fpm_cli.cli.numbers import MAX_DEVICES, MAX_PRICE
 from fpm_cli.config.resolve import Resolved, difference, reconfigure, resolve
 from fpm_cli.config.schema import RunConfig
 from fpm_cli.errors import DamagedError, MissingError, OutOfMemoryError, UsageError
@@ -70,10 +71,16 @@ def pretrain(
         str | None,
         typer.Option(help="With --dry-run: the device to plan for.", autocompletion=complete_device),
     ] = None,
-    devices: Annotated[int, typer.Option(help="With --dry-run: how many of them.")] = 1,
+    devices: Annotated[
+        int | None, typer.Option(min=1, max=MAX_DEVICES, help="With --dry-run: how many of them. [1]")
+    ] = None,
     price: Annotated[
         float | None,
-        typer.Option(help="Of a device-hour, any currency: planned, or shown as it is spent."),
+        typer.Option(
+            min=0,
+            max=MAX_PRICE,
+            help="Per device-hour, any currency: planned, or shown as it is spent.",
+        ),
     ] = None,
     nproc: NprocFlag = None,
     launcher: LauncherFlag = Launcher.local,
@@ -86,7 +93,9 @@ def pretrain(
     launcher_arg: LauncherArgFlag = None,
     budget: Annotated[
         str | None,
-        typer.Option(help="Wall-clock time to train in, such as 90s, 30m or 1h30m: train.budget_seconds."),
+        typer.Option(
+            help="Wall-clock time to train in: seconds, or 90s, 30m, 1h30m; sets train.budget_seconds."
+        ),
     ] = None,
     tokens: Annotated[float | None, typer.Option(help="Train on this many tokens: sets train.steps.")] = None,
     flops: Annotated[
@@ -108,9 +117,14 @@ def pretrain(
     """Train a preset from scratch, or its proxy, on all devices of this machine or of several."""
     began, node = time.time(), (nnodes, node_rank, master_addr, master_port)
     where = Launching("pretrain", launcher, nproc, hostfile, *node, interface, launcher_arg or [])
-    assignments = [*(assignments or []), *([f"train.budget_seconds={seconds_of(budget)}"] if budget else [])]
-    if price is not None and price < 0:
-        raise UsageError(f"--price {price:g}: 0 or more; did you mean {-price:g}?")
+    assignments = [
+        *(assignments or []),
+        *([f"train.budget_seconds={seconds_of(budget, bare_unit='s')}"] if budget else []),
+    ]
+    if not dry_run and (device or devices):
+        raise UsageError("--device and --devices say what --dry-run plans for; add it, or leave them out")
+    if dry_run and resume:
+        raise UsageError("--dry-run plans a new run; leave out --resume")
     if not where.is_main_node:
         where.follow(out, began)
         return
@@ -135,7 +149,7 @@ def pretrain(
             show_dry_run(
                 resolved.config,
                 device or CPU,
-                devices,
+                devices or 1,
                 price_per_device_hour=price,
                 command=shlex.join(["fpm", "pretrain", *flags]),
                 script=script,

@@ -13,6 +13,8 @@ from rich.text import Text
 
 from fpm_cli.cli.completion import complete_kind
 from fpm_cli.cli.console import JsonFlag, log, show, show_json
+from fpm_cli.cli.numbers import MAX_PROCESSES
+from fpm_cli.config.sections import MAX_COUNT
 from fpm_cli.encodings import check_encoding
 from fpm_cli.errors import UsageError
 from fpm_cli.tokenization.base import Tokenizer
@@ -57,7 +59,8 @@ def train(
     out: Annotated[Path, typer.Option(help="The folder to write; must not exist.")],
     inputs: Inputs = None,
     vocab_size: Annotated[
-        int | None, typer.Option(min=1, help="Entries, special tokens included; default: the paper's.")
+        int | None,
+        typer.Option(min=1, max=MAX_COUNT, help="Entries, special tokens included; default: the paper's."),
     ] = None,
     allow_smaller: Annotated[
         bool, typer.Option("--allow-smaller", help="Take the largest size the text allows.")
@@ -96,7 +99,7 @@ def encode(
     published: Published = None,
     kind: KindOption = None,
     out: Out = STANDARD,
-    workers: Annotated[int, typer.Option(min=1, help="Processes that encode.")] = 1,
+    workers: Annotated[int, typer.Option(min=1, max=MAX_PROCESSES, help="Processes that encode.")] = 1,
     errors: Errors = "strict",
     encoding: Encoding = "",
     as_json: Annotated[
@@ -145,7 +148,7 @@ def inspect(
     published: Published = None,
     kind: KindOption = None,
     text: Annotated[str | None, typer.Option(help="The text itself, in place of files.")] = None,
-    rows: Annotated[int, typer.Option(min=0, help="Pieces to show, of the first text.")] = 40,
+    rows: Annotated[int, typer.Option(min=0, max=MAX_COUNT, help="Pieces to show, of the first text.")] = 40,
     errors: Errors = "strict",
     encoding: Encoding = "",
     as_json: JsonFlag = False,

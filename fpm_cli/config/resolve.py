@@ -1,5 +1,5 @@
 """Configuration precedence, parsed once at the edge: built-in defaults < preset < `--proxy` <
-`--config FILE` < `FPM_*` environment < `--set a.b=v`; and the origin of each resolved value.
+`--config FILE` < `FPM_SECTION__KEY` environment < `--set a.b=v`; and the origin of each resolved value.
 """
 
 import os
@@ -17,7 +17,7 @@ from fpm_cli.config.proxy import proxy_layer
 from fpm_cli.config.schema import RunConfig
 from fpm_cli.errors import MissingError, UsageError, did_you_mean
 
-ENVIRONMENT_PREFIX = "FPM_"
+ENVIRONMENT_PREFIX, LEVEL = "FPM_", "__"
 
 
 @dataclass(frozen=True)
@@ -173,12 +173,16 @@ def _with_deepspeed_read(layer: Tree) -> Tree:
 
 
 def _environment_layers(environment: Mapping[str, str]) -> list[tuple[str, Tree]]:
-    """`FPM_TRAIN__LR=1e-4` sets `train.lr`: two underscores stand for the dot."""
-    names = sorted(n for n in environment if n.startswith(ENVIRONMENT_PREFIX))
-    return [
-        (name, _nested(name.removeprefix(ENVIRONMENT_PREFIX).lower().split("__"), _value(environment[name])))
-        for name in names
-    ]
+    """`FPM_TRAIN__LR=1e-4` sets `train.lr`: two underscores stand for the dot.
+
+    Names without two underscores are not fpm's: `FPM_FC` and others belong to the Fortran package manager.
+    """
+    layers = []
+    for name in sorted(environment):
+        path = name.removeprefix(ENVIRONMENT_PREFIX).lower().split(LEVEL)
+        if name.startswith(ENVIRONMENT_PREFIX) and len(path) > 1:
+            layers.append((name, _nested(path, _value(environment[name]))))
+    return layers
 
 
 def _assignment(text: str) -> Tree:

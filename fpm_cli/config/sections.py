@@ -4,9 +4,16 @@ Frozen pydantic models; unknown keys are refused. Sizes are in tokens, sequences
 says.
 """
 
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from fpm_cli.frozen import Frozen
 
@@ -17,21 +24,41 @@ NormPlacement = Literal["pre", "post", "deepnorm"]
 Recompute = Literal["none", "selective", "full"]
 CorpusSource = Literal["pile", "wudao", "stc"]
 Precision = Literal["fp32", "bf16", "fp16"]
+MAX_COUNT = 2**31 - 1
+MAX_SECONDS = 10 * 365 * 86_400.0  # ten years
+Count = Annotated[int, Field(ge=1, le=MAX_COUNT)]
+CountOrZero = Annotated[int, Field(ge=0, le=MAX_COUNT)]
+Seconds = Annotated[float, Field(gt=0, le=MAX_SECONDS)]
 
 
-class ModelConfig(Frozen):
+class ConfigSection(Frozen):
+    """Numbers are finite, and `true` is no number."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _refuse_bool_as_number(cls, value: Any, info: ValidationInfo) -> Any:
+        assert info.field_name
+        kind = cls.model_fields[info.field_name].annotation
+        if isinstance(value, bool) and kind is not bool and kind is not None and "bool" not in str(kind):
+            raise ValueError("true and false are not accepted here")
+        return value
+
+
+class ModelConfig(ConfigSection):
     """The architecture, enough to count every parameter without building anything.
 
     `num_layers` is what Table 2 prints: for `encdec` it counts both stacks together.
     """
 
-    num_layers: PositiveInt
-    hidden_size: PositiveInt
-    num_heads: PositiveInt
-    head_size: PositiveInt
-    ffn_size: PositiveInt
-    vocab_size: PositiveInt
-    max_positions: int = Field(ge=0, description="learned positions; 0 for relative position bias")
+    num_layers: Count
+    hidden_size: Count
+    num_heads: Count
+    head_size: Count
+    ffn_size: Count
+    vocab_size: Count
+    max_positions: CountOrZero = Field(description="learned positions; 0 for relative position bias")
     norm_placement: NormPlacement = "pre"
     norm_epsilon: PositiveFloat
     init_std: PositiveFloat = Field(description="standard deviation of every weight matrix at initialisation")
@@ -48,11 +75,11 @@ class ModelConfig(Frozen):
         return self.num_heads * self.head_size
 
 
-class TrainConfig(Frozen):
+class TrainConfig(ConfigSection):
     """The objective's lengths, the optimizer, the schedule and the pace of checkpoints."""
 
-    sequence_length: PositiveInt = Field(description="tokens per sample (encoder tokens for encdec)")
-    decoder_length: int = Field(0, ge=0, description="decoder tokens per sample, encdec only")
+    sequence_length: Count = Field(description="tokens per sample (encoder tokens for encdec)")
+    decoder_length: CountOrZero = Field(0, description="decoder tokens per sample, encdec only")
     document_mask: bool = Field(
         False, description="gpt: attention and positions stay within a document, which ends in <eod>"
     )
@@ -63,10 +90,10 @@ class TrainConfig(Frozen):
         le=0.8,
         description="bert: of the tokens, those to predict; more of them suit short trainings",
     )
-    global_batch: PositiveInt = Field(description="sequences per optimizer step over all devices")
-    micro_batch: PositiveInt = Field(description="sequences per device and forward pass, at most")
-    steps: PositiveInt
-    budget_seconds: PositiveFloat | None = Field(
+    global_batch: Count = Field(description="sequences per optimizer step over all devices")
+    micro_batch: Count = Field(description="sequences per device and forward pass, at most")
+    steps: Count
+    budget_seconds: Seconds | None = Field(
         None, description="wall-clock time for all launches together, in which the schedule is run through"
     )
     lr: PositiveFloat
@@ -83,20 +110,20 @@ class TrainConfig(Frozen):
     decay_share: float = Field(
         0.2, gt=0, lt=1, description="wsd: share of the steps in which the rate decays"
     )
-    warmup_steps: int = Field(ge=0)
+    warmup_steps: CountOrZero
     weight_decay: float = Field(0.01, ge=0)
     beta1: float = Field(0.9, ge=0, lt=1)
     beta2: float = Field(0.999, ge=0, lt=1)
     adam_epsilon: PositiveFloat = 1e-8
     clip_norm: PositiveFloat = 1.0
     seed: int = Field(1234, ge=0, lt=2**31)
-    eval_every: PositiveInt = 1000
-    eval_samples: PositiveInt = Field(256, description="validation sequences scored at each evaluation")
-    save_every: PositiveInt = 1000
-    keep_steps: tuple[PositiveInt, ...] = Field(
+    eval_every: Count = 1000
+    eval_samples: Count = Field(256, description="validation sequences scored at each evaluation")
+    save_every: Count = 1000
+    keep_steps: tuple[Count, ...] = Field(
         (), description="steps whose checkpoints are saved and never deleted"
     )
-    log_every: PositiveInt = 10
+    log_every: Count = 10
     layer_statistics: bool = Field(
         False, description="log each layer's gradient norm and activation RMS every log_every steps"
     )
@@ -106,8 +133,8 @@ class TrainConfig(Frozen):
         ge=0,
         description="skip a step whose loss or gradient norm is this far above the last ones; 0: never",
     )
-    spike_window: int = Field(128, ge=8, description="steps that a spike is judged against")
-    spike_patience: PositiveInt = Field(
+    spike_window: int = Field(128, ge=8, le=10**6, description="steps that a spike is judged against")
+    spike_patience: Count = Field(
         3, description="skips in a row after which training goes back to a checkpoint, past their batches"
     )
 
@@ -127,18 +154,18 @@ class TrainConfig(Frozen):
         return self
 
 
-class TransferConfig(Frozen):
+class TransferConfig(ConfigSection):
     """How the learning rate of a small network serves deeper and wider ones: CompleteP (arXiv 2505.01618).
 
     `train.lr`, `train.weight_decay`, `train.adam_epsilon` and `model.init_std` are those of a network of
     `base_width` and `base_layers`; every other depth and width derives its own from them.
     """
 
-    base_width: PositiveInt
-    base_layers: PositiveInt
+    base_width: Count
+    base_layers: Count
 
 
-class FinetuneConfig(Frozen):
+class FinetuneConfig(ConfigSection):
     """What fine-tuning plans in: `train.steps` and `train.warmup_steps` follow from it and the examples."""
 
     epochs: PositiveFloat = 3.0
@@ -153,7 +180,7 @@ class FinetuneConfig(Frozen):
     )
 
 
-class EngineConfig(Frozen):
+class EngineConfig(ConfigSection):
     """How the step runs: precision, sharding, recomputation. None of it changes what is learnt."""
 
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
@@ -164,17 +191,17 @@ class EngineConfig(Frozen):
     recompute: Recompute = Field(
         "full", description="full: each layer's inside; selective: each layer's MLP, the larger half of it"
     )
-    timeout_seconds: PositiveFloat = Field(600.0, description="a collective that waits longer fails")
+    timeout_seconds: Seconds = Field(600.0, description="a collective that waits longer fails")
     async_save: bool = Field(
         True, description="write checkpoints behind the next steps, from a copy, where the host has room"
     )
-    keep_last: PositiveInt = Field(3, description="checkpoints to keep, the newest ones")
+    keep_last: Count = Field(3, description="checkpoints to keep, the newest ones")
     keep_best: bool = Field(True, description="keep the one of the lowest validation loss too")
     kernels: Literal["auto", "reference"] = Field(
         "auto", description="auto: the compiled operators where they are built; reference: PyTorch's own"
     )
     kernels_folder: str = Field("", description="where they are built; empty: in the user's cache folder")
-    min_loss_scale: PositiveInt = Field(1, description="fp16: a run that needs a smaller one has diverged")
+    min_loss_scale: Count = Field(1, description="fp16: a run that needs a smaller one has diverged")
     deepspeed: dict[str, Any] = Field(default_factory=dict, description="passed through, merged last")
 
     def resolve_precision(self, *, has_bf16: bool) -> Precision:
@@ -200,11 +227,11 @@ class EngineConfig(Frozen):
         return self
 
 
-class PaperFacts(Frozen):
+class PaperFacts(ConfigSection):
     """What the paper prints about the model, kept apart from what the architecture gives."""
 
     params: str = Field(description="as printed in Table 2")
     hours: PositiveFloat = Field(description="Table 4")
-    steps: PositiveInt = Field(description="Table 4")
-    gpus: PositiveInt = Field(description="Table 4")
-    eflops: PositiveInt = Field(description="Table 4, as printed")
+    steps: Count = Field(description="Table 4")
+    gpus: Count = Field(description="Table 4")
+    eflops: Count = Field(description="Table 4, as printed")

@@ -1,19 +1,26 @@
 """Pre-training as a workload: a corpus under the objective of the family."""
 
+import logging
+
 import torch
 from torch import nn
 
 from fpm_cli.accounting.flops import StepFlops, step_flops
 from fpm_cli.config.batch_split import BatchSplit
+from fpm_cli.config.schema import RunConfig
 from fpm_cli.corpus.corpus import Corpus
 from fpm_cli.engine.batches import Batch, load_batch
 from fpm_cli.engine.deepspeed_engine import TrainingEngine
 from fpm_cli.engine.validation import validation_losses
 from fpm_cli.engine.workload import ValidationResult, Workload
 from fpm_cli.engine.world import World
+from fpm_cli.errors import UsageError
 from fpm_cli.models.build import build_model
+from fpm_cli.objectives.base import Samples
 from fpm_cli.objectives.build import build_samples
 from fpm_cli.runs.run import Run
+
+log = logging.getLogger(__name__)
 
 
 class Pretraining(Workload):
@@ -23,7 +30,7 @@ class Pretraining(Workload):
         self.config = run.config()
         corpus = Corpus.open(run.corpus_path())
         self.samples = build_samples(self.config, corpus, "train")
-        self.validation_samples = build_samples(self.config, corpus, "validation")
+        self.validation_samples = _validation_samples(self.config, corpus)
         self._flops = step_flops(self.config)
 
     def build_model(self, device: torch.device) -> nn.Module:
@@ -39,10 +46,21 @@ class Pretraining(Workload):
             for first in range(start, start + share, size)
         ]
 
-    def validate(self, engine: TrainingEngine) -> ValidationResult:
-        """The losses over the first `train.eval_samples` validation samples."""
+    def validate(self, engine: TrainingEngine) -> ValidationResult | None:
+        """The losses over the first `train.eval_samples` validation samples, if the corpus has any."""
+        if self.validation_samples is None:
+            return None
         return ValidationResult(validation_losses(engine, self.validation_samples, self.config))
 
     def flops(self, index: int) -> StepFlops:
         """The same for every global batch."""
         return self._flops
+
+
+def _validation_samples(config: RunConfig, corpus: Corpus) -> Samples | None:
+    """The samples of the validation split, or None where it is too small for one."""
+    try:
+        return build_samples(config, corpus, "validation")
+    except UsageError as error:
+        log.warning("no validation loss: %s", error)
+        return None

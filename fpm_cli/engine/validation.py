@@ -26,36 +26,36 @@ class Validator:
         self.telemetry, self.budget = telemetry, budget
 
     def validate_if_due(self, step: int, *, is_last_step: bool) -> ValidationResult | None:
-        """The result after `step` optimizer steps, or None where none is due; every rank calls this."""
+        """The result after `step` optimizer steps, or None where there is none; every rank calls this."""
         if step % self.eval_every and not is_last_step:
             return None
         with self.budget.timing("validation"):
             result = self.workload.validate(self.engine)
-            self.telemetry.validation(step, result)
+            if result:
+                self.telemetry.validation(step, result)
         return result
 
 
 def validation_losses(engine: TrainingEngine, samples: Samples, config: RunConfig) -> dict[str, float]:
-    """Mean loss of each term in nats per prediction over the first `eval_samples` samples.
+    """Mean loss of each term in nats per prediction over the first `eval_samples` samples, each counted once.
 
-    Every rank runs as many forward passes as any other (ZeRO 3 gathers weights in step), so the
-    count is rounded down to whole batches over all ranks, but is at least one.
+    The samples are cut into forward passes that the ranks take in turns. Every rank runs the same number of
+    passes, which ZeRO 3 needs to gather weights: a rank without samples repeats a pass, which is not counted.
     """
-    world, size = engine.world, config.train.micro_batch
-    wanted = min(config.train.eval_samples, len(samples))
-    size = max(1, min(size, wanted // world.size))
-    passes = max(1, wanted // (size * world.size))
+    world, num_samples = engine.world, min(config.train.eval_samples, len(samples))
+    size = min(config.train.micro_batch, -(-num_samples // world.size))
+    passes = [range(start, min(start + size, num_samples)) for start in range(0, num_samples, size)]
     sums: dict[str, float] = {}
     counts: dict[str, float] = {}
     engine.model.eval()
     with torch.no_grad():
-        for number in range(passes):
-            start = (number * world.size + world.rank) * size
-            batch = load_batch(samples, range(start, start + size), world.device)
+        for first in range(0, len(passes), world.size):
+            is_counted = first + world.rank < len(passes)
+            batch = load_batch(samples, passes[first + world.rank if is_counted else 0], world.device)
+            predictions = engine.model.num_predictions(batch)  # type: ignore[operator]
             for name, total in engine.deepspeed(batch).items():
-                sums[name] = sums.get(name, 0.0) + float(total)
-            for name, count in engine.model.num_predictions(batch).items():  # type: ignore[operator]
-                counts[name] = counts.get(name, 0.0) + float(count)
+                sums[name] = sums.get(name, 0.0) + (float(total) if is_counted else 0.0)
+                counts[name] = counts.get(name, 0.0) + (float(predictions[name]) if is_counted else 0.0)
     engine.model.train()
-    totals, numbers = world.sum(list(sums.values())), world.sum([counts[name] for name in sums])
-    return {name: total / n for name, total, n in zip(sums, totals, numbers, strict=True)}
+    totals, numbers = world.sum(list(sums.values())), world.sum(list(counts.values()))
+    return {name: total / number for name, total, number in zip(sums, totals, numbers, strict=True)}

@@ -55,8 +55,8 @@ class Workload(ABC):
         """
 
     @abstractmethod
-    def validate(self, engine: TrainingEngine) -> ValidationResult:
-        """Losses, and scores if there are any, on samples that are never trained on; all ranks call this."""
+    def validate(self, engine: TrainingEngine) -> ValidationResult | None:
+        """Losses and scores on samples that are never trained on, if there are any; every rank calls this."""
 
     @abstractmethod
     def flops(self, index: int) -> StepFlops:

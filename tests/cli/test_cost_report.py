@@ -57,7 +57,7 @@ def test_runs_have_their_own_rows_by_argument_and_by_option(capsys, tmp_path):
     ("arguments", "status", "words"),
     [
         (["cost-report", "no-such-run"], 3, "no-such-run"),
-        (["cost-report", "--peak-tflops", "-1"], 2, "above 0"),
+        (["cost-report", "--peak-tflops", "-1"], 2, "--peak-tflops"),
     ],
 )
 def test_mistakes_are_named(capsys, arguments, status, words):

