@@ -15,8 +15,9 @@ from fpm_cli.accounting.fitting import (
 )
 from fpm_cli.accounting.plan import Plan, plan
 from fpm_cli.cli.calibrated import stored_calibration
-from fpm_cli.cli.console import show, show_json
+from fpm_cli.cli.console import log, show, show_json
 from fpm_cli.config.schema import RunConfig
+from fpm_cli.config.warnings import find_doubtful_settings
 from fpm_cli.ops.build import is_built
 
 GIB = 2**30
@@ -69,8 +70,11 @@ def show_dry_run(
             fitting.document() if fitting else {"num_devices": count, "fits": False}
             for count, fitting in by_count.items()
         ]
+        document["warnings"] = find_doubtful_settings(config)
         show_json("pretrain-dry-run", document)
         return
+    for line in find_doubtful_settings(config):
+        log(f"warning: {line}")
     show(_plan_table(planned, fits_on, fastest, neighbours))
     if by_count:
         show(_count_table(device.name, by_count))

@@ -26,6 +26,7 @@ from fpm_cli.cli.launching import (
 )
 from fpm_cli.config.resolve import difference
 from fpm_cli.config.sections import MAX_COUNT
+from fpm_cli.config.warnings import find_doubtful_settings
 from fpm_cli.errors import DamagedError, UsageError
 from fpm_cli.launch.shutdown import stop_immediately_on_signal
 from fpm_cli.runs.find import newest_run
@@ -218,6 +219,8 @@ def _train(run: Run, where: Launching, began: float) -> None:
         run.record_accounting(
             price_per_device_hour=None, cpu_peak_flops=calibration.peak_flops if calibration else None
         )
+        for line in find_doubtful_settings(run.config()):
+            log(f"warning: {line}")
         log(f"training in {run.path}")
         where.train(run, began, Finetuning)
 

@@ -5,7 +5,7 @@ import shlex
 import time
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -33,11 +33,15 @@ from fpm_cli.cli.launching import (
 from fpm_cli.cli.numbers import MAX_DEVICES, MAX_PRICE
 from fpm_cli.config.resolve import Resolved, difference, reconfigure, resolve
 from fpm_cli.config.schema import RunConfig
+from fpm_cli.config.warnings import find_doubtful_settings
 from fpm_cli.errors import DamagedError, MissingError, OutOfMemoryError, UsageError
 from fpm_cli.launch.shutdown import stop_immediately_on_signal
 from fpm_cli.runs.find import newest_run
 from fpm_cli.runs.manifest import RunState
 from fpm_cli.runs.run import RUNS, Run
+
+if TYPE_CHECKING:
+    from fpm_cli.corpus.corpus import Corpus
 
 GIB = 2**30
 GO_ON = "--allow-config-change goes on with the new one"
@@ -97,12 +101,15 @@ def pretrain(
             help="Wall-clock time to train in: seconds, or 90s, 30m, 1h30m; sets train.budget_seconds."
         ),
     ] = None,
-    tokens: Annotated[float | None, typer.Option(help="Train on this many tokens: sets train.steps.")] = None,
+    tokens: Annotated[
+        float | None, typer.Option(min=1, max=1e18, help="Train on this many tokens: sets train.steps.")
+    ] = None,
     flops: Annotated[
-        float | None, typer.Option(help="Train for this many model FLOPs: sets train.steps.")
+        float | None, typer.Option(min=1, max=1e30, help="Train for this many model FLOPs: sets train.steps.")
     ] = None,
     tokens_per_parameter: Annotated[
-        float | None, typer.Option(help="Train on this many tokens per parameter: sets train.steps.")
+        float | None,
+        typer.Option(min=1e-9, max=1e9, help="Train on this many tokens per parameter: sets train.steps."),
     ] = None,
     decay_from: Annotated[
         str | None,
@@ -259,11 +266,22 @@ def _ensure_corpus(run: Run) -> None:
 
 
 def _check_corpus(run: Run, given: Path | None, allow_change: bool) -> None:
-    """Refuse a corpus with a damaged file, and one that is not the one the run began with."""
+    """Refuse a corpus with a damaged file, and one that is not the one the run began with; record it."""
     from fpm_cli.corpus.corpus import Corpus
 
     corpus = Corpus.open(given or run.corpus_path())
     corpus.verify()
+    facts = corpus.manifest
+    _require_same_corpus(run, corpus, allow_change)
+    run.update_manifest(
+        tokenizer_fingerprint=facts.tokenizer.fingerprint,
+        corpus_fingerprint=facts.fingerprint,
+        corpus=str(given.resolve()) if given else run.manifest().corpus,
+        ready=True,
+    )
+
+
+def _require_same_corpus(run: Run, corpus: "Corpus", allow_change: bool) -> None:
     manifest, facts = run.manifest(), corpus.manifest
     fingerprints = {
         "tokenizer_fingerprint": (manifest.tokenizer_fingerprint, facts.tokenizer.fingerprint),
@@ -272,12 +290,6 @@ def _check_corpus(run: Run, given: Path | None, allow_change: bool) -> None:
     for field, (recorded, current) in fingerprints.items():
         if recorded not in (None, current) and not allow_change:
             raise DamagedError(f"{corpus.path}: {field} was {recorded} and is now {current}; {GO_ON}")
-    run.update_manifest(
-        tokenizer_fingerprint=facts.tokenizer.fingerprint,
-        corpus_fingerprint=facts.fingerprint,
-        corpus=str(given.resolve()) if given else manifest.corpus,
-        ready=True,
-    )
 
 
 def _resumed(
@@ -311,7 +323,13 @@ def _train(
 ) -> None:
     if run.manifest().state is RunState.finished:
         log(f"{run.path} is finished; nothing is left to train")
+        if corpus:
+            from fpm_cli.corpus.corpus import Corpus
+
+            _require_same_corpus(run, Corpus.open(corpus), allow_change)
     else:
+        for line in find_doubtful_settings(run.config()):
+            log(f"warning: {line}")
         with stop_immediately_on_signal(f"stopped before training; go on with {run.resume_command}"):
             if corpus is None:
                 _ensure_corpus(run)

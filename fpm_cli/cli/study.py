@@ -8,6 +8,8 @@ import typer
 from rich.table import Table
 
 from fpm_cli.cli.console import JsonFlag, log, show, show_json
+from fpm_cli.cli.numbers import MAX_PRICE, MAX_PROCESSES
+from fpm_cli.config.sections import MAX_COUNT
 
 if TYPE_CHECKING:
     from fpm_cli.reports.page import TextTable
@@ -17,8 +19,10 @@ if TYPE_CHECKING:
 app = typer.Typer(
     help="Compare depths: train a grid, score it, say what the data carry.", no_args_is_help=True
 )
-JobsFlag = Annotated[int, typer.Option(min=1, help="Runs side by side; each gets its share of the cores.")]
-NprocFlag = Annotated[int, typer.Option(min=1, help="Processes (devices) of each run.")]
+JobsFlag = Annotated[
+    int, typer.Option(min=1, max=MAX_PROCESSES, help="Runs side by side; each gets its share of the cores.")
+]
+NprocFlag = Annotated[int, typer.Option(min=1, max=MAX_PROCESSES, help="Processes (devices) of each run.")]
 StudyArgument = Annotated[Path, typer.Argument(help="A study folder, or its name under studies/.")]
 DEPTH_EXAMPLES = (
     "Examples:\n\n  fpm study depth --preset CPM-X-S --proxy --depths 2,6,12 --steps 200 --dry-run\n\n"
@@ -35,11 +39,16 @@ def depth(
         str, typer.Option(help="What is equal over depths: width, params, flops or time.")
     ] = "width",
     width: Annotated[
-        int | None, typer.Option(min=1, help="Hidden size at the reference depth; by default the preset's.")
+        int | None,
+        typer.Option(
+            min=1, max=MAX_COUNT, help="Hidden size at the reference depth; by default the preset's."
+        ),
     ] = None,
     reference_depth: Annotated[
         int | None,
-        typer.Option(min=1, help="The depth that has that width; by default the least of --depths."),
+        typer.Option(
+            min=1, max=MAX_COUNT, help="The depth that has that width; by default the least of --depths."
+        ),
     ] = None,
     seeds: Annotated[str, typer.Option(help="How many, or which: 3 is 1,2,3.")] = "3",
     steps: Annotated[str | None, typer.Option(help="Horizons in optimizer steps, such as 500,1000.")] = None,
@@ -73,7 +82,9 @@ def depth(
     ] = None,
     jobs: JobsFlag = 1,
     nproc: NprocFlag = 1,
-    price: Annotated[float | None, typer.Option(min=0, help="Of a device-hour, any currency.")] = None,
+    price: Annotated[
+        float | None, typer.Option(min=0, max=MAX_PRICE, help="Of a device-hour, any currency.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it takes; train nothing.")] = False,
     config: Annotated[Path | None, typer.Option(help="A TOML file over the preset.")] = None,
     assignments: Annotated[list[str] | None, typer.Option("--set", help="key=value over everything.")] = None,
@@ -147,7 +158,9 @@ def show_study(study: StudyArgument, as_json: JsonFlag = False) -> None:
 )
 def layers(
     run: Annotated[Path, typer.Argument(help="A pretrained run folder.")],
-    max_samples: Annotated[int, typer.Option(min=1, help="Validation samples to measure on.")] = 64,
+    max_samples: Annotated[
+        int, typer.Option(min=1, max=MAX_COUNT, help="Validation samples to measure on.")
+    ] = 64,
     png: Annotated[Path | None, typer.Option(help="Write the plot into this file.")] = None,
     as_json: JsonFlag = False,
 ) -> None:

@@ -1,0 +1,111 @@
+"""What a launch records: TensorBoard keeps every point over a resume, progress lines replace each other."""
+
+import io
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from fpm_cli.accounting.flops import StepFlops
+from fpm_cli.cli.app import run as fpm
+from fpm_cli.config.resolve import resolve
+from fpm_cli.engine.deepspeed_engine import StepResult
+from fpm_cli.engine.progress_log import ProgressLog
+from fpm_cli.engine.world import World, has_native_bf16
+from fpm_cli.runs.run import Run
+from tests.small_runs import metrics, tiny
+
+
+def screen(written: str) -> list[str]:
+    """The lines that a terminal shows after this text, with carriage returns and erased lines."""
+    lines, column = [""], 0
+    for part in re.findall(r"\x1b\[2K|\r|\n|[^\x1b\r\n]+", written):
+        if part == "\x1b[2K":
+            lines[-1] = ""
+        elif part == "\r":
+            column = 0
+        elif part == "\n":
+            lines.append("")
+            column = 0
+        else:
+            lines[-1] = lines[-1][:column].ljust(column) + part + lines[-1][column + len(part) :]
+            column += len(part)
+    return lines
+
+
+@pytest.fixture
+def progress(tmp_path: Path) -> ProgressLog:
+    config = resolve("CPM-X-S", proxy=True, environment={}).config
+    run = Run.create(tmp_path / "run", config, None)
+    log = ProgressLog(run, config, World(0, 1, torch.device("cpu")), 0, quiet=False)
+    log.console = Console(file=io.StringIO(), force_terminal=True, width=400, highlight=False)
+    return log
+
+
+def report(log: ProgressLog, step: int, launch_seconds: float) -> None:
+    result = StepResult({"causal": 3.0}, 1.0)
+    log.step(
+        step,
+        result,
+        StepFlops(1, 1, 10),
+        1e-3,
+        step_seconds=1.0,
+        launch_seconds=launch_seconds,
+        last_step=600,
+    )
+
+
+def test_a_progress_line_leaves_nothing_of_a_longer_one(progress: ProgressLog) -> None:
+    report(progress, 2, 1e5)  # hours left
+    report(progress, 3, 0.3)
+    assert isinstance(progress.console.file, io.StringIO)
+    (line,) = screen(progress.console.file.getvalue())
+    assert re.search(r"left \d+:\d\d$", line), line
+    report(progress, 4, 1e5)
+    progress.message(4, "saved")
+    assert screen(progress.console.file.getvalue()) == ["step      4  saved", ""]
+
+
+def test_a_progress_line_is_cut_to_a_narrow_terminal(progress: ProgressLog) -> None:
+    progress.console = Console(
+        file=(written := io.StringIO()), force_terminal=True, width=40, highlight=False
+    )
+    for step in (2, 3):
+        report(progress, step, 1e5)
+    (line,) = screen(written.getvalue())
+    assert line.startswith("step      3/600") and len(line) < 40
+
+
+def scalars(run: Path, name: str) -> list[int]:
+    events = EventAccumulator(str(run / "tensorboard"))
+    events.Reload()
+    return [event.step for event in events.Scalars(name)]
+
+
+def test_tensorboard_keeps_the_step_that_a_run_resumes_from(
+    tmp_path: Path, sample_corpora: Callable[[str], Path]
+) -> None:
+    run, corpus = tmp_path / "run", str(sample_corpora("CPM-X-S"))
+    every = ("train.eval_every=1", "train.save_every=1", "model.num_layers=2")
+    assert fpm(["-q", *tiny("CPM-X-S", "train.steps=3", *every), "--corpus", corpus, "--out", str(run)]) == 0
+    longer = ["--allow-config-change", "--set", "train.steps=5"]
+    assert fpm(["-q", "pretrain", "--resume", "--out", str(run), *longer]) == 0
+    assert sorted(metrics(run, "train")) == [1, 2, 3, 4, 5]
+    for name in ("train/loss", "validation/loss"):
+        assert scalars(run, name) == [1, 2, 3, 4, 5]
+
+
+def test_emulated_bf16_is_no_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
+    def supported(including_emulation: bool = True) -> bool:  # as torch answers on a V100
+        return including_emulation
+
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", supported)
+    assert not has_native_bf16(torch.device("cuda"))
+    engine = resolve("CPM-X-S", environment={}).config.engine
+    assert engine.resolve_precision(has_bf16=has_native_bf16(torch.device("cuda"))) == "fp32"
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: True)
+    assert engine.resolve_precision(has_bf16=has_native_bf16(torch.device("cuda"))) == "bf16"
