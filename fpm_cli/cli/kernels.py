@@ -7,6 +7,7 @@ import typer
 from rich.table import Table
 
 from fpm_cli.cli.console import JsonFlag, show, show_json, stderr_console
+from fpm_cli.cli.numbers import MAX_PROCESSES
 
 app = typer.Typer(help="The compiled operators: build them, list them.", no_args_is_help=True)
 
@@ -21,7 +22,8 @@ def build_kernels(
     folder: FolderOption = None,
     compiler: Annotated[str | None, typer.Option(envvar="CXX", help="GCC's C++ compiler.")] = None,
     jobs: Annotated[
-        int | None, typer.Option(min=1, help="Compilers at a time; one per core if left out.")
+        int | None,
+        typer.Option(min=1, max=MAX_PROCESSES, help="Compilers at a time; one per core if left out."),
     ] = None,
 ) -> None:
     """Compile the CPU operators for this machine's torch: about half a minute."""
