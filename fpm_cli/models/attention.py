@@ -13,7 +13,7 @@ from fpm_cli.config.schema import ModelConfig
 from fpm_cli.models.kv_cache import KVCache
 from fpm_cli.models.layer_config import LayerConfig
 from fpm_cli.ops.attention import Packing, attention, packed_attention
-from fpm_cli.ops.transformer_layer import LayerInputs
+from fpm_cli.ops.layer_branches import LayerInputs
 
 
 @dataclass(frozen=True)

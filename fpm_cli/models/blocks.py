@@ -11,15 +11,15 @@ from torch.utils.checkpoint import checkpoint
 from fpm_cli.config.schema import ModelConfig
 from fpm_cli.models.attention import AttentionContext, CrossAttention, SelfAttention
 from fpm_cli.models.layer_config import LayerConfig, tanh_gelu
-from fpm_cli.ops.selection import is_compiled
-from fpm_cli.ops.transformer_layer import (
+from fpm_cli.ops.layer_branches import (
     CROSS_ATTENTION,
     MLP_BRANCH,
     SELF_ATTENTION,
     STREAMS_PER_LAYER,
     LayerStructure,
-    transformer_layer,
 )
+from fpm_cli.ops.selection import is_compiled
+from fpm_cli.ops.transformer_layer import transformer_layer
 
 ParameterSlot = tuple[nn.Module, str]  # a module and the name of one of its parameters
 

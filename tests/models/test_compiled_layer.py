@@ -12,6 +12,7 @@ from fpm_cli.engine.synthetic import synthetic_batch
 from fpm_cli.models.blocks import Layer
 from fpm_cli.models.build import build_model
 from fpm_cli.models.classifier import LOSS, build_classifier
+from fpm_cli.ops.layer_branches import BRANCHES
 from fpm_cli.ops.selection import is_compiled, use_reference
 
 pytestmark = pytest.mark.usefixtures("compiled")
@@ -158,7 +159,7 @@ def test_no_two_dropouts_of_a_network_share_random_numbers() -> None:
             layer._structure.first_stream + place
             for layer in stack.layers
             for branch in layer._structure.branches
-            for place in (branch, branch + 1)
+            for place in {branch, BRANCHES[branch].residual_stream}
         ]
         assert len(set(streams)) == len(streams)
 
