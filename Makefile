@@ -8,10 +8,13 @@ DEV_INSTALLED := $(VENV)/.installed-dev
 KERNELS := $(VENV)/.kernels
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test test-long torture torture-depth lint clean
+.PHONY: demo install-note test test-long torture torture-depth lint clean
 
-demo: $(KERNELS)  ## Train a 128-layer CPM-X-L proxy on Chinese text, evaluate it, generate text, report the cost.
+demo: install-note $(KERNELS)  ## Train a 128-layer CPM-X-L proxy on Chinese text, evaluate it, generate text, report the cost.
 	@FPM=$(BIN)/fpm sh demo.sh
+
+install-note:
+	@[ -f $(INSTALLED) ] || echo "Installing fpm with torch, deepspeed and others into $(VENV): some minutes."
 
 test: $(DEV_INSTALLED) $(KERNELS)  ## The default tests.
 	$(BIN)/python -m pytest

@@ -14,6 +14,9 @@ TEXT=fpm_cli/corpus/sample/zh.txt
 step "Build an indexed corpus"
 "$FPM" build-corpus text "$TEXT" --tokenizer "$DEMO/tokenizer" --out "$DEMO/corpus" --validation-fraction 0.1
 
+step "Measure the speed of this machine, for utilisation and predictions"
+"$FPM" plan --calibrate
+
 step "Pretrain the proxy of CPM-X-L: all 128 layers at laptop width, DeepSpeed on two processes"
 "$FPM" pretrain --preset CPM-X-L --proxy --corpus "$DEMO/corpus" --nproc 2 --out "$DEMO/run"
 
@@ -23,5 +26,16 @@ step "Evaluate: the loss must be below the unigram entropy of the same text"
 step "Generate text"
 "$FPM" generate "$DEMO/run" --prompt "却说曹操" --top-k 20 --max-tokens 60
 
-step "Report the cost, and Table 4 of the paper recomputed"
+step "Report the cost"
 "$FPM" cost-report "$DEMO/run"
+
+step "Write the run as a page"
+"$FPM" report "$DEMO/run" --html "$DEMO/report.html" --prompt "却说曹操"
+
+step "Next"
+cat <<END
+The report: $DEMO/report.html
+Train another depth:       $FPM pretrain --preset CPM-X-S --proxy --corpus $DEMO/corpus --out $DEMO/run-36
+Compare the two runs:      $FPM runs compare $DEMO/run $DEMO/run-36
+Plan the full-size model:  $FPM pretrain --preset CPM-X-L --dry-run --device A100-80 --devices 16
+END

@@ -1,4 +1,4 @@
-"""`fpm cost-report`: Table 4 recomputed and audited; with runs, their own rows."""
+"""`fpm cost-report`: what runs cost, and Table 4 of the paper recomputed and audited."""
 
 from pathlib import Path
 from typing import Annotated
@@ -14,7 +14,6 @@ from fpm_cli.accounting.paper_tables import (
     audit_table3,
     audit_words_on_table4,
 )
-from fpm_cli.accounting.report_page import report_page
 from fpm_cli.accounting.run_costs import RunCosts, read_run, run_costs
 from fpm_cli.accounting.table4 import PLAIN_SENTENCE, Row, audit_row
 from fpm_cli.cli.calibrated import stored_calibration
@@ -24,8 +23,10 @@ from fpm_cli.cli.numbers import MAX_PRICE
 from fpm_cli.config.presets import preset_names
 from fpm_cli.config.resolve import resolve
 from fpm_cli.files import replace_text
+from fpm_cli.reports.cost_page import cost_page
+from fpm_cli.reports.cost_rows import run_cost_rows
 
-EXAMPLES = "Examples:\n\n  fpm cost-report\n\n  fpm cost-report --json --html cost.html"
+EXAMPLES = "Examples:\n\n  fpm cost-report\n\n  fpm cost-report runs/CPM-X-L-proxy --audit --html cost.html"
 
 
 def cost_report(
@@ -54,9 +55,12 @@ def cost_report(
         ),
     ] = None,
     html: Annotated[Path | None, typer.Option(help="Write the report as one HTML page, with plots.")] = None,
+    audit: Annotated[
+        bool, typer.Option("--audit", help="With runs: add the paper's tables, row by row.")
+    ] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Recompute Table 4 of the paper row by row, audit Tables 1 to 3, and account for runs of your own."""
+    """Account for runs. Without runs, or with --audit, recompute and audit the paper's tables."""
     configs = {name: resolve(name, environment={}).config for name in preset_names()}
     rows = [audit_row(config) for config in configs.values()]
     findings = [
@@ -76,7 +80,7 @@ def cost_report(
         for folder in folders
     ]
     if html:
-        replace_text(html, report_page(rows, findings, costs))
+        replace_text(html, cost_page(rows, findings, costs))
         log(f"written to {html}")
     if as_json:
         show_json(
@@ -89,11 +93,15 @@ def cost_report(
             },
         )
         return
-    show(_audit_table(rows))
-    _explain(rows)
-    show(_findings_table(findings))
     if costs:
         show(_run_table(costs))
+    if audit or not costs:
+        show(_audit_table(rows))
+        _explain(rows)
+        show(_findings_table(findings))
+    else:
+        agreeing = sum(row.agrees for row in rows)
+        show(f"Table 4 of the paper: {agreeing} of {len(rows)} rows agree; --audit shows each row.")
 
 
 def _audit_table(rows: list[Row]) -> Table:
@@ -152,36 +160,6 @@ def _run_table(costs: list[RunCosts]) -> Table:
     table = Table("measure", title="Runs: time and work as measured, restarts charged")
     for cost in costs:
         table.add_column(cost.run, justify="right", overflow="fold")
-    columns = [_measures(cost) for cost in costs]
-    for name in columns[0]:
-        table.add_row(name, *(column[name] for column in columns))
+    for name, cells in run_cost_rows(costs):
+        table.add_row(name, *cells)
     return table
-
-
-def _measures(cost: RunCosts) -> dict[str, str]:
-    return {
-        "model": cost.model,
-        "hours (of launches)": f"{cost.hours:.4f} ({cost.launches})",
-        "steps (with replayed ones)": f"{cost.steps:,} ({cost.steps_run:,})",
-        "devices": f"{cost.devices} x {cost.device_name}",
-        "device-hours": f"{cost.device_hours:.4f}",
-        "tokens": f"{cost.tokens:,}",
-        "peak budget, TFLOP": _optional(cost.peak_budget_flops, 1e-12),
-        "model FLOPs, TFLOP": f"{cost.model_flops / 1e12:,.4g}",
-        "hardware FLOPs, TFLOP": f"{cost.hardware_flops / 1e12:,.4g}",
-        "achieved GFLOP/s per device": f"{cost.achieved_flops_per_second / 1e9:,.4g}",
-        "MFU": _share(cost.mfu),
-        "HFU": _share(cost.hfu),
-        "seconds per step, measured": _optional(cost.measured_seconds_per_step),
-        "seconds per step, predicted": _optional(cost.predicted_seconds_per_step),
-        "price": _optional(cost.price),
-        "last training loss": _optional(cost.final_loss),
-    }
-
-
-def _share(value: float | None) -> str:
-    return "not known" if value is None else f"{value:.1%}"
-
-
-def _optional(value: float | None, scale: float = 1.0) -> str:
-    return "not known" if value is None else f"{value * scale:,.4g}"

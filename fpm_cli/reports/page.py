@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+
+from fpm_cli.reports.html import render
 
 
 @dataclass(frozen=True)
@@ -36,16 +37,4 @@ class Section:
 
 def render_page(title: str, summary: str, sections: Sequence[Section], footer: str = "") -> str:
     """The page's HTML; every text is escaped, the figures' SVG is taken as it is."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-    from markupsafe import Markup
-
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["svg"] = Markup
-    template = environment.get_template("page.html.j2")
-    return template.render(title=title, summary=summary, sections=sections, footer=footer)
+    return render("page.html.j2", title=title, summary=summary, sections=sections, footer=footer.rstrip("."))
