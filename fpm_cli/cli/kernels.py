@@ -52,3 +52,35 @@ def list_kernels(folder: FolderOption = None, as_json: JsonFlag = False) -> None
     for row in rows:
         table.add_row(row.operator, row.device, row.implementation, row.reason)
     show(table)
+
+
+@app.command("bench", epilog="Examples:\n\n  fpm kernels bench\n\n  fpm kernels bench --threads 1 --json")
+def bench_kernels(
+    folder: FolderOption = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="torch's threads; default: all.")] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Timings of each, in turns.")] = 9,
+    as_json: JsonFlag = False,
+) -> None:
+    """Time each operator beside PyTorch's own, forward and backward, with the memory bandwidth it reaches."""
+    import torch
+
+    from fpm_cli.errors import MissingError
+    from fpm_cli.ops.bench import SHAPES, time_shapes
+    from fpm_cli.ops.selection import cpu_library, select
+
+    select("auto", str(folder or ""))
+    library = cpu_library()
+    if not library.is_loaded:
+        raise MissingError(library.reason)
+    timings = time_shapes(SHAPES, threads=threads or torch.get_num_threads(), rounds=rounds)
+    if as_json:
+        show_json("kernels-bench", {"timings": [vars(timing) for timing in timings]})
+        return
+    table = Table("operator", "shape", "ms", "PyTorch's ms", "ratio", "MB moved", "share of bandwidth")
+    for timing in timings:
+        table.add_row(
+            *(timing.operator, timing.shape),
+            *(f"{1000 * timing.compiled_seconds:.3f}", f"{1000 * timing.composed_seconds:.3f}"),
+            *(f"{timing.ratio:.2f}x", f"{timing.num_bytes / 1e6:.1f}", f"{timing.bandwidth_share:.0%}"),
+        )
+    show(table)

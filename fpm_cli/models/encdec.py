@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from fpm_cli.config.schema import ModelConfig
 from fpm_cli.models.attention import AttentionContext
-from fpm_cli.models.blocks import Stack, summed_cross_entropy
+from fpm_cli.models.blocks import Stack
 from fpm_cli.models.kv_cache import KVCache
 from fpm_cli.models.layer_config import LayerConfig, tanh_gelu
+from fpm_cli.ops.linear_cross_entropy import linear_cross_entropy
 
 NUM_BUCKETS = 32
 MAX_DISTANCE = 128
@@ -71,8 +72,8 @@ class EncoderDecoder(nn.Module):
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """The summed loss of the target tokens given the corrupted input."""
         memory = self.encode(batch["encoder_tokens"], batch["encoder_mask"])
-        logits = self.decode(batch["decoder_tokens"], memory, batch["encoder_mask"])
-        return {"lm": summed_cross_entropy(logits, batch["labels"], batch["loss_mask"])}
+        hidden = self.decode_hidden(batch["decoder_tokens"], memory, batch["encoder_mask"])
+        return {"lm": linear_cross_entropy(hidden, self.head.weight, batch["labels"], batch["loss_mask"])}
 
     def encode(self, tokens: Tensor, mask: Tensor) -> Tensor:
         """Tokens (B, S_e) int64, mask (B, S_e) bool (True: a real token) -> memory (B, S_e, H)."""

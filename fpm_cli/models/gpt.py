@@ -12,10 +12,11 @@ from torch import Tensor, nn
 
 from fpm_cli.config.schema import ModelConfig
 from fpm_cli.models.attention import AttentionContext
-from fpm_cli.models.blocks import Stack, summed_cross_entropy
+from fpm_cli.models.blocks import Stack
 from fpm_cli.models.kv_cache import KVCache
 from fpm_cli.models.layer_config import LayerConfig, tanh_gelu
 from fpm_cli.ops.attention import Packing
+from fpm_cli.ops.linear_cross_entropy import linear_cross_entropy
 
 
 class GPT(nn.Module):
@@ -43,8 +44,9 @@ class GPT(nn.Module):
         Args:
             batch: `tokens`, `labels` (B, S) int64, `loss_mask` (B, S) float32, and optionally `documents`.
         """
-        logits = self.logits(batch["tokens"], batch.get("documents"))
-        return {"lm": summed_cross_entropy(logits, batch["labels"], batch["loss_mask"])}
+        hidden = self._hidden(batch["tokens"], batch.get("documents"))
+        embedding = self.token_embedding.weight
+        return {"lm": linear_cross_entropy(hidden, embedding, batch["labels"], batch["loss_mask"])}
 
     def logits(self, tokens: Tensor, documents: Tensor | None = None) -> Tensor:
         """Logits of each next token: tokens (B, S) int64 -> (B, S, V).
@@ -54,12 +56,15 @@ class GPT(nn.Module):
             documents: (B, S) int64, rising, the document of each token. Attention stays within a document,
                 and positions restart at 0 with each. None: each row is one document.
         """
+        return self._project(self._hidden(tokens, documents))
+
+    def _hidden(self, tokens: Tensor, documents: Tensor | None) -> Tensor:
+        """Final hidden states (B, S, H); arguments as for `logits`."""
         if documents is None:
             positions = torch.arange(tokens.shape[1], device=tokens.device)
         else:
             positions = positions_in_documents(documents)
-        context = AttentionContext(causal=True, documents=documents)
-        return self._project(self._decode(tokens, positions, context))
+        return self._decode(tokens, positions, AttentionContext(causal=True, documents=documents))
 
     def next_logits(self, tokens: Tensor, cache: KVCache) -> Tensor:
         """Tokens (B, S) int64 that follow those in `cache` -> logits after the last one (B, V)."""

@@ -6,6 +6,7 @@
 namespace {
 
 constexpr int kTileRows = kLanes == 16 ? 8 : 4;  // with two vectors a row: what fits the registers
+constexpr int64_t kTileDepth = 256;
 
 FPM_INLINE int64_t round_up(int64_t x, int64_t multiple) {
     return (x + multiple - 1) / multiple * multiple;
@@ -21,7 +22,7 @@ FPM_INLINE void multiply_tile(
 #pragma GCC unroll 8
     for (int r = 0; r < kTileRows; ++r) {
 #pragma GCC unroll 2
-        for (int v = 0; v < kVectors; ++v) sums[r][v] = kAdd ? load(c + r * c_stride + v * kLanes) : f32{};
+        for (int v = 0; v < kVectors; ++v) sums[r][v] = f32{};
     }
     for (int64_t i = 0; i < depth; ++i) {
         f32 row[kVectors];
@@ -38,14 +39,16 @@ FPM_INLINE void multiply_tile(
 #pragma GCC unroll 8
     for (int r = 0; r < kTileRows; ++r) {
 #pragma GCC unroll 2
-        for (int v = 0; v < kVectors; ++v) store(c + r * c_stride + v * kLanes, sums[r][v]);
+        for (int v = 0; v < kVectors; ++v) {
+            float* out = c + r * c_stride + v * kLanes;
+            store(out, kAdd ? load(out) + sums[r][v] : sums[r][v]);
+        }
     }
 }
 
-// c (rows, columns) (+)= a b. `rows` is rounded up to whole tiles and `columns` is a multiple of kLanes; both must
-// be backed by memory. kRowMajor: a[r * a_stride + i], else a is transposed: a[i * a_stride + r].
+// As `multiply`, for a depth that is summed up in one go.
 template <bool kRowMajor, bool kAdd>
-FPM_INLINE void multiply(
+void multiply_block(
     const float* a, int64_t a_stride, const float* b, int64_t b_stride, float* c, int64_t c_stride, int64_t rows,
     int64_t columns, int64_t depth) {
     int64_t column = 0;
@@ -63,6 +66,22 @@ FPM_INLINE void multiply(
         multiply_tile<1, kAdd>(
             rows_of_a, kRowMajor ? a_stride : 1, kRowMajor ? 1 : a_stride, b + column, b_stride, depth,
             c + row * c_stride + column, c_stride);
+    }
+}
+
+// c (rows, columns) (+)= a b. `rows` is rounded up to whole tiles and `columns` is a multiple of kLanes; both must
+// be backed by memory. kRowMajor: a[r * a_stride + i], else a is transposed: a[i * a_stride + r]. Long sums are added
+// up from parts, whose rounding errors are those of short ones.
+template <bool kRowMajor, bool kAdd>
+FPM_INLINE void multiply(
+    const float* a, int64_t a_stride, const float* b, int64_t b_stride, float* c, int64_t c_stride, int64_t rows,
+    int64_t columns, int64_t depth) {
+    int64_t count = depth < kTileDepth ? depth : kTileDepth;
+    multiply_block<kRowMajor, kAdd>(a, a_stride, b, b_stride, c, c_stride, rows, columns, count);
+    for (int64_t done = count; done < depth; done += count) {
+        count = depth - done < kTileDepth ? depth - done : kTileDepth;
+        const float* rest = a + done * (kRowMajor ? 1 : a_stride);
+        multiply_block<kRowMajor, true>(rest, a_stride, b + done * b_stride, b_stride, c, c_stride, rows, columns, count);
     }
 }
 
