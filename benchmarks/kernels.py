@@ -3,8 +3,9 @@
     python benchmarks/kernels.py [--rounds 15] [--out kernels.json]
 
 Every shape of `fpm kernels bench` and every shape of the twenty proxies, with one thread and with two, in one
-run. Both forms are timed in turns; ratios are medians over rounds, with quartiles. Prints one line for each
-operator, shape and number of threads, then the smallest ratio of each operator.
+run. Both forms are timed in turns, with the same allocator settings; ratios are medians over rounds, with
+quartiles. Prints one line for each operator, shape and number of threads, then the smallest ratio of each
+operator.
 """
 
 import sys
@@ -20,6 +21,7 @@ from pathlib import Path
 from fpm_cli.config.presets import preset_names
 from fpm_cli.config.resolve import resolve
 from fpm_cli.config.schema import RunConfig
+from fpm_cli.launch.placement import keep_freed_memory
 from fpm_cli.ops.bench import SHAPES, Shape, Timing, time_shapes
 from fpm_cli.ops.selection import cpu_library
 
@@ -68,6 +70,7 @@ def main() -> None:
     library = cpu_library()
     if not library.is_loaded:
         raise SystemExit(library.reason)
+    keep_freed_memory()  # for both sides: a large tensor is not made of fresh pages each time
     print(f"{library.path.parent.name}, {library.instruction_set}")
     timings = []
     for threads in arguments.threads:

@@ -34,3 +34,6 @@ def test_a_wheel_works_away_from_the_checkout(tmp_path: Path) -> None:
     assert str(site) in shown.stderr
     assert len(json.loads(shown.stdout)["presets"]) == 20
     assert (site / "fpm_cli/corpus/sample/zh.txt").is_file()
+    sources = {path.relative_to(ROOT) for path in (ROOT / "kernels").glob("*/*") if path.is_file()}
+    assert len(sources) > 20
+    assert all((site / "fpm_cli" / path).is_file() for path in sources), "`fpm kernels build` compiles them"

@@ -65,6 +65,7 @@ def bench_kernels(
     import torch
 
     from fpm_cli.errors import MissingError
+    from fpm_cli.launch.placement import keep_freed_memory
     from fpm_cli.ops.bench import SHAPES, time_shapes
     from fpm_cli.ops.selection import cpu_library, select
 
@@ -72,6 +73,7 @@ def bench_kernels(
     library = cpu_library()
     if not library.is_loaded:
         raise MissingError(library.reason)
+    keep_freed_memory()
     timings = time_shapes(SHAPES, threads=threads or torch.get_num_threads(), rounds=rounds)
     if as_json:
         show_json("kernels-bench", {"timings": [vars(timing) for timing in timings]})
