@@ -10,6 +10,7 @@ from rich.table import Table
 from fpm_cli.cli.completion import complete_source
 from fpm_cli.cli.console import JsonFlag, log, show, show_json
 from fpm_cli.cli.numbers import MAX_PROCESSES
+from fpm_cli.cli.progress import StageProgress
 from fpm_cli.config.sections import MAX_COUNT
 from fpm_cli.corpus.options import SOURCES, Source, build_options
 from fpm_cli.errors import UsageError, did_you_mean
@@ -18,6 +19,14 @@ EXAMPLES = (
     "Examples:\n\n  fpm build-corpus text books/ --tokenizer tokenizers/gpt-en --out corpora/books\n\n"
     "  fpm build-corpus wudao wudao/ --tokenizer tokenizers/bert-zh --out corpora/wudao --workers 2 --json"
 )
+
+STAGES = {
+    "unpack": "unpacking",
+    "clean": "reading and filtering",
+    "duplicates": "finding duplicates",
+    "encode": "tokenising",
+    "merge": "writing the indexed files",
+}
 
 Inputs = Annotated[
     list[Path],
@@ -136,13 +145,14 @@ def build_corpus(
     from fpm_cli.corpus.inputs import describe_skipped
     from fpm_cli.tokenization.registry import load_tokenizer
 
-    execution = build.Execution(
-        workers=workers or _num_cores(),
-        executor=executor,
-        shard_bytes=shard_mib << 20,
-        report=_report,
-    )
-    built = build.build_corpus(inputs, load_tokenizer(tokenizer), out, options, execution)
+    with StageProgress("shards") as progress:
+        execution = build.Execution(
+            workers=workers or _num_cores(),
+            executor=executor,
+            shard_bytes=shard_mib << 20,
+            report=lambda stage, done, total: progress.update(STAGES[stage], done, total),
+        )
+        built = build.build_corpus(inputs, load_tokenizer(tokenizer), out, options, execution)
     manifest = built.corpus.manifest
     counts = manifest.counts
     tokens = sum(facts.tokens for facts in manifest.splits.values())
@@ -189,7 +199,3 @@ def _names(listed: str | None) -> tuple[str, ...] | None:
     if listed is None:
         return None
     return () if listed in ("none", "all") else tuple(name.strip() for name in listed.split(","))
-
-
-def _report(stage: str, done: int, total: int) -> None:
-    log(f"{stage}: {done} of {total} shards" if total > 1 else stage)

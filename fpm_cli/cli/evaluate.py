@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 from fpm_cli.cli.completion import complete_run
 from fpm_cli.cli.console import JsonFlag, log, show, show_json
 from fpm_cli.cli.evaluate_task import evaluate_task, examples_of
+from fpm_cli.cli.progress import StageProgress
 from fpm_cli.config.sections import MAX_COUNT
 from fpm_cli.runs.find import newest_run
 from fpm_cli.runs.run import Run
@@ -60,7 +61,12 @@ def evaluate_lm(
     opened = Run.open(run) if run else newest_run(finished=True)
     log(f"scoring {opened.path}")
     trained = load_trained_model(opened, corpus)
-    score = score_language_model(trained, max_samples=max_samples)
+    with StageProgress("samples") as progress:
+        score = score_language_model(
+            trained,
+            max_samples=max_samples,
+            report=lambda done, total: progress.update("scoring", done, total),
+        )
     if as_json:
         about = {"run": str(opened.path), "model": trained.config.name, "step": trained.step, "task": "lm"}
         show_json("evaluate-lm", {**about, **asdict(score)})

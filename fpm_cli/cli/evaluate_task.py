@@ -7,6 +7,7 @@ import typer
 
 from fpm_cli.cli.completion import complete_run
 from fpm_cli.cli.console import JsonFlag, log, show, show_json
+from fpm_cli.cli.progress import working
 from fpm_cli.cli.score_tables import confusion_table, differences_table, scores_table
 from fpm_cli.config.sections import MAX_COUNT
 
@@ -39,9 +40,9 @@ def evaluate_task(
         str | None, typer.Option(help="The name of the split; by default dev, or the file's own name.")
     ] = None,
     compare: Annotated[
-        Path | None,
+        list[Path] | None,
         typer.Option(
-            help="Another run of the task to compare with on the same examples (paired bootstrap).",
+            help="Another run of the task to compare with (paired bootstrap); may be repeated.",
             autocompletion=complete_run,
         ),
     ] = None,
@@ -68,11 +69,11 @@ def evaluate_task(
 
     task = load_task(context.info_name or "")
     task_run = open_task_run(run, task.name)
-    others = [open_task_run(compare, task.name)] if compare else []
+    others = [open_task_run(other, task.name) for other in compare or ()]
     log(f"scoring {task_run.run.path}")
-    report = evaluate(
-        task, task_run, EvaluationRequest(input_, split, max_bad, others, baseline, submission), predict
-    )
+    request = EvaluationRequest(input_, split, max_bad, others, baseline, submission)
+    with working("predicting and scoring"):
+        report = evaluate(task, task_run, request, predict)
     for message in report.examples.rejection_messages():
         log(message)
     if as_json:

@@ -7,6 +7,7 @@ import typer
 
 from fpm_cli.cli.completion import complete_run
 from fpm_cli.cli.console import JsonFlag, show, show_json
+from fpm_cli.cli.progress import working
 from fpm_cli.runs.run import Run
 
 EXAMPLES = (
@@ -31,7 +32,8 @@ def export(
     """
     from fpm_cli.interop.export_run import export_run
 
-    exported = export_run(Run.open(run), out)
+    with working("writing the weights and comparing logits"):
+        exported = export_run(Run.open(run), out)
     comparison = exported.comparison
     if as_json:
         show_json(

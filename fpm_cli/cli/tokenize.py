@@ -14,6 +14,7 @@ from rich.text import Text
 from fpm_cli.cli.completion import complete_kind
 from fpm_cli.cli.console import JsonFlag, log, show, show_json
 from fpm_cli.cli.numbers import MAX_PROCESSES
+from fpm_cli.cli.progress import working
 from fpm_cli.config.sections import MAX_COUNT
 from fpm_cli.encodings import check_encoding
 from fpm_cli.errors import UsageError
@@ -79,7 +80,8 @@ def train(
     decode_errors = DecodeErrors()
     texts = join_lines(read_lines(inputs or [STANDARD], errors, decode_errors, _checked(encoding)))
     size = vocab_size or PAPER_SIZES[checked]
-    tokenizer = train_tokenizer(checked, texts, size, allow_smaller, whole_words=whole_words)
+    with working(f"training a {checked} tokenizer of {size:,} entries"):
+        tokenizer = train_tokenizer(checked, texts, size, allow_smaller, whole_words=whole_words)
     tokenizer.save(out)
     _report(decode_errors, errors)
     document = {**_describe(tokenizer), "out": str(out), "seconds": round(time.perf_counter() - began, 3)}

@@ -1,6 +1,7 @@
 """Scores a run as a language model: loss, perplexity, bits per byte, and the unigram entropy beside them."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -37,10 +38,15 @@ class LanguageModelScore:
 
 
 def score_language_model(
-    trained: TrainedModel, *, split: Split = "validation", max_samples: int | None = None
+    trained: TrainedModel,
+    *,
+    split: Split = "validation",
+    max_samples: int | None = None,
+    report: Callable[[int, int], None] = lambda done, total: None,
 ) -> LanguageModelScore:
     """Score a run on a split of its corpus: every sample once, or the first `max_samples`.
 
+    `report` is called with the number of scored samples and their total after each micro-batch.
     Masking and span corruption depend on (seed, sample index) alone, so that every call gives the same.
 
     Raises:
@@ -66,6 +72,7 @@ def score_language_model(
                 counts[name] = counts.get(name, 0.0) + float(count)
             predicted = batch["labels"][batch["loss_mask"] > 0].cpu()
             frequencies += torch.bincount(predicted, minlength=len(frequencies))
+            report(stop, num_samples)
     if config.family == "bert":
         text = torch.from_numpy(trained.corpus.split(split).tokens.astype("int64"))
         frequencies = torch.bincount(text, minlength=len(frequencies))

@@ -51,6 +51,15 @@ def test_json_has_the_contract_s_names_and_nothing_else_is_on_stdout(
     assert other["accuracy"] == 0.5 and other["differences"]["accuracy"]["difference"] == 0.375
 
 
+def test_several_runs_are_compared_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+    task = load_task("qqp")
+    tuned_run(Path("runs/qqp-worse-2"), task, [Path("train.tsv")], Path("dev.tsv"))
+    options = ("--compare", "runs/qqp-worse", "--compare", "runs/qqp-worse-2")
+    compared = document(capsys, "qqp", "runs/qqp", *options)["compared"]
+    assert [entry["system"] for entry in compared] == ["runs/qqp-worse", "runs/qqp-worse-2"]
+    assert all(entry["differences"]["accuracy"]["difference"] == 0.375 for entry in compared)
+
+
 def test_the_newest_finished_run_of_the_task_is_taken(capsys: pytest.CaptureFixture[str]) -> None:
     for age, name in enumerate(("qqp", "qqp-worse")):
         os.utime(f"runs/{name}/manifest.json", ns=(0, age))
