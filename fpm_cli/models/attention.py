@@ -50,15 +50,14 @@ class AttentionContext:
         inputs = LayerInputs(
             shape=tuple(x.shape[:-1]),
             causal=self.causal,
-            key_mask=self.key_mask,
-            documents=self.documents,
+            key_mask=_contiguous(self.key_mask),
+            documents=_contiguous(self.documents),
             cu_seqlens=cu_seqlens,
-            memory_mask=self.memory_mask,
+            memory_mask=_contiguous(self.memory_mask),
             dropout=dropout,
             seed=int(torch.randint(2**63 - 1, ())) if dropout else 0,
         )
-        bias = None if self.bias is None else self.bias.contiguous()
-        return replace(self, bias=bias, compiled=inputs)
+        return replace(self, bias=_contiguous(self.bias), memory=_contiguous(self.memory), compiled=inputs)
 
     def _mask(self, num_queries: int) -> Tensor | None:
         if self.bias is not None:
@@ -80,6 +79,10 @@ class AttentionContext:
                 allowed = allowed & self.key_mask[:, None, :]
             return allowed[:, None]
         return None if self.key_mask is None else self.key_mask[:, None, None, :]
+
+
+def _contiguous(tensor: Tensor | None) -> Tensor | None:
+    return None if tensor is None else tensor.contiguous()
 
 
 class Attention(nn.Module):

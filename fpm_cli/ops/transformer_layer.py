@@ -50,9 +50,9 @@ def transformer_layer(
 
     Args:
         structure, inputs: see there.
-        x: (B, S, H), or (T, H) packed; contiguous.
-        memory: (B, K, H), what cross-attention attends to.
-        bias: (1 or B, N, S, S), added to the scores of self-attention.
+        x: (B, S, H), or (T, H) packed.
+        memory: (B, K, H), what cross-attention attends to; contiguous.
+        bias: (1 or B, N, S, S), added to the scores of self-attention; contiguous.
         parameters: of each branch in turn, None for a bias or gate that the family does not have:
             norm weight and bias, then
             self-attention: query-key-value weight (3ND, H) and bias, output weight (H, ND) and bias;
@@ -81,7 +81,7 @@ class _TransformerLayer(torch.autograd.Function):
     ) -> Tensor:
         call, tape = LayerCall(structure, inputs, recompute_mlp, memory, bias), Tape()
         forward = _forward_pre_norm if structure.pre_norm else _forward_post_norm
-        output = forward(call, make_branches(call, parameters), x.view(-1, x.shape[-1]), tape)
+        output = forward(call, make_branches(call, parameters), x.contiguous().view(-1, x.shape[-1]), tape)
         ctx.settings, ctx.num_parameters = (structure, inputs, recompute_mlp), len(parameters)
         ctx.save_for_backward(memory, bias, *parameters, *tape)
         return output.view(x.shape)
