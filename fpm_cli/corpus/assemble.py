@@ -4,6 +4,7 @@ import json
 import shutil
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 from fpm_cli.corpus.card import write_card
 from fpm_cli.corpus.clean import CLEAN, defect_line
@@ -27,6 +28,7 @@ from fpm_cli.corpus.shards import Shard
 from fpm_cli.corpus.work_folder import WorkFolder
 from fpm_cli.files import atomic_write, hash_file
 from fpm_cli.tokenization.base import Tokenizer
+from fpm_cli.tokenization.lost_text import LostTextCounter
 
 DEFECTS = "defects.jsonl"
 
@@ -75,8 +77,14 @@ def assemble(
     write_card(out, manifest)
 
 
-def _add_up(facts: list[dict[str, int]]) -> SplitFacts:
-    return SplitFacts(**{name: sum(part[name] for part in facts) for name in SplitFacts.model_fields})
+def _add_up(facts: list[dict[str, Any]]) -> SplitFacts:
+    names = SplitFacts.model_fields.keys() - {"lost"}
+    measured = [part["lost"] for part in facts if part.get("lost") is not None]
+    lost = LostTextCounter()
+    for document in measured:
+        lost.merge(document)
+    sums = {name: sum(part[name] for part in facts) for name in names}
+    return SplitFacts(**sums, lost=lost.total() if measured else None)
 
 
 def _input_facts(file: Input) -> InputFile:

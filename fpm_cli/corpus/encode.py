@@ -16,6 +16,7 @@ from fpm_cli.corpus.work_folder import WorkFolder
 from fpm_cli.errors import UsageError
 from fpm_cli.files import atomic_write
 from fpm_cli.tokenization.base import Tokenizer
+from fpm_cli.tokenization.lost_text import LostTextCounter
 from fpm_cli.tokenization.registry import load_tokenizer
 
 ENCODED = "encoded"
@@ -50,6 +51,7 @@ class _Facts:
     tokens: int = 0
     text_bytes: int = 0
     text_characters: int = 0
+    lost: LostTextCounter | None = None
 
     def add(self, documents: list[_Document], sizes: npt.NDArray[np.int64]) -> None:
         """Count documents and their sequences, whose sizes in tokens are given."""
@@ -58,6 +60,16 @@ class _Facts:
         self.tokens += int(sizes.sum())
         self.text_bytes += sum(document.text_bytes for document in documents)
         self.text_characters += sum(len(document.text) for document in documents)
+
+    def add_lost(self, documents: list[_Document], tokenizer: Tokenizer) -> None:
+        """Measure what the tokens of documents do not determine."""
+        self.lost = self.lost or LostTextCounter()
+        for document in documents:
+            self.lost.add(tokenizer, document.text)
+
+    def document(self) -> dict[str, Any]:
+        """The counts as JSON-ready values."""
+        return {**vars(self), "lost": self.lost.document() if self.lost else None}
 
 
 @dataclass
@@ -97,7 +109,7 @@ def encode_shard(task: EncodeTask) -> None:
         ENCODED,
         {
             "dropped": {NO_TOKENS: dropped} if dropped else {},
-            "splits": {split: vars(files.facts) for split, files in splits.items()},
+            "splits": {split: files.facts.document() for split, files in splits.items()},
         },
     )
     task.work.file(task.number, "text").unlink(missing_ok=True)  # the largest file; no later stage reads it
@@ -167,5 +179,8 @@ def _encode(batch: list[_Document], tokenizer: Tokenizer, splits: dict[Split, _S
         files.write("lengths", num_sequences[of_split].astype(np.int32))
         if starts is not None:
             files.write(WORDS, starts[tokens])
-        files.facts.add([batch[index] for index in np.flatnonzero(of_split)], sizes[chosen])
+        documents = [batch[index] for index in np.flatnonzero(of_split)]
+        files.facts.add(documents, sizes[chosen])
+        if split == "validation":  # what a language model is scored on
+            files.facts.add_lost(documents, tokenizer)
     return int((~is_kept).sum())

@@ -15,6 +15,7 @@ from fpm_cli.errors import DamagedError, MissingError
 from fpm_cli.files import FileFacts, replace_file
 from fpm_cli.foreign import parse_json, read_whole
 from fpm_cli.frozen import Frozen
+from fpm_cli.tokenization.lost_text import LostText
 
 SCHEMA: Literal["fpm.corpus/1"] = "fpm.corpus/1"
 Split = Literal["train", "validation"]
@@ -51,6 +52,7 @@ class SplitFacts(Frozen):
     tokens: int
     text_bytes: int
     text_characters: int
+    lost: LostText | None = None  # what the tokens do not determine; measured on the validation split only
 
 
 class Counts(Frozen):
@@ -82,13 +84,16 @@ class Manifest(Frozen):
     fingerprint: str = ""
 
     def document(self) -> dict[str, Any]:
-        """The manifest as JSON-ready values, with `schema` first; `skipped` only where there is any.
+        """The manifest as JSON-ready values, with `schema` first; `skipped` and `lost` only if there is any.
 
         So the content of manifests that older versions wrote, and their fingerprint, stay the same.
         """
         fields = self.model_dump(mode="json")
         if not self.skipped:
             del fields["skipped"]
+        for split in fields["splits"].values():
+            if split["lost"] is None:
+                del split["lost"]
         return {"schema": fields.pop("schema_"), **fields}
 
     def sealed(self) -> "Manifest":

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from fpm_cli.corpus.corpus import Corpus
 from fpm_cli.corpus.manifest import Split
 from fpm_cli.engine.batches import load_batch
 from fpm_cli.errors import DamagedError, UsageError
 from fpm_cli.inference.trained_model import TrainedModel
 from fpm_cli.objectives.base import Samples
 from fpm_cli.objectives.build import build_samples
+from fpm_cli.tokenization.lost_text import LostText, lost_bits
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,9 @@ class LanguageModelScore:
     `unigram_entropy` is the entropy of the predicted tokens' frequencies in this text: the loss of the best
     model without context, which a trained model must be below. For bert the frequencies are those of the
     whole text, since every token is equally likely to be masked, and the few masked ones would bias it.
+
+    Bits per byte and per character are those of the whole text: characters that the tokenizer maps to
+    `<unk>` or changes are charged as `fpm_cli.tokenization.lost_text.lost_bits` codes them.
     """
 
     split: str
@@ -35,6 +40,11 @@ class LanguageModelScore:
     bits_per_byte: float | None  # gpt only: the other families do not predict every token once
     bits_per_char: float | None
     tokens_per_char: float
+    lost_bits_per_byte: float | None  # the part of bits_per_byte for what the tokens do not determine
+    unknown_tokens: float  # fractions of all tokens and bytes of the split
+    unknown_bytes: float
+    changed_bytes: float  # by the tokenizer's normalisation
+    lost_text_is_estimated: bool
 
 
 def score_language_model(
@@ -81,7 +91,9 @@ def score_language_model(
     loss = means[token_loss]
     facts = trained.corpus.manifest.splits[split]
     every_token = config.family == "gpt"
-    bits = loss / math.log(2) * facts.tokens  # of the whole split, at this loss per token
+    lost, is_estimated = _lost_text(trained.corpus, split)
+    bits_of_lost = lost_bits(lost, facts.text_characters)
+    bits = loss / math.log(2) * facts.tokens + bits_of_lost  # of the whole split, at this loss per token
     return LanguageModelScore(
         split=split,
         num_samples=num_samples,
@@ -94,7 +106,33 @@ def score_language_model(
         bits_per_byte=bits / facts.text_bytes if every_token else None,
         bits_per_char=bits / facts.text_characters if every_token else None,
         tokens_per_char=facts.tokens / facts.text_characters,
+        lost_bits_per_byte=bits_of_lost / facts.text_bytes if every_token else None,
+        unknown_tokens=lost.unknown_tokens / facts.tokens,
+        unknown_bytes=lost.unknown_bytes / facts.text_bytes,
+        changed_bytes=lost.changed_bytes / facts.text_bytes,
+        lost_text_is_estimated=is_estimated,
     )
+
+
+def _lost_text(corpus: Corpus, split: Split) -> tuple[LostText, bool]:
+    """What the tokens of a split do not determine, and whether that is an estimate.
+
+    Corpora of earlier versions did not measure it: there, everything is taken for unknown that the decoded
+    tokens have less than the text.
+    """
+    facts, unknown = corpus.manifest.splits[split], corpus.tokenizer.special.unk
+    if facts.lost is not None:
+        return facts.lost, False
+    tokens = corpus.split(split).tokens
+    is_unknown = tokens == (-1 if unknown is None else unknown)
+    ended = {None, unknown, corpus.tokenizer.special.eod}
+    text = corpus.tokenizer.decode(token for token in tokens.tolist() if token not in ended)
+    unknown_tokens = int(is_unknown.sum())
+    return LostText(
+        unknown_tokens=unknown_tokens,
+        unknown_characters=max(unknown_tokens, facts.text_characters - len(text)),
+        unknown_bytes=max(unknown_tokens, facts.text_bytes - len(text.encode())),
+    ), True
 
 
 def _build_samples(trained: TrainedModel, split: Split) -> Samples:
