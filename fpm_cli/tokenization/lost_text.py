@@ -75,7 +75,7 @@ class LostTextCounter:
 
     def total(self) -> LostText:
         """What was lost in all texts."""
-        substitutions: dict[str, dict[str, int]] = Field(default_factory=dict)
+        substitutions: dict[str, dict[str, int]] = {}
         for pair, count in sorted(self._substituted.items()):
             substitutions.setdefault(pair[0], {})[pair[1]] = count
         for normal, originals in substitutions.items():
