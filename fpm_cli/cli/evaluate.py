@@ -10,30 +10,41 @@ from typer.core import TyperGroup
 
 from fpm_cli.cli.completion import complete_run
 from fpm_cli.cli.console import JsonFlag, log, show, show_json
+from fpm_cli.cli.evaluate_suite import evaluate_suite
+from fpm_cli.cli.evaluate_suite import examples_of as examples_of_suite
 from fpm_cli.cli.evaluate_task import evaluate_task, examples_of
 from fpm_cli.cli.progress import StageProgress
 from fpm_cli.config.sections import MAX_COUNT
 from fpm_cli.runs.find import newest_run
 from fpm_cli.runs.run import Run
 from fpm_cli.tasks.definition import task_names
+from fpm_cli.tasks.suite import suite_names
+
+PAPER_TASKS = ("qqp", "tnews")  # with a help page of their own; the other tasks share one of these
 
 
 class TasksAndFiles(TyperGroup):
     """One command per task of fpm; a TOML file in place of a command is a task of the user's own."""
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """The command of that name; for a TOML file a task's command, which finds the path in `info_name`."""
+        """The command of that name; other tasks and TOML files are found in `info_name` by the same one."""
         known = super().get_command(ctx, cmd_name)
-        return self.commands[task_names()[0]] if known is None and cmd_name.endswith(".toml") else known
+        is_task = cmd_name in task_names() or cmd_name.endswith(".toml")
+        return self.commands[PAPER_TASKS[0]] if known is None and is_task else known
 
 
 app = typer.Typer(
     cls=TasksAndFiles,
-    help="Score a run: qqp, tnews or TASK.toml (classification), lm (language modelling).",
+    help=(
+        "Score a run on a task, runs on a suite (glue, clue), or a run as a language model (lm). "
+        f"Tasks: {', '.join(task_names())}, or TASK.toml."
+    ),
     no_args_is_help=True,
 )
-for name in task_names():
+for name in PAPER_TASKS:
     app.command(name, epilog=examples_of(name))(evaluate_task)
+for name in suite_names():
+    app.command(name, epilog=examples_of_suite(name))(evaluate_suite)
 
 
 @app.command(

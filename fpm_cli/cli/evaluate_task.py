@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from fpm_cli.tasks.report import TaskReport
 
 
+MAX_CONFUSION = 20  # labels; a larger matrix fits on no screen
+
+
 def examples_of(task: str) -> str:
     """The help's epilog."""
     return (
@@ -88,7 +91,8 @@ def _show(report: "TaskReport") -> None:
         show(scores_table(report))
         if report.compared:
             show(differences_table(report))
-        show(confusion_table(report.scores, task.labels, task.label_names))
+        if report.scores.confusion and len(task.labels) <= MAX_CONFUSION:
+            show(confusion_table(report.scores, task.labels, task.label_names))
     bad = f"{len(examples.rejected):,} of {examples.rows:,} rows rejected"
     show(f"{len(examples.examples):,} examples of {examples.path}, {bad}")
     if report.unseen:

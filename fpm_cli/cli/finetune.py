@@ -32,6 +32,7 @@ from fpm_cli.launch.shutdown import stop_immediately_on_signal
 from fpm_cli.runs.find import newest_run
 from fpm_cli.runs.manifest import RunState
 from fpm_cli.runs.run import RUNS, Run
+from fpm_cli.tasks.suite import Suite, load_suite, suite_names
 
 if TYPE_CHECKING:
     from fpm_cli.tasks.finetune_run import FinetuneRequest
@@ -47,7 +48,7 @@ def finetune(
         str | None,
         typer.Argument(
             metavar="TASK",
-            help="qqp, tnews, or a TOML file that defines a task.",
+            help="A task such as qqp or tnews, glue, clue, or a TOML file that defines a task.",
             autocompletion=complete_task,
         ),
     ] = None,
@@ -58,6 +59,9 @@ def finetune(
         ),
     ] = None,
     train: Annotated[list[Path] | None, typer.Option(help="Examples to train on; may be repeated.")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="With glue or clue: the folder of the suite's files.")
+    ] = None,
     validation: Annotated[
         str, typer.Option(help="A file, or the fraction of the training examples to validate on.")
     ] = "0.05",
@@ -97,6 +101,15 @@ def finetune(
     """Fine-tune on a task with the published recipe; the weights of the best epoch are scored."""
     began, node = time.time(), (nnodes, node_rank, master_addr, master_port)
     where = Launching("finetune", launcher, nproc, hostfile, *node, interface, launcher_arg or [])
+    if task in suite_names():
+        if train or dev or resume or dry_run or launcher is not Launcher.local or nnodes > 1:
+            raise UsageError(f"{task} takes its files from --data and runs locally; name one task for more")
+        first = load_suite(task).tasks[0].task  # each task replaces it
+        request = _request(first, source, None, validation, None, from_scratch, max_bad, config, assignments)
+        _finetune_suite(load_suite(task), data, request, out, where, as_json)
+        return
+    if data is not None:
+        raise UsageError(f"--data is for {' and '.join(suite_names())}; give a task --train and --dev")
     if dry_run and (resume or launcher is Launcher.local):
         raise UsageError("--dry-run prints what --launcher deepspeed or slurm would start; name one of them")
     if not where.is_main_node:
@@ -126,6 +139,30 @@ def finetune(
     _show(run, as_json)
 
 
+def _finetune_suite(
+    suite: Suite,
+    data: Path | None,
+    request: "FinetuneRequest",
+    out: Path | None,
+    where: Launching,
+    as_json: bool,
+) -> None:
+    from fpm_cli.tasks.finetune_suite import suite_runs
+
+    if data is None:
+        raise UsageError(
+            f"--data is missing: the folder of {suite.name}'s files, as its archives are laid out"
+        )
+    kind = "-scratch" if request.from_scratch else ""
+    out = out or RUNS / f"{suite.name}-{request.source.resolve().name}{kind}"
+    for run in suite_runs(suite, data, request, out, log):
+        _train(run, where, time.time())
+    if as_json:
+        show_json("finetune-suite", {"suite": suite.name, "out": str(out)})
+    else:
+        show(f"{out}: `fpm evaluate {suite.name} {out}` scores it")
+
+
 def _request(
     task: str | None,
     source: Path | None,
@@ -141,7 +178,9 @@ def _request(
     from fpm_cli.tasks.finetune_run import FinetuneRequest
 
     if task is None:
-        raise UsageError("TASK is missing: qqp, tnews, or a TOML file of your own")
+        raise UsageError(
+            "TASK is missing: a task such as qqp, a suite (glue, clue), or a TOML file of your own"
+        )
     if source is None:
         raise UsageError("--from is missing: a run of `fpm pretrain`, or a folder in transformers' format")
     return FinetuneRequest(

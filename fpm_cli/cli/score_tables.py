@@ -15,6 +15,9 @@ HEADINGS = {
     "precision_macro": "macro\nprecision",
     "recall_macro": "macro\nrecall",
     "f1_macro": "macro F1\n(Table 3's)",
+    "matthews": "Matthews'\ncorrelation",
+    "pearson": "Pearson's\ncorrelation",
+    "spearman": "Spearman's\ncorrelation",
 }
 
 
@@ -25,14 +28,16 @@ def scores_table(report: "TaskReport") -> Table:
     title = f"{task.name}: per cent, with 95 % bootstrap intervals; macro: mean over classes"
     table = Table("system", "split", title=title, show_lines=True)
     table.add_column("examples", justify="right")
-    columns = [name for name in HEADINGS if name in scores.ci95]
+    columns = [
+        name for name in HEADINGS if name in scores.ci95 and (name != "matthews" or name in task.metrics)
+    ]
     positive = "" if task.positive_class is None else task.labels[task.positive_class]
     for name in columns:
         heading = HEADINGS[name].format(positive=positive)
         table.add_column(heading if task.name == "qqp" else heading.partition("\n(")[0], justify="right")
 
     def add(system: str, its: "Scores") -> None:
-        cells = (_cell(its.values()[name], its.ci95[name]) for name in columns)
+        cells = (_cell(its.metrics[name], its.ci95[name]) for name in columns)
         table.add_row(system, report.split, f"{its.num_examples:,}", *cells)
 
     add(str(report.run.path), scores)
@@ -41,7 +46,7 @@ def scores_table(report: "TaskReport") -> Table:
     for other in report.compared:
         add(other.system, other.scores)
     for row in report.paper:
-        cells = [_cell(getattr(row, name)) for name in columns]
+        cells = [_cell(getattr(row, name, None)) for name in columns]
         table.add_row(f"{row.system} ({row.source})", row.split, f"{row.num_examples:,}", *cells, style="dim")
     return table
 
@@ -78,6 +83,6 @@ def confusion_table(scores: "Scores", labels: tuple[str, ...], names: Mapping[st
     table = Table("true \\ predicted", title="confusion matrix", padding=(0, 0))
     for label in labels:
         table.add_column(label, justify="right")
-    for label, counts in zip(labels, scores.confusion, strict=True):
+    for label, counts in zip(labels, scores.confusion or (), strict=True):
         table.add_row(f"{label} {meaning.get(label, '')}".strip(), *map(str, counts))
     return table

@@ -103,7 +103,7 @@ def load_trained_classifier(run: Run) -> TrainedModel:
         raise UsageError(f"{run.path} was not fine-tuned for a task")
     select(config.engine.kernels, config.engine.kernels_folder)
     with torch.device("meta"):
-        skeleton = Classifier(config, len(task.labels))
+        skeleton = Classifier(config, max(1, len(task.labels)))  # regression has no labels, and one output
     model, step = load_checkpoint_into(skeleton, run, best=True)
     return TrainedModel(config, model, run, step, next(model.parameters()).device)
 

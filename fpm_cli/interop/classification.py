@@ -24,7 +24,7 @@ def classification_architecture(config: RunConfig, labels: Sequence[str]) -> Arc
 
     Args:
         config: of the fine-tuned run.
-        labels: in the order of the classes.
+        labels: in the order of the classes; none for regression.
 
     Raises:
         UsageError: transformers has no such classifier.
@@ -45,9 +45,9 @@ def classification_architecture(config: RunConfig, labels: Sequence[str]) -> Arc
         mappings += map_module("classifier", "classifier")
     document = {
         **base.config,
-        "id2label": dict(enumerate(labels)),
-        "label2id": {label: index for index, label in enumerate(labels)},
-        "problem_type": "single_label_classification",
+        "id2label": dict(enumerate(labels or ("value",))),
+        "label2id": {label: index for index, label in enumerate(labels or ("value",))},
+        "problem_type": "single_label_classification" if labels else "regression",
     }
     return Architecture(_CLASS_NAMES[base.class_name], document, tuple(mappings), base.prefix)
 

@@ -32,7 +32,8 @@ LOSS = "classification"
 class Classifier(nn.Module):
     """Batch -> the summed loss `classification`; `logits(batch)` gives (n, num_labels).
 
-    A batch of n sequences has `labels` (n,) and, int64 all of them:
+    A batch of n sequences has `labels` (n,): classes as int64, or values as float32, for which the network
+    has one output and the loss is the squared error. The other inputs are int64:
       - gpt and bert: `tokens` (T,) end to end and `lengths` (n,); bert also `token_types` (T,) and
         `first_lengths` (n,), how many of a sequence's tokens come before its second text
       - encdec: `encoder_tokens` (n, S), `encoder_mask` (n, S) bool and `decoder_tokens` (n, 1)
@@ -76,7 +77,10 @@ class Classifier(nn.Module):
         return packing.last(network.hidden_packed(batch["tokens"], packing))
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The summed cross-entropy in float32 and nats."""
+        """The summed cross-entropy in float32 and nats; of values, the summed squared error."""
+        if batch["labels"].is_floating_point():
+            values = self.logits(batch).float()[:, 0]
+            return {LOSS: F.mse_loss(values, batch["labels"], reduction="sum")}
         loss = F.cross_entropy(
             self.logits(batch).float(),
             batch["labels"],

@@ -7,7 +7,7 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.pipeline import make_union
 from sklearn.preprocessing import normalize
 from sklearn.svm import LinearSVC
@@ -23,17 +23,19 @@ SEED = 0
 def baseline_name(task: TaskDefinition) -> str:
     """The model's name in a table."""
     if task.is_pair:
-        return "linear: TF-IDF of both texts, logistic regression"
+        model = "ridge" if task.is_regression else "logistic"
+        return f"linear: TF-IDF of both texts, {model} regression"
     return f"linear: {'character' if task.language == 'zh' else 'word and character'} n-grams, SVM"
 
 
 def predict_with_baseline(
     task: TaskDefinition, training: Sequence[Example], examples: Sequence[Example]
-) -> NDArray[np.int64]:
-    """Train a linear model and predict the class of each example.
+) -> NDArray[np.int64] | NDArray[np.float64]:
+    """Train a linear model and predict the class, or the value, of each example.
 
     Single texts: a linear SVM over n-grams. Pairs: a logistic regression over the n-grams that the two
-    texts share, those in which they differ, and the similarity of the whole texts.
+    texts share, those in which they differ, and the similarity of the whole texts. Values are predicted by
+    ridge regression. Texts after the second are not read.
 
     Returns:
         (n,)
@@ -44,7 +46,7 @@ def predict_with_baseline(
     labels = np.array([example.label for example in training])
     if len(set(labels.tolist())) < 2:
         raise DamagedError("the linear baseline needs training examples of at least two classes")
-    if task.is_pair:
+    if task.num_texts > 1:
         fit, asked = _pair_features(task.language, training, examples)
         model: Any = LogisticRegression(C=3.0, max_iter=1000, random_state=SEED)
     else:
@@ -52,6 +54,8 @@ def predict_with_baseline(
         fit = vectors.fit_transform([example.text_a for example in training])
         asked = vectors.transform([example.text_a for example in examples])
         model = LinearSVC(C=0.3, random_state=SEED)
+    if task.is_regression:
+        return np.asarray(Ridge(random_state=SEED).fit(fit, labels).predict(asked), dtype=float)
     return np.asarray(model.fit(fit, labels).predict(asked), dtype=np.int64)
 
 

@@ -1,5 +1,6 @@
 """Task definitions: small TOML files with labels, file layouts, metric and submission format."""
 
+from math import inf
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -23,10 +24,32 @@ Names = Annotated[
 ]  # alternative names of a column; the first that the file has is used
 
 
+MetricName = Literal[
+    "accuracy",
+    "f1_positive",
+    "precision_macro",
+    "recall_macro",
+    "f1_macro",
+    "matthews",
+    "pearson",
+    "spearman",
+]
+
+
+class Mark(Frozen):
+    """A span of the text, given by columns, that is enclosed by two marks: `_它_`."""
+
+    span: str = Field(description="the column with the span's characters")
+    index: str = Field(description="the column with the position of its first character in text_a")
+    left: str
+    right: str
+
+
 class Layout(Frozen):
     """The columns of one kind of file. A file is read with the first layout that matches it.
 
-    A `jsonl` layout also reads the rows of a data set of the `datasets` library.
+    A `jsonl` layout also reads the rows of a data set of the `datasets` library. Its columns may be
+    `outer.inner` for a key inside an object, and a column may hold a list of texts, which are joined.
     """
 
     format: Literal["csv", "tsv", "jsonl"]
@@ -35,6 +58,9 @@ class Layout(Frozen):
     columns: tuple[str, ...] | None = Field(None, description="the columns of a file without a header line")
     text_a: Names
     text_b: Names = ()
+    more_texts: tuple[str, ...] = Field((), description="columns of further texts after text_b")
+    join: str = Field(" ", description="what stands between the texts of a list")
+    marks: tuple[Mark, ...] = Field((), description="spans of text_a to mark, in any order")
     label: Names = ("label",)
     id: Names = ()
 
@@ -47,6 +73,8 @@ class Layout(Frozen):
     def _check(self) -> Self:
         if not self.text_a or not self.label:
             raise ValueError("text_a and label each need the name of a column")
+        if self.more_texts and not self.text_b:
+            raise ValueError("more_texts are read after text_b, which is missing")
         if self.columns is not None:
             if self.format == "jsonl":
                 raise ValueError("columns are for csv and tsv; a JSON line names its own")
@@ -72,23 +100,54 @@ class RecipeOverrides(Frozen):
 
 
 class TaskDefinition(Frozen):
-    """One classification task over texts or pairs of texts; class `i` is `labels[i]`."""
+    """A task over one or more texts: classification, where class `i` is `labels[i]`, or regression.
+
+    A regression task has a `value_range` instead of labels, and predicts a number in it.
+    """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     language: Language
-    labels: tuple[str, ...] = Field(min_length=2, description="as in a submission file, in class order")
+    labels: tuple[str, ...] = Field((), description="as in a submission file, in class order")
+    value_range: tuple[float, float] | None = Field(None, description="of a regression task's values")
     label_names: dict[str, str] = Field({}, description="other spellings of labels in files")
     positive: str | None = Field(None, description="the label of f1_positive; default: the second of two")
-    select_by: Literal["accuracy", "f1_positive", "f1_macro"] = "accuracy"
+    unlabelled: tuple[str, ...] = Field((), description="what files write where there is no gold label")
+    metrics: tuple[MetricName, ...] = Field(("accuracy",), min_length=1, description="of its leaderboard")
+    select_by: MetricName | None = Field(
+        None, description="of the best checkpoint; default: the first metric"
+    )
     submission: Literal["glue", "clue"] | None = None
+    submission_file: str | None = Field(None, description="its name; default: QQP.tsv, tnews_predict.json")
+    predicted_by: str | None = Field(None, description="the task whose fine-tuned runs also predict this one")
     append: tuple[str, ...] = Field((), description="columns appended to the text, such as TNEWS's keywords")
     layouts: tuple[Layout, ...] = Field(min_length=1)
     recipe: RecipeOverrides = RecipeOverrides()
 
     @property
+    def is_regression(self) -> bool:
+        """Whether a number is predicted instead of a class."""
+        return self.value_range is not None
+
+    @property
+    def num_outputs(self) -> int:
+        """The width of the network's head."""
+        return 1 if self.is_regression else len(self.labels)
+
+    @property
+    def selection_metric(self) -> MetricName:
+        """The metric by which the best checkpoint is chosen."""
+        return self.select_by or self.metrics[0]
+
+    @property
     def is_pair(self) -> bool:
-        """Whether an example has two texts."""
-        return bool(self.layouts[0].text_b)
+        """Whether an example has two texts, and no more."""
+        return bool(self.layouts[0].text_b) and not self.layouts[0].more_texts
+
+    @property
+    def num_texts(self) -> int:
+        """How many texts an example has."""
+        layout = self.layouts[0]
+        return 1 + bool(layout.text_b) + len(layout.more_texts)
 
     @property
     def positive_class(self) -> int | None:
@@ -108,6 +167,19 @@ class TaskDefinition(Frozen):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        if self.value_range is None and len(self.labels) < 2:
+            raise ValueError("labels: at least two; or value_range, for a regression task")
+        regression_metrics = {"pearson", "spearman"}
+        metrics = {*self.metrics, self.selection_metric}
+        if self.value_range is not None:
+            if self.labels or self.label_names or self.positive is not None:
+                raise ValueError("a task with value_range has no labels")
+            if not -inf < self.value_range[0] < self.value_range[1] < inf:
+                raise ValueError("value_range: two finite numbers, the smaller one first")
+            if not metrics <= regression_metrics:
+                raise ValueError("metrics: of a regression task are pearson and spearman")
+        elif metrics & regression_metrics:
+            raise ValueError("metrics: pearson and spearman are of regression tasks (value_range)")
         if len(set(self.labels)) != len(self.labels):
             raise ValueError("labels has a label twice")
         for written, label in self.label_names.items():
@@ -117,10 +189,10 @@ class TaskDefinition(Frozen):
                 raise ValueError(f"label_names: {written!r} is itself a label")
         if self.positive is not None and (len(self.labels) != 2 or self.positive not in self.labels):
             raise ValueError("positive must be one of two labels")
-        if self.select_by == "f1_positive" and len(self.labels) != 2:
-            raise ValueError("select_by: f1_positive takes two labels; f1_macro any number")
-        if len({bool(layout.text_b) for layout in self.layouts}) > 1:
-            raise ValueError("layouts: either all of them have text_b or none")
+        if "f1_positive" in metrics and len(self.labels) != 2:
+            raise ValueError("select_by, metrics: f1_positive takes two labels; f1_macro any number")
+        if len({(bool(layout.text_b), len(layout.more_texts)) for layout in self.layouts}) > 1:
+            raise ValueError("layouts: all of them must have the same number of texts")
         return self
 
 

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from fpm_cli.tasks.examples import Example
 from fpm_cli.tokenization.base import Tokenizer
 
 Ids = npt.NDArray[np.int64]
+Values = npt.NDArray[np.float32]
 UNLABELLED = -1
 
 
@@ -30,7 +32,7 @@ class EncodedExamples:
     tokens: Ids  # (T,)
     lengths: Ids  # (n,)
     first_lengths: Ids  # (n,): tokens before the second text, with token type 0
-    labels: Ids  # (n,), UNLABELLED where there is none
+    labels: Ids | Values  # (n,): classes, UNLABELLED where there is none; or values, NaN where there is none
     family: Family
     start_token: int  # the decoder's input in `encdec`; 0 in the other families
 
@@ -84,15 +86,21 @@ def load_encoded(path: Path) -> EncodedExamples:
 
 
 def encode_examples(
-    examples: Sequence[Example], tokenizer: Tokenizer, family: Family, max_length: int
+    examples: Sequence[Example],
+    tokenizer: Tokenizer,
+    family: Family,
+    max_length: int,
+    *,
+    regression: bool = False,
 ) -> EncodedExamples:
     """Encode texts with the special tokens of the family.
 
         bert           [CLS] A [SEP]    [CLS] A [SEP] B [SEP]     (Devlin et al. 2019, section 3)
         gpt, encdec    A <eod>          A <eod> B <eod>
 
-    Too long a sequence loses tokens from the end of the longer of its texts, one by one
-    (google-research/bert, run_classifier.py, `_truncate_seq_pair`).
+    Further texts follow in the same way; all texts after the first have token type 1. Too long a sequence
+    loses tokens from the end of the longest of its texts, one by one (google-research/bert,
+    run_classifier.py, `_truncate_seq_pair`). With `regression` the labels are values.
 
     Raises:
         DamagedError: the tokenizer has no such special token.
@@ -101,37 +109,42 @@ def encode_examples(
     bert = family == "bert"
     before = [special_id(tokenizer, "cls")] if bert else []
     after = special_id(tokenizer, "sep" if bert else "eod")
-    pairs = any(example.text_b is not None for example in examples)
-    room = max_length - len(before) - (2 if pairs else 1)
-    if room < 2:
+    num_texts = max((len(example.texts) for example in examples), default=1)
+    room = max_length - len(before) - num_texts
+    if room < num_texts:
         raise UsageError(f"train.sequence_length {max_length} leaves no room for text")
-    firsts = tokenizer.encode_batch([example.text_a for example in examples])
-    seconds = tokenizer.encode_batch([example.text_b or "" for example in examples]) if pairs else None
+    columns = [
+        tokenizer.encode_batch([example.texts[place] for example in examples]) for place in range(num_texts)
+    ]
     sequences: list[list[int]] = []
     first_lengths: list[int] = []
-    for row, first in enumerate(firsts):
-        second = seconds[row] if seconds else []
-        kept_first, kept_second = truncated(len(first), len(second), room)
-        sequence = [*before, *first[:kept_first], after]
-        first_lengths.append(len(sequence))
-        if seconds:
-            sequence += [*second[:kept_second], after]
-        sequences.append(sequence)
+    for texts in zip(*columns, strict=True):
+        kept = truncated([len(ids) for ids in texts], room)
+        parts = [[*ids[:length], after] for ids, length in zip(texts, kept, strict=True)]
+        sequences.append([*before, *chain.from_iterable(parts)])
+        first_lengths.append(len(before) + len(parts[0]))
     return EncodedExamples(
         tokens=np.array([token for sequence in sequences for token in sequence], dtype=np.int64),
         lengths=np.array([len(sequence) for sequence in sequences], dtype=np.int64),
         first_lengths=np.array(first_lengths, dtype=np.int64),
-        labels=np.array([UNLABELLED if e.label is None else e.label for e in examples], dtype=np.int64),
+        labels=_labels(examples, regression=regression),
         family=family,
         start_token=special_id(tokenizer, "bos") if family == "encdec" else 0,
     )
 
 
-def truncated(first: int, second: int, room: int) -> tuple[int, int]:
-    """How many tokens of each text are kept, the longer one losing first; of equals the second."""
-    while first + second > room:
-        if first > second:
-            first -= 1
-        else:
-            second -= 1
-    return first, second
+def _labels(examples: Sequence[Example], *, regression: bool) -> Ids | Values:
+    if regression:
+        values = [float("nan") if example.label is None else example.label for example in examples]
+        return np.array(values, dtype=np.float32)
+    classes = [UNLABELLED if example.label is None else example.label for example in examples]
+    return np.array(classes, dtype=np.int64)
+
+
+def truncated(lengths: Sequence[int], room: int) -> list[int]:
+    """How many tokens of each text are kept, the longest one losing first; of equals the last."""
+    kept = list(lengths)
+    while sum(kept) > room:
+        longest = max(range(len(kept)), key=lambda place: (kept[place], place))
+        kept[longest] -= 1
+    return kept

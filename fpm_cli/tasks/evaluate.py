@@ -9,16 +9,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fpm_cli.errors import FpmError, MissingError, UsageError
+from fpm_cli.tasks.correlation import compare_values, score_values
 from fpm_cli.tasks.definition import TaskDefinition
 from fpm_cli.tasks.examples import Example, ReadExamples, read_examples
 from fpm_cli.tasks.paper_rows import paper_rows
 from fpm_cli.tasks.predictions import PredictFunction, Predictions, predict_examples, write_predictions
 from fpm_cli.tasks.report import ComparedSystem, TaskReport, UnseenScores
-from fpm_cli.tasks.scores import Scores, compare, score
+from fpm_cli.tasks.scores import Difference, Scores, compare, score
 from fpm_cli.tasks.submission import write_submission
 from fpm_cli.tasks.task_run import TaskRun
 
-Classes = NDArray[np.int64]
+Predicted = NDArray[np.int64] | NDArray[np.float64]  # classes or values, (n,)
 _SPLIT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -43,7 +44,7 @@ def evaluate(
         task: whose layouts the file follows; its labels must be those of the run.
         task_run: the run to score.
         request: which file to score, and the systems to compare with.
-        predict: gives the class probabilities of a run.
+        predict: gives the outputs of a run.
 
     Raises:
         MissingError: there is no file to score, or none to train the baseline on.
@@ -58,10 +59,10 @@ def evaluate(
         raise MissingError(f"{task_run.run.path} was given no dev set; score a file with --input")
     predictions, examples = _predict_file(task, task_run, file, request.max_bad, predict)
     run_task = task_of_run(task, task_run)
-    path, notes = _write_predictions(predictions, run_task, examples, split)
+    path, notes = _write_predictions(predictions, examples, split)
     report = TaskReport(run_task, task_run.run, split, examples, path, notes=notes)
     if request.submission:
-        submission = write_submission(task, examples, predictions.classes.tolist(), request.submission)
+        submission = write_submission(task, examples, predictions.written(), request.submission)
         report = replace(report, submission=submission)
     if not examples.has_labels:
         if request.others or request.baseline:
@@ -72,12 +73,12 @@ def evaluate(
         _compared_run(task, other, predictions, examples, request, predict) for other in request.others
     ]
     if request.baseline:
-        compared.append(_baseline(task, task_run, examples, predictions.classes, training))
+        compared.append(_baseline(task, task_run, examples, predictions.predicted, training))
     paper, paper_notes = paper_rows(task.name, split, len(examples.examples))
     return replace(
         report,
-        scores=_score(task, labels_of(examples), predictions.classes),
-        unseen=score_unseen(task, examples, predictions.classes, training) if training else None,
+        scores=score_task(task, labels_of(examples), predictions.predicted),
+        unseen=score_unseen(task, examples, predictions.predicted, training) if training else None,
         compared=tuple(compared),
         paper=tuple(paper),
         notes=(*notes, *paper_notes, *messages),
@@ -91,8 +92,14 @@ def task_of_run(task: TaskDefinition, task_run: TaskRun) -> TaskDefinition:
         UsageError: the run was fine-tuned for another task, or for other labels.
     """
     own = task_run.task
-    if (own.name, own.labels, own.is_pair) != (task.name, task.labels, task.is_pair):
-        other = f"other labels or texts of {own.name}" if own.name == task.name else f"task {own.name}"
+    names = {task.name, task.predicted_by}
+    same_form = (own.labels, own.value_range, own.num_texts) == (
+        task.labels,
+        task.value_range,
+        task.num_texts,
+    )
+    if own.name not in names or not same_form:
+        other = f"other labels or texts of {own.name}" if own.name in names else f"task {own.name}"
         raise UsageError(f"{task_run.run.path} was fine-tuned for {other}, not for this {task.name}")
     return task.model_copy(update={"append": own.append})
 
@@ -110,7 +117,7 @@ def read_training_files(task: TaskDefinition, task_run: TaskRun) -> tuple[list[E
 
 
 def score_unseen(
-    task: TaskDefinition, examples: ReadExamples, classes: Classes, training: Iterable[Example]
+    task: TaskDefinition, examples: ReadExamples, predicted: Predicted, training: Iterable[Example]
 ) -> UnseenScores:
     """Score the examples whose text, or pair in either order, is in none of the training examples."""
     seen = {_text_key(example) for example in training}
@@ -118,21 +125,34 @@ def score_unseen(
     num_seen = int(np.sum(~is_new))
     if not is_new.any():
         return UnseenScores(num_seen, None)
-    return UnseenScores(num_seen, _score(task, labels_of(examples)[is_new], classes[is_new]))
+    return UnseenScores(num_seen, score_task(task, labels_of(examples)[is_new], predicted[is_new]))
 
 
-def labels_of(examples: ReadExamples) -> Classes:
-    """The classes of labelled examples, (n,)."""
+def labels_of(examples: ReadExamples) -> Predicted:
+    """The classes or values of labelled examples, (n,)."""
     assert examples.has_labels
-    return np.array([example.label for example in examples.examples], dtype=np.int64)
+    labels = np.array([example.label for example in examples.examples])
+    return labels if labels.dtype.kind == "f" else labels.astype(np.int64)
 
 
 def _text_key(example: Example) -> tuple[str, ...]:
-    return tuple(sorted((example.text_a, *([] if example.text_b is None else [example.text_b]))))
+    return tuple(sorted(example.texts))
 
 
-def _score(task: TaskDefinition, labels: Classes, classes: Classes) -> Scores:
-    return score(labels, classes, len(task.labels), task.positive_class)
+def score_task(task: TaskDefinition, labels: Predicted, predicted: Predicted) -> Scores:
+    """The metrics of a task: of classes, or of values."""
+    if task.is_regression:
+        return score_values(labels.astype(float), predicted.astype(float))
+    return score(labels.astype(np.int64), predicted.astype(np.int64), len(task.labels), task.positive_class)
+
+
+def _compare(
+    task: TaskDefinition, labels: Predicted, predicted: Predicted, others: Predicted
+) -> dict[str, Difference]:
+    if task.is_regression:
+        return compare_values(labels.astype(float), predicted.astype(float), others.astype(float))
+    ours, theirs = predicted.astype(np.int64), others.astype(np.int64)
+    return compare(labels.astype(np.int64), ours, theirs, len(task.labels), task.positive_class)
 
 
 def _predict_file(
@@ -144,11 +164,11 @@ def _predict_file(
 
 
 def _write_predictions(
-    predictions: Predictions, task: TaskDefinition, examples: ReadExamples, split: str
+    predictions: Predictions, examples: ReadExamples, split: str
 ) -> tuple[Path | None, tuple[str, ...]]:
     """Where the predictions were written; no path but a note where the run folder cannot be written to."""
     try:
-        return write_predictions(predictions, task, examples, split), ()
+        return write_predictions(predictions, examples, split), ()
     except OSError as error:
         return None, (f"the predictions were not kept: {error.strerror or error}: {error.filename}",)
 
@@ -162,14 +182,14 @@ def _compared_run(
     predict: PredictFunction,
 ) -> ComparedSystem:
     other_predictions, _ = _predict_file(task, other, examples.path, request.max_bad, predict)
-    return _compared(task, examples, predictions.classes, str(other.run.path), other_predictions.classes)
+    return _compared(task, examples, predictions.predicted, str(other.run.path), other_predictions.predicted)
 
 
 def _baseline(
     task: TaskDefinition,
     task_run: TaskRun,
     examples: ReadExamples,
-    classes: Classes,
+    predicted: Predicted,
     training: Sequence[Example],
 ) -> ComparedSystem:
     from fpm_cli.tasks.baseline import baseline_name, predict_with_baseline  # imports scikit-learn
@@ -177,15 +197,15 @@ def _baseline(
     if not training:
         raise MissingError(f"{task_run.run.path}: no training file is left to train a baseline on")
     others = predict_with_baseline(task, training, examples.examples)
-    return _compared(task, examples, classes, baseline_name(task), others)
+    return _compared(task, examples, predicted, baseline_name(task), others)
 
 
 def _compared(
-    task: TaskDefinition, examples: ReadExamples, classes: Classes, system: str, others: Classes
+    task: TaskDefinition, examples: ReadExamples, predicted: Predicted, system: str, others: Predicted
 ) -> ComparedSystem:
     labels = labels_of(examples)
-    differences = compare(labels, classes, others, len(task.labels), task.positive_class)
-    return ComparedSystem(system, _score(task, labels, others), differences)
+    differences = _compare(task, labels, predicted, others)
+    return ComparedSystem(system, score_task(task, labels, others), differences)
 
 
 def _split_name(request: EvaluationRequest) -> str:

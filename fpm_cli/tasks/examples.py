@@ -14,14 +14,20 @@ NUM_LISTED = 5  # rejected rows that a message lists
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One text or pair; `label` is the class, or None in a file without labels. Lines count from 1."""
+    """One or more texts; `label` is the class or the value, or None without one. Lines count from 1."""
 
     id: str
     text_a: str
     text_b: str | None
-    label: int | None
+    label: int | float | None
     file: str
     line: int
+    more_texts: tuple[str, ...] = ()
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """All texts in order."""
+        return (self.text_a, *([] if self.text_b is None else [self.text_b]), *self.more_texts)
 
     def swapped(self) -> "Example":
         """The pair in the other order."""
@@ -106,15 +112,17 @@ def _read(task: TaskDefinition, path: Path, opened: OpenedFile) -> ReadExamples:
         try:
             if row.values is None:
                 raise _RowError(row.reason)
-            text_a = _text(row.values, opened.layout.text_a)
-            text_b = _text(row.values, opened.layout.text_b) if opened.layout.text_b else None
+            layout = opened.layout
+            text_a = _mark_spans(_text(row.values, layout.text_a, layout), row.values, layout)
+            text_b = _text(row.values, layout.text_b, layout) if layout.text_b else None
+            more = tuple(_text(row.values, (name,), layout) for name in layout.more_texts)
             text_a = " ".join([text_a, *(_appended(row.values, name) for name in task.append)]).rstrip()
-            label = _label(task, row.values, opened.layout) if opened.has_labels else None
+            label = _label(task, row.values, layout) if opened.has_labels else None
         except _RowError as reason:
             rejected.append(RejectedRow(path.name, row.line, str(reason), identity))
         else:
             example_id = str(number) if identity is None else identity
-            examples.append(Example(example_id, text_a, text_b, label, path.name, row.line))
+            examples.append(Example(example_id, text_a, text_b, label, path.name, row.line, more))
     return ReadExamples(path, tuple(examples), tuple(rejected), opened.has_labels)
 
 
@@ -142,12 +150,29 @@ def _find(values: dict[str, Any], names: tuple[str, ...]) -> Any:
     raise _RowError(f"no {names[0]}{did_you_mean(names[0], values)}")
 
 
-def _text(values: dict[str, Any], names: tuple[str, ...]) -> str:
+def _text(values: dict[str, Any], names: tuple[str, ...], layout: Layout) -> str:
     text = _find(values, names)
+    if isinstance(text, list) and text and all(isinstance(part, str) for part in text):
+        text = layout.join.join(text)
     if not isinstance(text, str):
         raise _RowError(f"{names[0]} is not a text but {_short(text)}")
     if not text.strip():
         raise _RowError(f"{names[0]} is empty")
+    return text if layout.marks else text.strip()  # the indices of marks count from the column's beginning
+
+
+def _mark_spans(text: str, values: dict[str, Any], layout: Layout) -> str:
+    insertions: list[tuple[int, int, str]] = []
+    for order, mark in enumerate(layout.marks):
+        span, index = _find(values, (mark.span,)), _find(values, (mark.index,))
+        index = int(index) if isinstance(index, str) and index.strip().isdecimal() else index
+        if not isinstance(span, str) or isinstance(index, bool) or not isinstance(index, int):
+            raise _RowError(f"{mark.span} and {mark.index} are not a text and its position")
+        if index < 0 or text[index : index + len(span)] != span or not span:
+            raise _RowError(f"{mark.span} {_short(span)} is not at {mark.index} {index} of the text")
+        insertions += [(index, order, mark.left), (index + len(span), -order, mark.right)]
+    for position, _, inserted in sorted(insertions, reverse=True):
+        text = text[:position] + inserted + text[position:]
     return text.strip()
 
 
@@ -158,19 +183,35 @@ def _appended(values: dict[str, Any], name: str) -> str:
     return value.strip() if isinstance(value, str) else ""
 
 
-def _label(task: TaskDefinition, values: dict[str, Any], layout: Layout) -> int:
+def _label(task: TaskDefinition, values: dict[str, Any], layout: Layout) -> int | float:
     held = _find(values, layout.label)
-    if isinstance(held, bool) or not isinstance(held, str | int | float):
+    if isinstance(held, bool):
+        held = str(held).lower()  # JSON's true and false, as CLUEWSC's labels are in some files
+    if not isinstance(held, str | int | float):
         raise _RowError(f"{layout.label[0]} is not a label but {_short(held)}")
     written = str(held).strip()
     if not written:
         raise _RowError(f"{layout.label[0]} is empty")
+    if written in task.unlabelled:
+        raise _RowError("no gold label")
+    if task.value_range is not None:
+        return _value(written, task.value_range)
     known = task.class_of(written)
     if known is None:
         labels = ", ".join(task.labels[:15]) + (", ..." if len(task.labels) > 15 else "")
         hint = did_you_mean(written, (*task.labels, *task.label_names)) or f": {labels}"
         raise _RowError(f"label {_short(written)} is not one of the task's{hint}")
     return known
+
+
+def _value(written: str, value_range: tuple[float, float]) -> float:
+    try:
+        value = float(written)
+    except ValueError:
+        value = float("nan")
+    if not value_range[0] <= value <= value_range[1]:
+        raise _RowError(f"{_short(written)} is not a number from {value_range[0]:g} to {value_range[1]:g}")
+    return value
 
 
 def _identity(values: dict[str, Any], layout: Layout) -> str | None:

@@ -58,7 +58,10 @@ def create_run(request: FinetuneRequest, out: Path, log: Callable[[str], None] =
         log(f"encoding {len(train):,} examples, and {len(validation):,} to validate on")
         swapped = [pair.swapped() for pair in train] if both_orders(config) else []
         parts = ([*train, *swapped], validation)
-        encoded = [encode_examples(part, tokenizer, config.family, length) for part in parts]
+        encoded = [
+            encode_examples(part, tokenizer, config.family, length, regression=request.task.is_regression)
+            for part in parts
+        ]
         run = Run.create(folder, config, None)
         tokenizer.save(run.tokenizer_path)
         example_fingerprints = _save_examples(run, encoded)
@@ -76,7 +79,7 @@ def create_run(request: FinetuneRequest, out: Path, log: Callable[[str], None] =
         )
         record_task(run, request.task, record)
         run.update_manifest(corpus=None, tokenizer_fingerprint=tokenizer.fingerprint, ready=True)
-        model = build_classifier(config, len(request.task.labels))
+        model = build_classifier(config, request.task.num_outputs)
         if not request.from_scratch:
             missing = load_backbone(model, pretrained.model.state_dict())
             assert not missing, missing

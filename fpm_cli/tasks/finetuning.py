@@ -4,6 +4,8 @@ from typing import ClassVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from fpm_cli.accounting.flops import StepFlops, classification_flops
 from fpm_cli.config.batch_split import BatchSplit
@@ -15,10 +17,11 @@ from fpm_cli.models.classifier import LOSS, Classifier, build_classifier
 from fpm_cli.objectives.order import shuffled
 from fpm_cli.runs.run import Run
 from fpm_cli.tasks.batching import balanced_batches
+from fpm_cli.tasks.correlation import correlations
 from fpm_cli.tasks.definition import read_task
 from fpm_cli.tasks.encoded import Ids, load_encoded
 from fpm_cli.tasks.recipe import both_orders
-from fpm_cli.tasks.scores import scores_from_confusion
+from fpm_cli.tasks.scores import confusion_matrix, scores_from_confusion
 from fpm_cli.tasks.task_run import TASK_FILE
 
 EXAMPLES = "examples"  # the folder of the encoded examples in a run
@@ -41,7 +44,7 @@ class Finetuning(Workload):
     def build_model(self, device: torch.device) -> Classifier:
         """Fresh weights; the checkpoint of step 0, if there is one, replaces them."""
         smoothing = self.config.finetune.label_smoothing if self.config.finetune else 0.0
-        return build_classifier(self.config, len(self.task.labels), smoothing, device)
+        return build_classifier(self.config, self.task.num_outputs, smoothing, device)
 
     def rows(self, index: int) -> Ids:
         """The examples of global batch `index` (the first is 0); each epoch has each once, in a new order.
@@ -69,27 +72,48 @@ class Finetuning(Workload):
         Every rank runs the same number of forward passes, which ZeRO 3 needs to gather weights: the last
         passes are filled up with examples that are not counted.
         """
-        world, size, labels = engine.world, self.config.train.micro_batch, len(self.task.labels)
+        world, size, width = engine.world, self.config.train.micro_batch, self.task.num_outputs
         order = np.argsort(self.validation_examples.lengths, kind="stable")
         passes = -(-len(order) // (size * world.size))
         padded = np.resize(order, passes * size * world.size).reshape(passes, world.size, size)
         is_counted = (np.arange(padded.size) < len(order)).reshape(padded.shape)
-        confusion = np.zeros((labels, labels))
+        outputs = np.zeros((len(order), width), dtype=np.float32)
+        is_ours = np.zeros(len(order), dtype=bool)
         loss = 0.0
         engine.model.eval()
         with torch.no_grad():
             for rows, counted in zip(padded[:, world.rank], is_counted[:, world.rank], strict=True):
                 batch = self.validation_examples.batch(rows, world.device)
                 logits = engine.deepspeed.module.logits(batch).float()
-                losses = torch.nn.functional.cross_entropy(logits, batch["labels"], reduction="none")
-                loss += float(losses.cpu()[torch.from_numpy(counted)].sum())
-                predicted = logits.argmax(dim=1).cpu().numpy()
-                np.add.at(confusion, (self.validation_examples.labels[rows][counted], predicted[counted]), 1)
+                loss += float(_losses(logits, batch["labels"]).cpu()[torch.from_numpy(counted)].sum())
+                outputs[rows[counted]] = logits.cpu().numpy()[counted]
+                is_ours[rows[counted]] = True
         engine.model.train()
-        total, *cells = world.sum([loss, *confusion.ravel()])
-        scores = scores_from_confusion(np.array(cells).reshape(labels, labels), self.task.positive_class)
-        recorded: dict[str, float] = {name: float(scores[name]) for name in RECORDED_SCORES if name in scores}
-        return ValidationResult({LOSS: total / len(order)}, recorded, self.task.select_by)
+        total, recorded = self._scores(world, loss, outputs, is_ours)
+        return ValidationResult({LOSS: total / len(order)}, recorded, self.task.selection_metric)
+
+    def _scores(
+        self, world: World, loss: float, outputs: NDArray[np.float32], is_ours: NDArray[np.bool_]
+    ) -> tuple[float, dict[str, float]]:
+        """The loss and the scores over all ranks.
+
+        Args:
+            world, loss: this rank's.
+            outputs: (n, width), 0 where another rank has the example.
+            is_ours: (n,), where this rank has it.
+        """
+        labels, width = self.validation_examples.labels, self.task.num_outputs
+        names = dict.fromkeys((*RECORDED_SCORES, *self.task.metrics, self.task.selection_metric))
+        if self.task.is_regression:
+            total, *values = world.sum([loss, *outputs[:, 0].tolist()])
+            scores = correlations(labels.astype(float), np.array(values))
+        else:
+            confusion = confusion_matrix(
+                labels[is_ours].astype(np.int64), outputs[is_ours].argmax(axis=1), width
+            )
+            total, *cells = world.sum([loss, *confusion.ravel().tolist()])
+            scores = scores_from_confusion(np.array(cells).reshape(width, width), self.task.positive_class)
+        return total, {name: float(scores[name]) for name in names if name in scores}
 
     def flops(self, index: int) -> StepFlops:
         """FLOPs of the batch's examples, whose lengths differ."""
@@ -104,3 +128,10 @@ class Finetuning(Workload):
         if length not in self._flops:
             self._flops[length] = classification_flops(self.config, length)
         return self._flops[length]
+
+
+def _losses(logits: Tensor, labels: Tensor) -> Tensor:
+    """Each example's cross-entropy in nats, or squared error: (n, width), (n,) -> (n,)."""
+    if labels.is_floating_point():
+        return torch.nn.functional.mse_loss(logits[:, 0], labels, reduction="none")
+    return torch.nn.functional.cross_entropy(logits, labels, reduction="none")

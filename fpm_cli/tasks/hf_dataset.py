@@ -8,7 +8,7 @@ from fpm_cli.corpus.hf import load_splits
 from fpm_cli.errors import DamagedError, MissingError, UsageError
 from fpm_cli.tasks.definition import Layout, TaskDefinition
 from fpm_cli.tasks.match_layout import OpenedFile, match_records
-from fpm_cli.tasks.rows import Row
+from fpm_cli.tasks.rows import Row, flatten
 
 
 def open_dataset(task: TaskDefinition, path: Path, *, labels_required: bool) -> OpenedFile | None:
@@ -59,4 +59,4 @@ def _rows(data: Any, labels: dict[str, list[str]]) -> Iterator[Row]:
                 del values[column]
             else:
                 values[column] = names[held]
-        yield Row(number, values)
+        yield Row(number, flatten(values))

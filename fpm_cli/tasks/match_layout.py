@@ -105,7 +105,8 @@ def _needed(
     layout: Layout, names: Collection[str], labels_required: bool
 ) -> tuple[list[str], list[tuple[str, ...]]]:
     """Of the columns that the layout needs: the names present, and the alternatives of each missing one."""
-    needed = [layout.text_a, *([layout.text_b] if layout.text_b else [])]
+    needed = [layout.text_a, *([layout.text_b] if layout.text_b else []), *((n,) for n in layout.more_texts)]
+    needed += [(name,) for mark in layout.marks for name in (mark.span, mark.index)]
     needed += [layout.label] if labels_required else []
     found = [next((name for name in wanted if name in names), None) for wanted in needed]
     missing = [wanted for wanted, name in zip(needed, found, strict=True) if name is None]

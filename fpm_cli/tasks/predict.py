@@ -1,4 +1,4 @@
-"""Predicts class probabilities with the best checkpoint of a fine-tuned run, without padding."""
+"""Predicts class probabilities or values with the best checkpoint of a fine-tuned run, without padding."""
 
 from collections.abc import Iterator, Sequence
 
@@ -18,7 +18,7 @@ TOKENS_PER_BATCH = 4096
 
 
 def predict(run: Run, task: TaskDefinition, examples: Sequence[Example]) -> npt.NDArray[np.float32]:
-    """The probability of each class for each example, (n, num_labels).
+    """The probability of each class for each example, (n, num_labels); or the predicted value, (n, 1).
 
     With `finetune.both_orders` it is the mean over both orders of each pair.
 
@@ -30,20 +30,20 @@ def predict(run: Run, task: TaskDefinition, examples: Sequence[Example]) -> npt.
     config, model, tokenizer, device = trained.config, trained.model, trained.tokenizer, trained.device
     assert isinstance(model, Classifier)
 
-    def probabilities_of(examples: Sequence[Example]) -> npt.NDArray[np.float32]:
+    def outputs_of(examples: Sequence[Example]) -> npt.NDArray[np.float32]:
         encoded = encode_examples(examples, tokenizer, config.family, config.train.sequence_length)
-        probabilities = np.empty((len(examples), len(task.labels)), dtype=np.float32)
+        outputs = np.empty((len(examples), task.num_outputs), dtype=np.float32)
         with torch.inference_mode():
             for rows in _batches(encoded.lengths):
                 logits = model.logits(encoded.batch(rows, device)).float()
-                probabilities[rows] = logits.softmax(dim=1).cpu().numpy()
-        return probabilities
+                outputs[rows] = (logits if task.is_regression else logits.softmax(dim=1)).cpu().numpy()
+        return outputs
 
-    probabilities = probabilities_of(examples)
+    outputs = outputs_of(examples)
     if both_orders(config):
-        probabilities += probabilities_of([example.swapped() for example in examples])
-        probabilities /= 2
-    return probabilities
+        outputs += outputs_of([example.swapped() for example in examples])
+        outputs /= 2
+    return outputs
 
 
 def _batches(lengths: Ids) -> Iterator[Ids]:

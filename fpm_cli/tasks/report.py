@@ -12,7 +12,15 @@ from fpm_cli.tasks.paper_rows import PaperRow
 from fpm_cli.tasks.scores import Difference, Scores
 from fpm_cli.tasks.submission import Submission
 
-SCORE_NAMES = ("accuracy", "f1_positive", "precision_macro", "recall_macro", "f1_macro")
+CLASSIFICATION_METRICS = (
+    "accuracy",
+    "f1_positive",
+    "precision_macro",
+    "recall_macro",
+    "f1_macro",
+    "matthews",
+)
+REGRESSION_METRICS = ("pearson", "spearman")
 
 
 @dataclass(frozen=True)
@@ -61,7 +69,7 @@ class TaskReport:
             "split": self.split,
             "run": str(self.run.path),
             "file": str(self.examples.path),
-            **(scores_document(self.scores) if self.scores else _unscored(self.examples)),
+            **(scores_document(self.scores) if self.scores else self._unscored()),
             "labels": list(self.task.labels),
             "rows": self.examples.rows,
             "rejected": [asdict(row) for row in self.examples.rejected],
@@ -74,6 +82,10 @@ class TaskReport:
             "submission": {**asdict(submission), "path": str(submission.path)} if submission else None,
         }
 
+    def _unscored(self) -> dict[str, Any]:
+        names = REGRESSION_METRICS if self.task.is_regression else CLASSIFICATION_METRICS
+        return {"num_examples": len(self.examples.examples), **dict.fromkeys(names), "ci95": {}}
+
     def _unseen(self) -> dict[str, Any] | None:
         if self.unseen is None:
             return None
@@ -83,13 +95,10 @@ class TaskReport:
 
 def scores_document(scores: Scores) -> dict[str, Any]:
     """Scores for `--json`: fractions, `ci95` as [low, high] by name, `confusion_matrix[true][predicted]`."""
+    names = CLASSIFICATION_METRICS if scores.confusion else REGRESSION_METRICS
     return {
         "num_examples": scores.num_examples,
-        **scores.values(),
+        **{name: scores.metrics.get(name) for name in names},
         "ci95": {name: list(interval) for name, interval in scores.ci95.items()},
-        "confusion_matrix": [list(row) for row in scores.confusion],
+        **({"confusion_matrix": [list(row) for row in scores.confusion]} if scores.confusion else {}),
     }
-
-
-def _unscored(examples: ReadExamples) -> dict[str, Any]:
-    return {"num_examples": len(examples.examples), **dict.fromkeys(SCORE_NAMES), "ci95": {}}

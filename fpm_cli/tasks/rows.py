@@ -76,9 +76,20 @@ def json_rows(path: Path) -> Iterator[Row]:
             yield Row(line.number, None, f"not JSON: {error}")
             continue
         if isinstance(value, dict):
-            yield Row(line.number, {key.strip(): held for key, held in value.items()})
+            yield Row(line.number, flatten({key.strip(): held for key, held in value.items()}))
         else:
             yield Row(line.number, None, "not a JSON object")
+
+
+def flatten(record: dict[str, Any]) -> dict[str, Any]:
+    """A record with the keys of its objects as columns of their own: `outer.inner`."""
+    inner = {
+        f"{outer}.{key}": held
+        for outer, value in record.items()
+        if isinstance(value, dict)
+        for key, held in value.items()
+    }
+    return {**record, **inner} if inner else record
 
 
 def split_fields(text: str, separator: str, quoting: bool) -> list[str]:

@@ -5,7 +5,7 @@ the matrix's cells from a multinomial distribution, so that the bootstrap needs 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -22,26 +22,20 @@ _CHUNK_CELLS = 4_000_000  # cells of resampled matrices in memory at a time
 
 @dataclass(frozen=True)
 class Scores:
-    """Scores of one set of predictions, as fractions.
+    """Metrics of one set of predictions, as fractions.
 
-    `f1_positive` is GLUE's F1, that of the positive class of two; None for more classes. The macro scores are
-    unweighted means over the classes that occur, as in scikit-learn; the paper's Table 3 uses these.
-    `ci95` holds each score's bootstrap interval; `confusion[i][j]` counts class i predicted as class j.
+    Of classification: accuracy; `f1_positive`, GLUE's F1 of the positive class, where there are two; macro
+    precision, recall and F1, unweighted means over the classes that occur, as in scikit-learn and in the
+    paper's Table 3; `matthews`, Matthews' correlation. Of regression: `pearson` and `spearman`.
+    `ci95` holds each metric's bootstrap interval, `draws` its value in each resample; `confusion[i][j]`
+    counts class i predicted as class j, and is None for regression.
     """
 
     num_examples: int
-    accuracy: float
-    f1_positive: float | None
-    precision_macro: float
-    recall_macro: float
-    f1_macro: float
+    metrics: Mapping[str, float]
     ci95: Mapping[str, tuple[float, float]]
-    confusion: tuple[tuple[int, ...], ...]
-
-    def values(self) -> dict[str, float | None]:
-        """Each score by name."""
-        names = ("accuracy", "f1_positive", "precision_macro", "recall_macro", "f1_macro")
-        return {name: getattr(self, name) for name in names}
+    confusion: tuple[tuple[int, ...], ...] | None
+    draws: Mapping[str, Values] = field(repr=False, compare=False, default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -87,6 +81,7 @@ def scores_from_confusion(confusion: Counts, positive_class: int | None) -> dict
     scores = {"accuracy": _ratio(right.sum(-1), confusion.sum((-2, -1)))}
     if positive_class is not None:
         scores["f1_positive"] = f1[..., positive_class]
+    scores["matthews"] = _matthews(confusion)
     per_class = {"precision": _ratio(right, predicted), "recall": _ratio(right, true), "f1": f1}
     return scores | {
         f"{name}_macro": _ratio(each.sum(-1), occurs.sum(-1)) for name, each in per_class.items()
@@ -106,16 +101,10 @@ def score(
     """
     confusion = confusion_matrix(labels, predictions, num_classes)
     exact = {name: float(value) for name, value in scores_from_confusion(confusion, positive_class).items()}
-    (drawn,) = _resample(labels, [predictions], num_classes, positive_class, seed)
+    (draws,) = _resample(labels, [predictions], num_classes, positive_class, seed)
+    cells = tuple(tuple(map(int, row)) for row in confusion)
     return Scores(
-        num_examples=len(labels),
-        accuracy=exact["accuracy"],
-        f1_positive=exact.get("f1_positive"),
-        precision_macro=exact["precision_macro"],
-        recall_macro=exact["recall_macro"],
-        f1_macro=exact["f1_macro"],
-        ci95={name: _interval(values) for name, values in drawn.items()},
-        confusion=tuple(tuple(map(int, row)) for row in confusion),
+        len(labels), exact, {name: interval(values) for name, values in draws.items()}, cells, draws
     )
 
 
@@ -141,14 +130,17 @@ def compare(
         scores_from_confusion(confusion_matrix(labels, each, num_classes), positive_class)
         for each in (predictions, others)
     )
-    drawn, drawn_others = _resample(labels, [predictions, others], num_classes, positive_class, seed)
-    differences = {}
-    for name, value in ours.items():
-        resampled = drawn[name] - drawn_others[name]
-        tail = min(np.mean(resampled <= 0), np.mean(resampled >= 0))
-        p_value = min(1.0, 2 * max(float(tail), 1 / len(resampled)))
-        differences[name] = Difference(float(value - theirs[name]), _interval(resampled), p_value)
-    return differences
+    draws, other_draws = _resample(labels, [predictions, others], num_classes, positive_class, seed)
+    return {
+        name: paired_difference(float(value - theirs[name]), draws[name] - other_draws[name])
+        for name, value in ours.items()
+    }
+
+
+def paired_difference(difference: float, draws: Values) -> Difference:
+    """A difference with the interval and the p-value that its values in the resamples give."""
+    tail = min(np.mean(draws <= 0), np.mean(draws >= 0))
+    return Difference(difference, interval(draws), min(1.0, 2 * max(float(tail), 1 / len(draws))))
 
 
 def _resample(
@@ -174,10 +166,21 @@ def _resample(
     ]
 
 
-def _interval(values: Values) -> tuple[float, float]:
+def interval(draws: Values) -> tuple[float, float]:
+    """The 95 % percentile interval of a metric's values in the resamples."""
     tail = (1 - CONFIDENCE) / 2
-    low, high = np.quantile(values, (tail, 1 - tail))
+    low, high = np.quantile(draws, (tail, 1 - tail))
     return float(low), float(high)
+
+
+def _matthews(confusion: NDArray[Any]) -> Values:
+    """Matthews' correlation coefficient for any number of classes (Gorodkin 2004); 0 where undefined."""
+    confusion = confusion.astype(float)
+    total, right = confusion.sum((-2, -1)), np.trace(confusion, axis1=-2, axis2=-1)  # (...)
+    true, predicted = confusion.sum(-1), confusion.sum(-2)  # (..., k)
+    covariance = right * total - (true * predicted).sum(-1)
+    variances = (total**2 - (true**2).sum(-1)) * (total**2 - (predicted**2).sum(-1))
+    return np.asarray(np.where(variances > 0, covariance / np.sqrt(np.maximum(variances, 1)), 0.0))
 
 
 def _ratio(numerator: NDArray[Any], denominator: NDArray[Any]) -> Values:

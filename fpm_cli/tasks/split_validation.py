@@ -21,7 +21,7 @@ def split_off_validation(examples: Sequence[Example], fraction: float) -> tuple[
     """
     sides: tuple[list[Example], list[Example]] = ([], [])
     for example in examples:
-        text = f"{example.text_a}\t{example.text_b or ''}"
+        text = "\t".join([example.text_a, example.text_b or "", *example.more_texts])
         sides[xxhash.xxh3_64_intdigest(text.encode()) < fraction * 2**64].append(example)
     for side, name in zip(sides, SPLITS, strict=True):
         if not side:

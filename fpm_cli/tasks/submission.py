@@ -22,14 +22,14 @@ class Submission:
 
 
 def write_submission(
-    task: TaskDefinition, examples: ReadExamples, predictions: Sequence[int], folder: Path
+    task: TaskDefinition, examples: ReadExamples, predictions: Sequence[str], folder: Path
 ) -> Submission:
     """Write the official file into `folder`: `QQP.tsv` (GLUE) or `tnews_predict.json` (CLUE).
 
     Args:
         task: its `submission` names the format.
         examples: the rows of the test file.
-        predictions: the class of each example, (n,).
+        predictions: what to write for each example, (n,).
         folder: made if it is not there.
 
     Raises:
@@ -39,9 +39,7 @@ def write_submission(
     if task.submission is None:
         known = ", ".join(repr(known_format) for known_format in _FORMATS)
         raise UsageError(f"task {task.name} has no submission format; its TOML may name one of {known}")
-    labels = {
-        e.id: task.labels[predicted] for e, predicted in zip(examples.examples, predictions, strict=True)
-    }
+    labels = {e.id: predicted for e, predicted in zip(examples.examples, predictions, strict=True)}
     most_frequent = Counter(labels.values()).most_common(1)[0][0]
     line_of = {e.id: e.line for e in examples.examples}
     for row in examples.rejected:
@@ -54,7 +52,7 @@ def write_submission(
     name, format_rows = _FORMATS[task.submission]
     ordered = sorted(labels, key=line_of.__getitem__)
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / name.format(TASK=task.name.upper(), task=task.name)
+    path = folder / (task.submission_file or name.format(TASK=task.name.upper(), task=task.name))
     replace_text(path, format_rows([(identity, labels[identity]) for identity in ordered]))
     return Submission(path, examples.rows, len(examples.rejected))
 

@@ -51,7 +51,7 @@ def test_a_gpt_and_an_encoder_decoder_example_end_in_eod() -> None:
 
 @given(first=st.integers(0, 60), second=st.integers(0, 60), room=st.integers(1, 60))
 def test_the_longer_text_is_cut_first(first: int, second: int, room: int) -> None:
-    kept_first, kept_second = truncated(first, second, room)
+    kept_first, kept_second = truncated([first, second], room)
     assert kept_first + kept_second == min(first + second, room)
     assert kept_first <= first and kept_second <= second
     if kept_first < first and kept_second < second:  # both were cut: down to equal lengths

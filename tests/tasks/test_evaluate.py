@@ -56,7 +56,7 @@ def test_texts_that_stand_in_the_training_files_are_told_apart(task_run: TaskRun
     assert unseen is not None and unseen.num_seen == 20  # rows 100 to 119
     assert unseen.scores is not None and unseen.scores.num_examples == 40
     right = sum(place % 6 != 0 for place in range(20, 60))
-    assert unseen.scores.accuracy == pytest.approx(right / 40)
+    assert unseen.scores.metrics["accuracy"] == pytest.approx(right / 40)
     everything = evaluate(QQP, task_run, EvaluationRequest(file=task_run.train_files[0]), Oracle(wrong=6))
     assert everything.unseen is not None and everything.unseen.scores is None
 
@@ -78,7 +78,7 @@ def test_predictions_are_kept_in_the_run(task_run: TaskRun) -> None:
     assert rows[1] == {"id": "101", "label": "0", "prediction": "0", "probabilities": [0.875, 0.125]}
     assert report.scores is not None
     right = sum(row["label"] == row["prediction"] for row in rows)
-    assert right / 60 == pytest.approx(report.scores.accuracy)
+    assert right / 60 == pytest.approx(report.scores.metrics["accuracy"])
 
 
 def test_a_run_that_cannot_be_written_to_is_scored_all_the_same(
@@ -89,7 +89,7 @@ def test_a_run_that_cannot_be_written_to_is_scored_all_the_same(
 
     monkeypatch.setattr("fpm_cli.tasks.predictions.replace_text", refuse)
     report = evaluate(QQP, task_run, EvaluationRequest(), Oracle(wrong=6))
-    assert report.scores is not None and report.scores.accuracy == pytest.approx(50 / 60)
+    assert report.scores is not None and report.scores.metrics["accuracy"] == pytest.approx(50 / 60)
     assert report.predictions is None and report.document()["predictions"] is None
     assert any("the predictions were not kept: Permission denied" in note for note in report.notes)
 
@@ -110,7 +110,7 @@ def test_two_runs_are_compared_in_pairs_on_the_same_examples(task_run: TaskRun, 
 def test_the_baseline_learns_from_the_same_training_file(task_run: TaskRun) -> None:
     report = evaluate(QQP, task_run, EvaluationRequest(baseline=True), Oracle(wrong=6))
     (baseline,) = report.compared
-    assert "logistic regression" in baseline.system and baseline.scores.accuracy > 0.9
+    assert "logistic regression" in baseline.system and baseline.scores.metrics["accuracy"] > 0.9
     again = evaluate(QQP, task_run, EvaluationRequest(baseline=True), Oracle(wrong=6))
     assert again.compared == report.compared
 
@@ -214,4 +214,4 @@ def test_linear_baselines_on_real_rows(
     examples = read_examples(task, shared_data / dev).examples
     predicted = predict_with_baseline(task, training, examples)
     labels = np.array([example.label for example in examples])
-    assert score(labels, predicted, len(task.labels), task.positive_class).accuracy > least
+    assert score(labels, predicted, len(task.labels), task.positive_class).metrics["accuracy"] > least

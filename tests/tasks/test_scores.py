@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from scipy.stats import bootstrap
-from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, precision_recall_fscore_support
+from sklearn.metrics import (
+    accuracy_score,
+    confusion_matrix,
+    f1_score,
+    matthews_corrcoef,
+    precision_recall_fscore_support,
+)
 
 from fpm_cli.tasks.scores import Scores, compare, score, scores_from_confusion
 from fpm_cli.tasks.scores import confusion_matrix as ours_confusion
@@ -22,6 +28,7 @@ def random_case(seed: int) -> tuple[Classes, Classes, int]:
     return labels, made, num_classes
 
 
+@pytest.mark.filterwarnings("ignore:A single label was found:UserWarning")
 def test_a_thousand_random_cases_score_as_in_scikit_learn_glue_and_clue() -> None:
     for seed in range(1000):
         labels, made, k = random_case(seed)
@@ -36,6 +43,7 @@ def test_a_thousand_random_cases_score_as_in_scikit_learn_glue_and_clue() -> Non
             "precision_macro": precision,
             "recall_macro": recall,
             "f1_macro": f1,
+            "matthews": matthews_corrcoef(labels, made),  # GLUE's of CoLA
         }
         if k == 2:  # GLUE's second of QQP: scikit-learn's F1 of class 1
             expected["f1_positive"] = f1_score(labels, made, pos_label=1, zero_division=0)
@@ -68,7 +76,7 @@ def test_intervals_are_those_of_a_bootstrap_over_examples(k: int) -> None:
         ).confidence_interval
         low, high = found.ci95[name]
         assert low == pytest.approx(other.low, abs=0.009) and high == pytest.approx(other.high, abs=0.009)
-        assert low < found.values()[name] < high  # type: ignore[operator]
+        assert low < found.metrics[name] < high  # type: ignore[operator]
 
 
 def test_scores_are_the_same_each_time_and_intervals_narrow_with_more_examples() -> None:
@@ -81,15 +89,14 @@ def test_scores_are_the_same_each_time_and_intervals_narrow_with_more_examples()
 
 def test_one_example_and_one_class_have_scores() -> None:
     one = score(np.array([1]), np.array([1]), 2, 1)
+    names = ("accuracy", "f1_positive", "precision_macro", "recall_macro", "f1_macro")
     assert one == Scores(
         1,
-        *(1.0,) * 5,
-        ci95=dict.fromkeys(
-            ("accuracy", "f1_positive", "precision_macro", "recall_macro", "f1_macro"), (1.0, 1.0)
-        ),
-        confusion=((0, 0), (0, 1)),
+        {**dict.fromkeys(names, 1.0), "matthews": 0.0},
+        {**dict.fromkeys(names, (1.0, 1.0)), "matthews": (0.0, 0.0)},
+        ((0, 0), (0, 1)),
     )
-    assert score(np.array([0]), np.array([1]), 2, 1).f1_positive == 0.0
+    assert score(np.array([0]), np.array([1]), 2, 1).metrics["f1_positive"] == 0.0
 
 
 def test_the_paired_interval_is_narrower_than_two_separate_ones_for_runs_that_agree() -> None:
@@ -99,7 +106,7 @@ def test_the_paired_interval_is_narrower_than_two_separate_ones_for_runs_that_ag
     better = np.where(generator.random(2000) < 0.05, labels, made)  # right a little more often, else the same
     found = compare(labels, better, made, 15, None)["accuracy"]
     a, b = score(labels, better, 15, None), score(labels, made, 15, None)
-    assert found.difference == pytest.approx(a.accuracy - b.accuracy)
+    assert found.difference == pytest.approx(a.metrics["accuracy"] - b.metrics["accuracy"])
     assert found.ci95[0] > 0 and found.p_value < 0.01
     assert a.ci95["accuracy"][0] < b.ci95["accuracy"][1]  # which overlap all the same
 
