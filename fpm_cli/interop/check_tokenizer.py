@@ -1,5 +1,7 @@
 """Checks the tokenizer of an export through transformers' `AutoTokenizer`: ids, pairs and truncation."""
 
+import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -27,7 +29,7 @@ def check_tokenizer(folder: Path, tokenizer: Tokenizer, template: SequenceTempla
         FpmError: a text or a pair has other ids or token types, or a long text is not truncated to what the
             network reads.
     """
-    theirs = _load(folder)
+    theirs = _load(folder, trust_remote_code=tokenizer.hf_inexact is not None)
     texts = [*_TEXTS, *_sample_lines("en"), *_sample_lines("zh")]
     ids = tokenizer.encode_batch(texts)
     for text, expected in zip(texts, ids, strict=True):
@@ -42,14 +44,26 @@ def check_tokenizer(folder: Path, tokenizer: Tokenizer, template: SequenceTempla
     _require(len(theirs(long_text, truncation=True)["input_ids"]) == max_length, folder, "a long text")
 
 
-def _load(folder: Path) -> Any:
+def _load(folder: Path, *, trust_remote_code: bool) -> Any:
+    """Load with `AutoTokenizer`; the only code that it may run is what the export has just written."""
     library = load_transformers()
-    try:
-        return library.AutoTokenizer.from_pretrained(
-            folder, local_files_only=True, trust_remote_code=False, fix_mistral_regex=False
-        )
-    except Exception as error:
-        raise FpmError(f"transformers cannot load the tokenizer in {folder}: {error}") from error
+    modules = library.dynamic_module_utils
+    cache, loaded = modules.HF_MODULES_CACHE, set(sys.modules)
+    with tempfile.TemporaryDirectory() as temporary:
+        modules.HF_MODULES_CACHE = temporary  # instead of the user's
+        try:
+            return library.AutoTokenizer.from_pretrained(
+                folder, local_files_only=True, trust_remote_code=trust_remote_code
+            )
+        except Exception as error:
+            raise FpmError(f"transformers cannot load the tokenizer in {folder}: {error}") from error
+        finally:
+            modules.HF_MODULES_CACHE = cache
+            if temporary in sys.path:
+                sys.path.remove(temporary)
+            for name in set(sys.modules) - loaded:
+                if name.startswith("transformers_modules"):  # whose file is gone
+                    del sys.modules[name]
 
 
 def _sample_lines(language: Language) -> Sequence[str]:

@@ -92,8 +92,7 @@ def _write_tokenizer(
     template = sequence_template(tokenizer, config.family, classifies=classifies)
     max_length = config.model.max_positions or config.train.sequence_length
     note = write_tokenizer(tokenizer, folder, template, max_length)
-    if tokenizer.hf_inexact is None:
-        check_tokenizer(folder, tokenizer, template, max_length)
+    check_tokenizer(folder, tokenizer, template, max_length)
     return note
 
 

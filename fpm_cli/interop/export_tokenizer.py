@@ -1,6 +1,7 @@
 """Writes the tokenizer of an export: fpm's own files, and transformers' where those give the same ids."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from fpm_cli.interop.sequence_template import SequenceTemplate
 from fpm_cli.tokenization.base import Tokenizer
 
 EXACT_TOKENIZER = "fpm_tokenizer"  # `fpm import` and `load_tokenizer` read it
+CODE, CLASS_NAME = "tokenization_fpm.py", "FpmTokenizer"  # for kinds without an exact tokenizer.json
 _NAMES = ("pad", "unk", "bos", "eos", "mask", "cls", "sep")
 
 
@@ -22,8 +24,30 @@ def write_tokenizer(tokenizer: Tokenizer, folder: Path, template: SequenceTempla
         max_length: the longest sequence that the network reads, in tokens.
     """
     tokenizer.save(folder / EXACT_TOKENIZER)
-    if tokenizer.hf_inexact:
-        return f"no tokenizer.json: {tokenizer.hf_inexact}; `{EXACT_TOKENIZER}/` is the exact one, for fpm"
+    config = tokenizer_config(tokenizer, template, max_length)
+    if tokenizer.hf_inexact is None:
+        config["tokenizer_class"] = "PreTrainedTokenizerFast"
+        _write_tokenizer_json(tokenizer, folder, template)
+        note = (
+            "tokenizer.json gives the same ids, except where a text contains the name of a special token, "
+            "which fpm reads as ordinary text"
+        )
+    else:
+        config |= {
+            "tokenizer_class": CLASS_NAME,
+            "auto_map": {"AutoTokenizer": [f"{Path(CODE).stem}.{CLASS_NAME}", None]},
+            "split_special_tokens": tokenizer.special.mask is None or not template.has_token_types,
+        }
+        _write_vocabulary(tokenizer, folder, template)
+        note = (
+            f"`{CODE}` gives the same ids with trust_remote_code=True "
+            f"(no tokenizer.json: {tokenizer.hf_inexact})"
+        )
+    replace_text(folder / "tokenizer_config.json", json.dumps(config, indent=2, ensure_ascii=False) + "\n")
+    return note
+
+
+def _write_tokenizer_json(tokenizer: Tokenizer, folder: Path, template: SequenceTemplate) -> None:
     from tokenizers import Tokenizer as HfTokenizer
     from tokenizers.processors import TemplateProcessing
 
@@ -33,15 +57,23 @@ def write_tokenizer(tokenizer: Tokenizer, folder: Path, template: SequenceTempla
             single=template.single, pair=template.pair, special_tokens=list(template.special_tokens.items())
         )
     replace_text(folder / "tokenizer.json", hf.to_str(pretty=True))
-    document = {
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        **tokenizer_config(tokenizer, template, max_length),
+
+
+def _write_vocabulary(tokenizer: Tokenizer, folder: Path, template: SequenceTemplate) -> None:
+    """The files that `tokenization_fpm.FpmTokenizer` reads, and that module."""
+    files = tokenizer.model_files()
+    document: dict[str, Any] = {
+        "kind": tokenizer.kind,
+        "options": tokenizer.options(),
+        "special_tokens_pattern": template.pattern,
+        "pieces": tokenizer.tokens(range(tokenizer.vocab_size)),
     }
-    replace_text(folder / "tokenizer_config.json", json.dumps(document, indent=2, ensure_ascii=False) + "\n")
-    return (
-        "tokenizer.json gives the same ids, except where a text contains the name of a special token, which "
-        "fpm reads as ordinary text"
-    )
+    if "bpe.json" in files:
+        document["merges"] = json.loads(files["bpe.json"])["merges"]
+    replace_text(folder / "fpm_vocab.json", json.dumps(document, ensure_ascii=False) + "\n")
+    if (model := files.get("sentencepiece.model")) is not None:
+        (folder / "sentencepiece.model").write_bytes(model)
+    shutil.copyfile(Path(__file__).with_name(CODE), folder / CODE)
 
 
 def tokenizer_config(tokenizer: Tokenizer, template: SequenceTemplate, max_length: int) -> dict[str, Any]:

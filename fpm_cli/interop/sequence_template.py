@@ -11,13 +11,15 @@ from fpm_cli.tokenization.base import Tokenizer
 class SequenceTemplate:
     """Templates in the notation of `tokenizers.processors.TemplateProcessing`.
 
-    `has_token_types`: the second text of a pair has token type 1.
+    `has_token_types`: the second text of a pair has token type 1. `pattern` names the same template for the
+    Python tokenizers of transformers.
     """
 
     single: str = "$A"
     pair: str = "$A $B"
     special_tokens: dict[str, int] = field(default_factory=dict)
     has_token_types: bool = False
+    pattern: str = "none"
 
     def build(self, first: Sequence[int], second: Sequence[int] | None = None) -> tuple[list[int], list[int]]:
         """The ids and token types of a text or a pair."""
@@ -50,8 +52,9 @@ def sequence_template(tokenizer: Tokenizer, family: Family, *, classifies: bool)
             f"{cls} $A {sep} $B:1 {sep}:1",
             {cls: special.cls, sep: special.sep},
             has_token_types=True,
+            pattern="cls_sep",
         )
     if classifies and special.eod is not None:
         (eod,) = tokenizer.tokens([special.eod])
-        return SequenceTemplate(f"$A {eod}", f"$A {eod} $B {eod}", {eod: special.eod})
+        return SequenceTemplate(f"$A {eod}", f"$A {eod} $B {eod}", {eod: special.eod}, pattern="eos")
     return SequenceTemplate()
