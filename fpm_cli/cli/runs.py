@@ -79,7 +79,7 @@ def show_run(folder: Folder, as_json: JsonFlag = False) -> None:
     scores = task_scores(run)
     if as_json:
         document = _run_document(run)
-        document["scores"] = {split: s.values() for split, s in scores.items()}
+        document["scores"] = {split: dict(s.metrics) for split, s in scores.items()}
         document["changed_settings"] = {key: list(values) for key, values in run.changed_settings.items()}
         document["costs"] = run.costs.document() if run.costs else None
         document["launches"] = [launch.model_dump(mode="json") for launch in run.launches]
@@ -92,7 +92,7 @@ def show_run(folder: Folder, as_json: JsonFlag = False) -> None:
         "state": f"{run.state}, step {run.step:,} of {run.config.train.steps:,}",
         "training loss": _number(run.last("train", "loss")),
         "validation loss": _number(run.last("validation", "loss")),
-        **{f"accuracy, {split}": f"{s.accuracy:.4f}" for split, s in scores.items()},
+        **{f"{s.headline}, {split}": f"{s.metrics[s.headline]:.4f}" for split, s in scores.items()},
         "time": duration(run.costs.hours * 3600) if run.costs else "-",
         "launches": str(len(run.launches)),
         "seed": str(run.config.train.seed),

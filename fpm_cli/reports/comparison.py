@@ -48,7 +48,7 @@ class RunComparison:
                 "step": run.step,
                 "train_loss": run.last("train", "loss"),
                 "validation_loss": run.last("validation", "loss"),
-                "scores": {split: scores.values() for split, scores in self.scores[place].items()},
+                "scores": {split: dict(scores.metrics) for split, scores in self.scores[place].items()},
                 "costs": run.costs.document() if run.costs else None,
             }
             if place:
@@ -159,7 +159,7 @@ def score_rows(comparison: RunComparison) -> list[tuple[str, list[str]]]:
 
 
 def _cell(scores: Scores | None, name: str) -> str:
-    value = scores.values()[name] if scores else None
+    value = scores.metrics.get(name) if scores else None
     if scores is None or value is None:
         return "-"
     low, high = scores.ci95[name]

@@ -127,8 +127,8 @@ def _lead(run: RunFacts, corpus: CorpusFacts | None, scores: dict[str, Scores]) 
     loss = run.last("validation", "loss")
     if run.task:
         results = "; ".join(
-            f"accuracy {s.accuracy:.4f} on {split} (95 %: {s.ci95['accuracy'][0]:.4f} to "
-            f"{s.ci95['accuracy'][1]:.4f})"
+            f"{s.headline} {s.metrics[s.headline]:.4f} on {split} (95 %: {s.ci95[s.headline][0]:.4f} to "
+            f"{s.ci95[s.headline][1]:.4f})"
             for split, s in scores.items()
         )
         return f"{trained} {results[:1].upper()}{results[1:] or 'It was not evaluated yet'}."
@@ -150,8 +150,9 @@ def _figures(
 ) -> list[tuple[str, str, str]]:
     figures = []
     for split, s in scores.items():
-        low, high = s.ci95["accuracy"]
-        figures.append((f"accuracy, {split}", f"{s.accuracy:.4f}", f"{low:.4f} to {high:.4f}"))
+        low, high = s.ci95[s.headline]
+        value = f"{s.metrics[s.headline]:.4f}"
+        figures.append((f"{s.headline}, {split}", value, f"{low:.4f} to {high:.4f}"))
     if (loss := run.last("validation", "loss")) is not None:
         best_step, best = min(run.curve("validation", "loss"), key=lambda point: point[1])
         note = f"lowest {best:.4f} at step {best_step:,}" if best < loss else ""
@@ -180,15 +181,14 @@ def _split_scores(run: RunFacts, scores: dict[str, Scores]) -> list[SplitScores]
     for split, s in scores.items():
         rows = [
             (name.replace("_", " "), f"{value:.4f}", "{:.4f} to {:.4f}".format(*s.ci95[name]))
-            for name, value in s.values().items()
-            if value is not None
+            for name, value in s.metrics.items()
         ]
         confusion = [
             (
                 f"{label} {names.get(label, '')}".strip(),
                 [(count, round(40 * count / max(1, sum(counts)))) for count in counts],
             )
-            for label, counts in zip(task.labels, s.confusion, strict=True)
+            for label, counts in zip(task.labels, s.confusion or (), strict=s.confusion is not None)
         ]
         shown.append(SplitScores(split, f"{s.num_examples:,}", rows, task.labels, confusion))
     return shown

@@ -5,23 +5,23 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fpm_cli.errors import DamagedError
 from fpm_cli.reports.run_facts import RunFacts
 from fpm_cli.tasks.definition import TaskDefinition, load_task
-from fpm_cli.tasks.scores import Difference, Scores, compare, score
+from fpm_cli.tasks.evaluate import Predicted, compare_task, score_task
+from fpm_cli.tasks.scores import Difference, Scores
 
 TASK_FILE = "task.toml"
 
 
 @dataclass(frozen=True)
 class StoredPredictions:
-    """The labelled rows of a predictions file; classes are indices into the task's labels."""
+    """The labelled rows of a predictions file: values, or classes as indices into the task's labels."""
 
     ids: tuple[str, ...]
-    labels: NDArray[np.int64]  # (n,)
-    predicted: NDArray[np.int64]  # (n,)
+    labels: Predicted  # (n,)
+    predicted: Predicted  # (n,)
 
 
 def run_task(run: RunFacts) -> TaskDefinition | None:
@@ -39,16 +39,19 @@ def read_predictions(path: Path, task: TaskDefinition) -> StoredPredictions:
         DamagedError: it is not what `fpm evaluate` writes.
     """
     classes = {label: index for index, label in enumerate(task.labels)}
+    number = float if task.is_regression else classes.__getitem__
     ids, labels, predicted = [], [], []
     try:
         for line in path.read_text(encoding="utf-8").splitlines():
             row = json.loads(line)
             if row["label"] is not None:
                 ids.append(str(row["id"]))
-                labels.append(classes[row["label"]])
-                predicted.append(classes[row["prediction"]])
+                labels.append(number(row["label"]))
+                predicted.append(number(row["prediction"]))
     except (ValueError, KeyError, TypeError) as error:
         raise DamagedError(f"{path}: not predictions of {task.name}: {error!r}") from error
+    if task.is_regression:
+        return StoredPredictions(tuple(ids), np.asarray(labels, float), np.asarray(predicted, float))
     return StoredPredictions(tuple(ids), np.asarray(labels, np.int64), np.asarray(predicted, np.int64))
 
 
@@ -59,7 +62,7 @@ def task_scores(run: RunFacts) -> dict[str, Scores]:
         return {}
     stored = {split: read_predictions(path, task) for split, path in run.predictions.items()}
     return {
-        split: score(rows.labels, rows.predicted, len(task.labels), task.positive_class)
+        split: score_task(task, rows.labels, rows.predicted)
         for split, rows in stored.items()
         if len(rows.labels)
     }
@@ -78,7 +81,5 @@ def paired_differences(run: RunFacts, other: RunFacts) -> dict[str, dict[str, Di
         ours = read_predictions(run.predictions[split], task)
         theirs = read_predictions(other.predictions[split], task)
         if ours.ids == theirs.ids and len(ours.ids) and bool((ours.labels == theirs.labels).all()):
-            differences[split] = compare(
-                ours.labels, ours.predicted, theirs.predicted, len(task.labels), task.positive_class
-            )
+            differences[split] = compare_task(task, ours.labels, ours.predicted, theirs.predicted)
     return differences

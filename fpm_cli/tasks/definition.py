@@ -49,7 +49,7 @@ class Layout(Frozen):
     """The columns of one kind of file. A file is read with the first layout that matches it.
 
     A `jsonl` layout also reads the rows of a data set of the `datasets` library. Its columns may be
-    `outer.inner` for a key inside an object, and a column may hold a list of texts, which are joined.
+    `outer.inner` for a key inside an object, and with `join` a column may hold a list of texts.
     """
 
     format: Literal["csv", "tsv", "jsonl"]
@@ -59,7 +59,7 @@ class Layout(Frozen):
     text_a: Names
     text_b: Names = ()
     more_texts: tuple[str, ...] = Field((), description="columns of further texts after text_b")
-    join: str = Field(" ", description="what stands between the texts of a list")
+    join: str | None = Field(None, description="what to put between the texts of a list; default: no lists")
     marks: tuple[Mark, ...] = Field((), description="spans of text_a to mark, in any order")
     label: Names = ("label",)
     id: Names = ()

@@ -146,9 +146,10 @@ def score_task(task: TaskDefinition, labels: Predicted, predicted: Predicted) ->
     return score(labels.astype(np.int64), predicted.astype(np.int64), len(task.labels), task.positive_class)
 
 
-def _compare(
+def compare_task(
     task: TaskDefinition, labels: Predicted, predicted: Predicted, others: Predicted
 ) -> dict[str, Difference]:
+    """By metric, the first predictions' score minus the others', by a paired bootstrap."""
     if task.is_regression:
         return compare_values(labels.astype(float), predicted.astype(float), others.astype(float))
     ours, theirs = predicted.astype(np.int64), others.astype(np.int64)
@@ -204,7 +205,7 @@ def _compared(
     task: TaskDefinition, examples: ReadExamples, predicted: Predicted, system: str, others: Predicted
 ) -> ComparedSystem:
     labels = labels_of(examples)
-    differences = _compare(task, labels, predicted, others)
+    differences = compare_task(task, labels, predicted, others)
     return ComparedSystem(system, score_task(task, labels, others), differences)
 
 

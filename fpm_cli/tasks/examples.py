@@ -152,7 +152,7 @@ def _find(values: dict[str, Any], names: tuple[str, ...]) -> Any:
 
 def _text(values: dict[str, Any], names: tuple[str, ...], layout: Layout) -> str:
     text = _find(values, names)
-    if isinstance(text, list) and text and all(isinstance(part, str) for part in text):
+    if isinstance(text, list) and layout.join is not None and all(isinstance(part, str) for part in text):
         text = layout.join.join(text)
     if not isinstance(text, str):
         raise _RowError(f"{names[0]} is not a text but {_short(text)}")

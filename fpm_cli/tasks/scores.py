@@ -37,6 +37,11 @@ class Scores:
     confusion: tuple[tuple[int, ...], ...] | None
     draws: Mapping[str, Values] = field(repr=False, compare=False, default_factory=dict)
 
+    @property
+    def headline(self) -> str:
+        """The metric that is named first: accuracy, or Pearson's correlation."""
+        return "accuracy" if "accuracy" in self.metrics else "pearson"
+
 
 @dataclass(frozen=True)
 class Difference:

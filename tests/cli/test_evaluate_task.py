@@ -83,7 +83,7 @@ def test_a_reader_gets_scores_intervals_the_paper_and_the_confusion_matrix(
         "confusion matrix",
         "1 duplicate",
         "+37.50",
-        "/dev.tsv, 1 of 41 rows rejected",
+        "dev.tsv, 1 of 41 rows rejected",
         "10 of the examples are also in the run's training files",
     ):
         assert said in streams.out, said

@@ -42,7 +42,7 @@ def test_the_document_has_the_names_that_others_read(task_run: TaskRun) -> None:
     document = json.loads(json.dumps(report.document(), allow_nan=False))
     assert (document["task"], document["split"], document["num_examples"]) == ("qqp", "dev", 60)
     assert document["accuracy"] == pytest.approx(50 / 60)
-    names = {"accuracy", "f1_positive", "precision_macro", "recall_macro", "f1_macro"}
+    names = {"accuracy", "f1_positive", "precision_macro", "recall_macro", "f1_macro", "matthews"}
     assert set(document["ci95"]) == names
     for name in names:
         low, high = document["ci95"][name]

@@ -8,11 +8,11 @@ import pytest
 from scipy.stats import pearsonr, spearmanr
 
 from fpm_cli.cli.app import run as fpm
+from fpm_cli.inference.trained_model import load_trained_model
 from fpm_cli.runs.run import Run
 from fpm_cli.tasks.definition import load_task
 from fpm_cli.tasks.encoded import encode_examples
 from fpm_cli.tasks.examples import read_examples
-from fpm_cli.tokenization.registry import load_tokenizer
 from tests.tasks.tuned_runs import QUICK
 
 STARS = """
@@ -103,7 +103,7 @@ def test_three_texts_are_one_sequence_with_a_separator_after_each(place: Path, t
     task = load_task(tmp_path / "three.toml")
     assert task.num_texts == 3 and not task.is_pair
     examples = read_examples(task, tmp_path / "rows.csv").examples
-    tokenizer = load_tokenizer(Run.open(place / "BERT-E-S").path / "tokenizer")
+    tokenizer = load_trained_model(Run.open(place / "BERT-E-S")).tokenizer
     cls, sep = tokenizer.special.cls, tokenizer.special.sep
     encoded = encode_examples(examples, tokenizer, "bert", 64)
     parts = [[*tokenizer.encode(text), sep] for text in ("one", "two words", "three more words")]
