@@ -65,7 +65,8 @@ def _write_vocabulary(tokenizer: Tokenizer, folder: Path, template: SequenceTemp
     document: dict[str, Any] = {
         "kind": tokenizer.kind,
         "options": tokenizer.options(),
-        "special_tokens_pattern": template.pattern,
+        "before": [token for _, token in template.before],
+        "after": [token for _, token in template.after],
         "pieces": tokenizer.tokens(range(tokenizer.vocab_size)),
     }
     if "bpe.json" in files:

@@ -69,7 +69,9 @@ class FpmTokenizer(PreTrainedTokenizer):  # type: ignore[misc]
             self.words = NLTKWordTokenizer()
         elif self.kind == "bert-zh":
             self.word_piece = _word_piece(self.ids, lower_case=self.options["lower_case"])
-        super().__init__(**{**kwargs, "special_tokens_pattern": document["special_tokens_pattern"]})
+        self.before: list[int] = document["before"]  # of the first text
+        self.after: list[int] = document["after"]  # of each text
+        super().__init__(**kwargs)
 
     @property
     def vocab_size(self) -> int:
@@ -96,6 +98,26 @@ class FpmTokenizer(PreTrainedTokenizer):  # type: ignore[misc]
 
     def _convert_id_to_token(self, index: int) -> str:
         return self.pieces[index]
+
+    def build_inputs_with_special_tokens(
+        self, token_ids_0: list[int], token_ids_1: list[int] | None = None
+    ) -> list[int]:
+        """A text or a pair with the special tokens with which the network was trained."""
+        second = [] if token_ids_1 is None else [*token_ids_1, *self.after]
+        return [*self.before, *token_ids_0, *self.after, *second]
+
+    def get_special_tokens_mask(
+        self,
+        token_ids_0: list[int],
+        token_ids_1: list[int] | None = None,
+        already_has_special_tokens: bool = False,
+    ) -> list[int]:
+        """1 for each special token of a sequence, 0 for the others."""
+        if already_has_special_tokens:
+            return [int(token in self.all_special_ids) for token in token_ids_0]
+        ones, zeros = [1] * len(self.after), [0] * len(token_ids_0)
+        second = [] if token_ids_1 is None else [*([0] * len(token_ids_1)), *ones]
+        return [*([1] * len(self.before)), *zeros, *ones, *second]
 
     def convert_tokens_to_string(self, tokens: list[str]) -> str:
         """The text of pieces, as fpm decodes them."""
