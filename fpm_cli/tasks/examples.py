@@ -185,9 +185,9 @@ def _appended(values: dict[str, Any], name: str) -> str:
 
 def _label(task: TaskDefinition, values: dict[str, Any], layout: Layout) -> int | float:
     held = _find(values, layout.label)
-    if isinstance(held, bool):
-        held = str(held).lower()  # JSON's true and false, as CLUEWSC's labels are in some files
-    if not isinstance(held, str | int | float):
+    if isinstance(held, bool) and task.class_of(str(held).lower()) is not None:
+        held = str(held).lower()  # JSON's true and false, as some files write CLUEWSC's labels
+    if isinstance(held, bool) or not isinstance(held, str | int | float):
         raise _RowError(f"{layout.label[0]} is not a label but {_short(held)}")
     written = str(held).strip()
     if not written:
