@@ -71,8 +71,9 @@ def evaluate_task(
     from fpm_cli.tasks.task_run import open_task_run
 
     task = load_task(context.info_name or "")
-    task_run = open_task_run(run, task.name)
-    others = [open_task_run(other, task.name) for other in compare or ()]
+    trained_for = task.predicted_by or task.name
+    task_run = open_task_run(run, trained_for)
+    others = [open_task_run(other, trained_for) for other in compare or ()]
     log(f"scoring {task_run.run.path}")
     request = EvaluationRequest(input_, split, max_bad, others, baseline, submission)
     with working("predicting and scoring"):

@@ -94,7 +94,8 @@ def evaluate_suite(
         if dev is None:
             missing[entry.task] = "no dev file was found"
             continue
-        reports[entry.task] = evaluate(task, run, EvaluationRequest(file=dev, split="dev"), predict)
+        split = "dev" if run.task.name == task.name else f"{task.name}-dev"
+        reports[entry.task] = evaluate(task, run, EvaluationRequest(file=dev, split=split), predict)
     return summarise(suite, reports, missing)
 
 
