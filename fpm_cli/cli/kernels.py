@@ -25,17 +25,28 @@ def build_kernels(
         int | None,
         typer.Option(min=1, max=MAX_PROCESSES, help="Compilers at a time; one per core if left out."),
     ] = None,
+    cuda: Annotated[
+        bool, typer.Option("--cuda", help="Also compile the CUDA operators, with nvcc; needs no GPU.")
+    ] = False,
+    arch: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--arch", help="With --cuda: for this GPU architecture only, such as sm_90; may be repeated."
+        ),
+    ] = None,
 ) -> None:
-    """Compile the CPU operators for this machine's torch: about half a minute."""
+    """Compile the CPU operators for this machine's torch: half a minute; with CUDA operators, minutes."""
     from fpm_cli.ops.build import build, default_folder
+    from fpm_cli.ops.build_cuda import ARCHITECTURES, build_cuda
 
     console = stderr_console()
-    build(
-        folder or default_folder(),
-        compiler=compiler,
-        jobs=jobs,
-        say=lambda line: console.print(line, markup=False, soft_wrap=True),
-    )
+
+    def say(line: str) -> None:
+        console.print(line, markup=False, soft_wrap=True)
+
+    build(folder or default_folder(), compiler=compiler, jobs=jobs, say=say)
+    if cuda:
+        build_cuda(folder or default_folder(), architectures=arch or ARCHITECTURES, say=say)
 
 
 @app.command("list", epilog="Examples:\n\n  fpm kernels list\n\n  fpm kernels list --json")

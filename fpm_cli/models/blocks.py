@@ -132,12 +132,12 @@ class Stack(nn.Module):
         self.layers = nn.ModuleList(Layer(config, layer_config, index) for index in range(num_layers))
         pre_norm = config.norm_placement == "pre"
         self.final_norm = make_norm(config, layer_config) if pre_norm else nn.Identity()
-        self.dropout = config.dropout
+        self.dropout, self.head_size = config.dropout, config.head_size
         self.recompute = False
 
     def forward(self, x: Tensor, context: AttentionContext) -> Tensor:
         """x (B, S, H) -> (B, S, H); every layer reads the same `context`."""
-        if is_compiled(x) and context.cache is None:
+        if context.cache is None and is_compiled(x, width=x.shape[-1], head_size=self.head_size):
             context = context.for_compiled_layers(x, self.dropout if self.training else 0.0)
         elif context.packing is None:
             context = context.with_mask(x.shape[1])

@@ -74,7 +74,7 @@ def build_name() -> str:
     """The name of the folder of a library that fits this torch, this architecture and these sources."""
     digest = hashlib.sha256()
     for path in sorted(kernels_dir().glob("*/*")):
-        if path.suffix in (".h", ".cpp"):
+        if path.suffix in (".h", ".cpp") and not path.name.startswith("cuda"):
             digest.update(f"{path.parent.name}/{path.name}".encode() + b"\0" + path.read_bytes())
     digest.update(repr([COMMON_FLAGS, X86_FLAGS, TORCH_TARGET]).encode())
     return f"torch-{torch_version()}-{platform.machine()}-{digest.hexdigest()[:16]}"
@@ -116,17 +116,41 @@ def build(folder: Path, *, compiler: str | None = None, jobs: int | None = None,
         say(f"already built: {library}")
         return library
     command = _find_compiler(compiler)
+    workers = jobs or len(os.sched_getaffinity(0))
+    return build_in_folder(library, library.is_file, lambda out: _compile(command, out, workers, say), say)
+
+
+def build_in_folder(
+    library: Path, is_built: Callable[[], bool], compile_into: Callable[[Path], None], say: Say
+) -> Path:
+    """Build a library in a temporary folder, under the lock of the cache folder, and rename that into place.
+
+    Args:
+        library: FOLDER/NAME/FILE; what is there and does not suffice is replaced.
+        is_built: whether another process has built it while this one waited for the lock.
+        compile_into: fills a folder.
+        say: is told what happens, a line at a time.
+
+    Returns:
+        `library`.
+
+    Raises:
+        FpmError: the cache folder cannot be written, or the compiler fails.
+    """
+    folder = library.parent.parent
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with _locked(folder, say):
-            if library.is_file():
+            if is_built():
                 say(f"built meanwhile: {library}")
                 return library
             _remove_leftovers(folder)
             temporary = folder / f".{library.parent.name}.{os.getpid()}.tmp"
             temporary.mkdir()
             try:
-                _compile(command, temporary, jobs or len(os.sched_getaffinity(0)), say)
+                compile_into(temporary)
+                if library.parent.exists():
+                    shutil.rmtree(library.parent)
                 temporary.rename(library.parent)
             finally:
                 shutil.rmtree(temporary, ignore_errors=True)
@@ -182,7 +206,7 @@ def _locked(folder: Path, say: Say) -> Iterator[None]:
 
 def _remove_leftovers(folder: Path) -> None:
     """Remove what killed builds left; only the lock's holder builds."""
-    for path in folder.glob(".torch-*.tmp"):
+    for path in folder.glob(".*torch-*.tmp"):
         shutil.rmtree(path, ignore_errors=True)
 
 
@@ -192,13 +216,13 @@ def _compile(compiler: str, out: Path, jobs: int, say: Say) -> None:
 
     def compile_one(unit: CompileUnit) -> Path:
         target = out / unit.object_name
-        _run([compiler, *COMMON_FLAGS, *unit.flags, "-c", str(unit.source), "-o", str(target)])
+        run_compiler([compiler, *COMMON_FLAGS, *unit.flags, "-c", str(unit.source), "-o", str(target)])
         return target
 
     with ThreadPoolExecutor(jobs) as pool:
         objects = [str(path) for path in pool.map(compile_one, units)]
     libraries = [f"-L{torch_folder() / 'lib'}", "-ltorch", "-ltorch_cpu", "-lc10"]
-    _run([compiler, "-shared", "-o", str(out / LIBRARY), *objects, *libraries])
+    run_compiler([compiler, "-shared", "-o", str(out / LIBRARY), *objects, *libraries])
     for path in objects:
         Path(path).unlink()
 
@@ -229,7 +253,8 @@ def torch_folder() -> Path:
     return Path(spec.origin).parent
 
 
-def _run(command: list[str]) -> None:
+def run_compiler(command: list[str]) -> None:
+    """Run a compiler, whose first errors are those of the FpmError that is raised if it fails."""
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     if result.returncode:
         errors = [

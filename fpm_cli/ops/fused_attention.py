@@ -97,7 +97,7 @@ def fused_attention(
     """
     masks = key_mask, documents, cu_seqlens
     random = dropout.probability, dropout.seed, dropout.stream
-    if is_compiled(query):
+    if is_compiled(query, head_size=query.shape[-1]):
         out: Tensor = _Attention.apply(query, key, value, bias, *masks, causal, scale, *random)
         return out
     if bias is None and documents is None and cu_seqlens is None and not dropout.probability:
@@ -122,7 +122,7 @@ def fused_self_attention(
 
     Its gradient is written at once, where those of three tensors would have to be joined.
     """
-    if is_compiled(query_key_value):
+    if is_compiled(query_key_value, head_size=query_key_value.shape[-1]):
         settings = causal, scale, dropout.probability, dropout.seed, dropout.stream
         out: Tensor = _SelfAttention.apply(query_key_value, bias, key_mask, documents, cu_seqlens, *settings)
         return out

@@ -78,7 +78,7 @@ def residual_norm(
         alpha x + dropout(y + bias), and its norm; both of x's shape.
     """
     settings = alpha, dropout.probability, dropout.seed, dropout.stream, eps, rms
-    if is_compiled(x):
+    if is_compiled(x, width=x.shape[-1]):
         both: tuple[Tensor, Tensor] = _ResidualNorm.apply(x, y, bias, weight, norm_bias, *settings)
         return both
     return reference.residual_norm(x, y, bias, weight, norm_bias, *settings)

@@ -1,8 +1,9 @@
 """Which implementation of an operator runs: the compiled one, or the reference in plain PyTorch.
 
 The rule: compiled if `engine.kernels` is "auto", a library built for this torch, architecture and source is
-there (`fpm kernels build`), and the tensor is on a device it has operators for and in float32, bfloat16 or
-float16. The reference otherwise, which gives the same results up to rounding and drops the same elements.
+there (`fpm kernels build`, for GPUs `fpm kernels build --cuda`), and the tensor is on a device it has
+operators for, in float32, bfloat16 or float16, and on a GPU no larger than the CUDA operators' limits. The
+reference otherwise, which gives the same results up to rounding and drops the same elements.
 """
 
 import ctypes
@@ -16,10 +17,16 @@ import torch
 from torch import Tensor
 
 from fpm_cli.ops.build import OPERATORS, default_folder, library_path
+from fpm_cli.ops.build_cuda import OPERATORS as CUDA_OPERATORS
+from fpm_cli.ops.build_cuda import built_architectures, cuda_library_path
 
 Implementation = Literal["auto", "reference"]
 
 COMPILED_DTYPES = frozenset({torch.float32, torch.bfloat16, torch.float16})
+# Rows of `residual_norm` and heads of `attention` beyond these have no CUDA kernel.
+CUDA_MAX_WIDTH = 8192
+CUDA_MAX_HEAD_SIZE = 128
+UNTRIED = "no one has run the CUDA operators on a GPU yet"
 INSTRUCTION_SETS = ("baseline", "AVX2", "AVX-512")  # as `kernels/common/cpu_dispatch.h` numbers them
 
 
@@ -33,6 +40,16 @@ class CpuLibrary:
     instruction_set: str = ""
 
 
+@dataclass(frozen=True)
+class CudaLibrary:
+    """The state of the CUDA operators in this process."""
+
+    path: Path
+    is_loaded: bool
+    reason: str  # why it is not loaded; empty if it is
+    architectures: tuple[str, ...] = ()  # what it was built for
+
+
 class _Selection:
     """What this process has chosen and loaded."""
 
@@ -40,10 +57,12 @@ class _Selection:
     folder = ""  # empty: the default one
     num_reference_blocks = 0  # of `use_reference` that are open
     cpu: CpuLibrary | None = None  # None: not looked for yet
+    cuda: CudaLibrary | None = None
 
 
 _selection = _Selection()
 _loaded: dict[Path, CpuLibrary] = {}  # a library's operators can be registered once
+_loaded_cuda: dict[Path, CudaLibrary] = {}
 
 
 def select(implementation: Implementation, folder: str = "") -> None:
@@ -55,7 +74,7 @@ def select(implementation: Implementation, folder: str = "") -> None:
     """
     _selection.implementation = implementation
     if folder != _selection.folder:
-        _selection.folder, _selection.cpu = folder, None
+        _selection.folder, _selection.cpu, _selection.cuda = folder, None, None
 
 
 @contextmanager
@@ -68,21 +87,43 @@ def use_reference() -> Iterator[None]:
         _selection.num_reference_blocks -= 1
 
 
-def is_compiled(x: Tensor) -> bool:
-    """Whether the compiled operators run on a tensor like `x`."""
-    if not x.is_cpu or x.dtype not in COMPILED_DTYPES:
+def is_compiled(x: Tensor, *, width: int = 0, head_size: int = 0) -> bool:
+    """Whether the compiled operators run on a tensor like `x`.
+
+    Args:
+        x: an input.
+        width: of the rows that are normalised, if any are.
+        head_size: of the attention, if there is one.
+    """
+    if x.dtype not in COMPILED_DTYPES:
         return False
     if _selection.implementation == "reference" or _selection.num_reference_blocks:
         return False
-    return (_selection.cpu or cpu_library()).is_loaded
+    if x.is_cpu:
+        return (_selection.cpu or cpu_library()).is_loaded
+    if not x.is_cuda or width > CUDA_MAX_WIDTH or head_size > CUDA_MAX_HEAD_SIZE:
+        return False
+    return (_selection.cuda or cuda_library()).is_loaded
 
 
 def cpu_library() -> CpuLibrary:
     """Load the CPU operators if they are built, once per process, and say what came of it."""
     if _selection.cpu is None:
-        path = library_path(Path(_selection.folder) if _selection.folder else default_folder())
+        path = library_path(_folder())
         _selection.cpu = _loaded.get(path) or _load(path)
     return _selection.cpu
+
+
+def cuda_library() -> CudaLibrary:
+    """Load the CUDA operators if they are built and torch has a GPU for them, and say what came of it."""
+    if _selection.cuda is None:
+        path = cuda_library_path(_folder())
+        _selection.cuda = _loaded_cuda.get(path) or _load_cuda(path)
+    return _selection.cuda
+
+
+def _folder() -> Path:
+    return Path(_selection.folder) if _selection.folder else default_folder()
 
 
 def _load(path: Path) -> CpuLibrary:
@@ -103,6 +144,38 @@ def _load(path: Path) -> CpuLibrary:
     return _loaded[path]
 
 
+def _load_cuda(path: Path) -> CudaLibrary:
+    architectures = built_architectures(path)
+    if not architectures:
+        return CudaLibrary(path, False, f"not compiled (`fpm kernels build --cuda`): no {path.parent.name}")
+    compiled = f"compiled for {', '.join(architectures)}"
+    if not torch.cuda.is_available():
+        why = "this torch has no CUDA" if torch.version.cuda is None else "torch finds no GPU"
+        return CudaLibrary(path, False, f"{compiled}, but {why}", architectures)
+    capability = torch.cuda.get_device_capability()
+    if not runs_on(architectures, capability):
+        gpu = f"sm_{capability[0]}{capability[1]}"
+        return CudaLibrary(path, False, f"{compiled}, but the GPU is {gpu}", architectures)
+    if _loaded_cuda:
+        return CudaLibrary(path, False, f"this process has loaded {next(iter(_loaded_cuda))}", architectures)
+    try:
+        torch.ops.load_library(path)
+    except OSError as error:
+        return CudaLibrary(path, False, f"{path} does not load: {error}", architectures)
+    _loaded_cuda[path] = CudaLibrary(path, True, "", architectures)
+    return _loaded_cuda[path]
+
+
+def runs_on(architectures: tuple[str, ...], capability: tuple[int, int]) -> bool:
+    """Whether code for `architectures` and PTX of the newest runs on a GPU of a compute capability.
+
+    Machine code runs on the same major version with an equal or higher minor one, PTX on every newer GPU.
+    """
+    built = [divmod(int(name.removeprefix("sm_")), 10) for name in architectures]
+    same_major = any(major == capability[0] and minor <= capability[1] for major, minor in built)
+    return same_major or max(built) < capability
+
+
 @dataclass(frozen=True)
 class OperatorImplementation:
     """One line of `fpm kernels list`."""
@@ -114,10 +187,15 @@ class OperatorImplementation:
 
 
 def implementations() -> list[OperatorImplementation]:
-    """For each operator, what runs on this machine's CPU and why."""
-    cpu = cpu_library()
+    """For each operator, what runs on this machine's CPU and GPUs and why."""
+    cpu, cuda = cpu_library(), cuda_library()
     if cpu.is_loaded:
         name, reason = f"compiled ({cpu.instruction_set})", str(cpu.path)
     else:
         name, reason = "reference", cpu.reason
-    return [OperatorImplementation(operator, "cpu", name, reason) for operator in OPERATORS]
+    on_gpu = f"compiled ({', '.join(cuda.architectures)})" if cuda.is_loaded else "reference"
+    why = f"{cuda.path if cuda.is_loaded else cuda.reason}; {UNTRIED}"
+    return [
+        *(OperatorImplementation(operator, "cpu", name, reason) for operator in OPERATORS),
+        *(OperatorImplementation(operator, "cuda", on_gpu, why) for operator in CUDA_OPERATORS),
+    ]

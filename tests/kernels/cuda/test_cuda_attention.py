@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tests.kernels.cuda.accuracy import assert_as_accurate
+from tests.kernels.cuda.accuracy import assert_all_as_accurate
 from tests.kernels.cuda.attention_cases import Case, composition, computed, expected, kept, make_case
 from tests.kernels.cuda.conftest import BuildEmulator
 from tests.kernels.cuda.emulated import EmulationFailed, Emulator
@@ -31,8 +31,7 @@ def check(emulator: Emulator, case: Case) -> None:
     result, exact = computed(emulator, case), expected(case, torch.float64)
     same_precision = expected(case, case.query.dtype)
     assert result.keys() - {"log_sum_exp"} == exact.keys()
-    for name, tensor in exact.items():
-        assert_as_accurate(result[name], tensor, same_precision[name], name)
+    assert_all_as_accurate(result, exact, same_precision)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -99,8 +98,7 @@ def test_a_query_without_a_key_gives_zeros(emulator: Emulator, dtype: torch.dtyp
     assert torch.equal(result["grad_bias"][0, 0, 7], torch.zeros_like(result["grad_bias"][0, 0, 7]))
     assert (result["log_sum_exp"][0] == -torch.inf).all()
     exact, same_precision = expected(case, torch.float64), expected(case, dtype)
-    for name, tensor in exact.items():
-        assert_as_accurate(result[name], tensor, same_precision[name], name)
+    assert_all_as_accurate(result, exact, same_precision)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)

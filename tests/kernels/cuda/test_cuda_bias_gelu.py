@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tests.kernels.cuda.accuracy import assert_as_accurate
+from tests.kernels.cuda.accuracy import assert_all_as_accurate
 from tests.kernels.cuda.conftest import BuildEmulator
 from tests.kernels.cuda.emulated import TYPE_NUMBERS, Emulator, structure_of, unwritten
 
@@ -101,8 +101,7 @@ def test_both_are_as_accurate_as_pytorch(
         exact = reference(*given, grad, tanh, torch.float64)
         composition = reference(*given, grad, tanh, dtype)
         assert result.keys() == exact.keys()
-        for name, tensor in exact.items():
-            assert_as_accurate(result[name], tensor, composition[name], name)
+        assert_all_as_accurate(result, exact, composition)
 
 
 def test_without_a_bias_and_for_rows_apart(emulator: Emulator) -> None:
@@ -112,8 +111,7 @@ def test_without_a_bias_and_for_rows_apart(emulator: Emulator) -> None:
     exact = expected_bias_gelu(x, None, grad, False, torch.float64)
     composition = expected_bias_gelu(x, None, grad, False, torch.float32)
     assert result.keys() == exact.keys()
-    for name, tensor in exact.items():
-        assert_as_accurate(result[name], tensor, composition[name], name)
+    assert_all_as_accurate(result, exact, composition)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -123,8 +121,7 @@ def test_gate_and_up_may_be_halves_of_one_projection(emulator: Emulator, dtype: 
     result = gated_gelu(emulator, gate, up, grad, True)
     exact = expected_gated_gelu(gate, up, grad, True, torch.float64)
     composition = expected_gated_gelu(gate, up, grad, True, dtype)
-    for name, tensor in exact.items():
-        assert_as_accurate(result[name], tensor, composition[name], name)
+    assert_all_as_accurate(result, exact, composition)
 
 
 def test_more_rows_than_chunks_hold_at_least(emulator: Emulator) -> None:
@@ -133,8 +130,7 @@ def test_more_rows_than_chunks_hold_at_least(emulator: Emulator) -> None:
     result = bias_gelu(emulator, x, bias, grad, False)
     exact = expected_bias_gelu(x, bias, grad, False, torch.float64)
     composition = expected_bias_gelu(x, bias, grad, False, torch.float32)
-    for name, tensor in exact.items():
-        assert_as_accurate(result[name], tensor, composition[name], name)
+    assert_all_as_accurate(result, exact, composition)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fpm_cli.kernels.common.philox import dropout_mask
-from tests.kernels.cuda.accuracy import assert_as_accurate
+from tests.kernels.cuda.accuracy import assert_all_as_accurate
 from tests.kernels.cuda.conftest import BuildEmulator
 from tests.kernels.cuda.emulated import TYPE_NUMBERS, EmulationFailed, Emulator, structure_of, unwritten
 
@@ -114,8 +114,7 @@ def test_layer_norm_is_as_accurate_as_pytorch(
     exact, composition = expected(given, settings, torch.float64), expected(given, settings, dtype)
     if width == 1:  # one element has no deviation: all but the sum is rounding
         result, exact = {"sum": result["sum"]}, {"sum": exact["sum"]}
-    for name, tensor in exact.items():
-        assert_as_accurate(result[name], tensor, composition[name], name)
+    assert_all_as_accurate(result, exact, composition)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -128,16 +127,14 @@ def test_rms_norm_without_biases_and_gradient_of_the_sum(
     result = computed(emulator, given, settings)
     exact, composition = expected(given, settings, torch.float64), expected(given, settings, dtype)
     assert result.keys() == exact.keys()
-    for name, tensor in exact.items():
-        assert_as_accurate(result[name], tensor, composition[name], name)
+    assert_all_as_accurate(result, exact, composition)
 
 
 def test_more_rows_than_blocks_add_up_the_parameters_gradients(emulator: Emulator) -> None:
     given, settings = inputs(1100, 12, torch.float32), numbers(1100, 12, torch.float32)
     result = computed(emulator, given, settings)
     exact, composition = expected(given, settings, torch.float64), expected(given, settings, torch.float32)
-    for name, tensor in exact.items():
-        assert_as_accurate(result[name], tensor, composition[name], name)
+    assert_all_as_accurate(result, exact, composition)
 
 
 @pytest.mark.parametrize("width", [48, 50, 700, 701])
