@@ -1,5 +1,5 @@
-// sum = alpha x + dropout(y + bias), normed = LayerNorm or RMSNorm of it: bound by memory, so each element is read
-// and written once, with the row kept on the chip in between.
+// sum = alpha x + dropout(y + bias), normed = LayerNorm or RMSNorm of it, or either alone: bound by memory, so each
+// element is read and written once, with the row kept on the chip in between.
 #include "cuda.h"
 
 #include "../common/column_sums.cuh"
@@ -57,9 +57,9 @@ __global__ __launch_bounds__(Shape<kThreads>::kBlock, 1) void residual_norm_kern
     float total = 0.0f;
     for (int column = S::thread_in_row() * kGroup; column < width; column += kThreads * kGroup) {
         const int count = width - column;
-        float x[kGroup], y[kGroup], added[kGroup] = {};
+        float x[kGroup], y[kGroup] = {}, added[kGroup] = {};
         load_group(x, static_cast<const T*>(tensors.x) + start + column, count, arguments.vector);
-        load_group(y, static_cast<const T*>(tensors.y) + start + column, count, arguments.vector);
+        if (tensors.y) load_group(y, static_cast<const T*>(tensors.y) + start + column, count, arguments.vector);
         if (bias) load_group(added, bias + column, count, arguments.vector);
         for (int i = 0; i < kGroup; ++i) y[i] += added[i];
         apply_dropout(y, arguments.dropout, static_cast<uint64_t>(start + column));
@@ -67,8 +67,9 @@ __global__ __launch_bounds__(Shape<kThreads>::kBlock, 1) void residual_norm_kern
             x[i] = rounded<T>(alpha * x[i] + y[i]);  // the backward pass sees the sum as it is stored
             if (i < count) total += values[column + i] = x[i];
         }
-        store_group(static_cast<T*>(tensors.sum) + start + column, x, count, arguments.vector);
+        if (tensors.sum) store_group(static_cast<T*>(tensors.sum) + start + column, x, count, arguments.vector);
     }
+    if (!tensors.normed) return;
     const float mean = tensors.rms ? 0.0f : block_sum<kThreads>(total, scratch) / width;
 
     float squares = 0.0f;
@@ -110,17 +111,20 @@ __global__ __launch_bounds__(Shape<kThreads>::kBlock, 1) void residual_norm_back
     for (int64_t row = int64_t{blockIdx.x} * S::kRows + S::row_in_block(); row < tensors.rows;
          row += int64_t{gridDim.x} * S::kRows) {
         const int64_t start = row * width;
-        const float mean = tensors.stats[2 * row], inverse = tensors.stats[2 * row + 1];
+        const bool has_norm = tensors.grad_normed != nullptr;
+        const float mean = has_norm ? tensors.stats[2 * row] : 0.0f;
+        const float inverse = has_norm ? tensors.stats[2 * row + 1] : 0.0f;
         const auto* sum = static_cast<const T*>(tensors.sum) + start;
         const auto* grad_normed = static_cast<const T*>(tensors.grad_normed) + start;
+        const auto* norm_weight = static_cast<const T*>(tensors.weight);
 
         float total = 0.0f, projection = 0.0f;  // of the normalised row's gradient: its sum, its part along the row
-        for (int column = S::thread_in_row() * kGroup; column < width; column += kThreads * kGroup) {
+        for (int column = S::thread_in_row() * kGroup; has_norm && column < width; column += kThreads * kGroup) {
             const int count = width - column;
             float s[kGroup], gradient[kGroup], weight[kGroup];
             load_group(s, sum + column, count, vector);
             load_group(gradient, grad_normed + column, count, vector);
-            load_group(weight, static_cast<const T*>(tensors.weight) + column, count, vector);
+            load_group(weight, norm_weight + column, count, vector);
             for (int i = 0; i < kGroup && i < count; ++i) {
                 const float normalised = (s[i] - mean) * inverse;
                 shares[width + column + i] += gradient[i] * normalised;
@@ -134,10 +138,12 @@ __global__ __launch_bounds__(Shape<kThreads>::kBlock, 1) void residual_norm_back
 
         for (int column = S::thread_in_row() * kGroup; column < width; column += kThreads * kGroup) {
             const int count = width - column;
-            float s[kGroup], gradient[kGroup], weight[kGroup], of_sum[kGroup] = {};
-            load_group(s, sum + column, count, vector);
-            load_group(gradient, grad_normed + column, count, vector);
-            load_group(weight, static_cast<const T*>(tensors.weight) + column, count, vector);
+            float s[kGroup] = {}, gradient[kGroup] = {}, weight[kGroup] = {}, of_sum[kGroup] = {};
+            if (has_norm) {
+                load_group(s, sum + column, count, vector);
+                load_group(gradient, grad_normed + column, count, vector);
+                load_group(weight, norm_weight + column, count, vector);
+            }
             if (tensors.grad_sum)
                 load_group(of_sum, static_cast<const T*>(tensors.grad_sum) + start + column, count, vector);
             float of_residual[kGroup];
@@ -146,7 +152,8 @@ __global__ __launch_bounds__(Shape<kThreads>::kBlock, 1) void residual_norm_back
                 of_sum[i] += inverse * (gradient[i] * weight[i] - total - normalised * projection);
                 of_residual[i] = static_cast<float>(tensors.alpha) * of_sum[i];
             }
-            store_group(static_cast<T*>(tensors.grad_x) + start + column, of_residual, count, vector);
+            if (tensors.grad_x) store_group(static_cast<T*>(tensors.grad_x) + start + column, of_residual, count, vector);
+            if (!tensors.grad_y) continue;
             apply_dropout(of_sum, arguments.dropout, static_cast<uint64_t>(start + column));
             store_group(static_cast<T*>(tensors.grad_y) + start + column, of_sum, count, vector);
             for (int i = 0; i < kGroup && i < count; ++i) shares[column + i] += of_sum[i];

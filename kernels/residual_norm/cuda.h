@@ -8,13 +8,13 @@
 struct ResidualNormArguments {
     int64_t type, rows, width;
     const void* x;
-    const void* y;
+    const void* y;          // optional: the norm of x alone
     const void* bias;       // (width,), optional
-    const void* weight;     // (width,)
+    const void* weight;     // (width,), only with normed
     const void* norm_bias;  // (width,), optional
-    void* sum;
-    void* normed;
-    float* stats;  // (rows, 2): mean (0 for RMSNorm) and 1 / standard deviation
+    void* sum;              // optional
+    void* normed;           // optional: the sum alone
+    float* stats;           // (rows, 2), only with normed: mean (0 for RMSNorm) and 1 / standard deviation
     double alpha, eps, dropout;
     uint64_t seed;
     int64_t stream, rms;
@@ -23,14 +23,14 @@ struct ResidualNormArguments {
 struct ResidualNormBackwardArguments {
     int64_t type, rows, width;
     const void* grad_sum;  // optional
-    const void* grad_normed;
-    const void* sum;
+    const void* grad_normed;  // optional, one of both gradients is there
+    const void* sum;          // this and the next two only with grad_normed
     const void* weight;
     const float* stats;
-    void* grad_x;
-    void* grad_y;
+    void* grad_x;          // optional
+    void* grad_y;          // optional
     void* grad_bias;       // (width,), optional
-    void* grad_weight;     // (width,)
+    void* grad_weight;     // (width,), optional
     void* grad_norm_bias;  // (width,), optional
     float* workspace;      // fpm_cuda_residual_norm_workspace floats
     double alpha, dropout;
