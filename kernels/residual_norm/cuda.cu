@@ -152,7 +152,8 @@ __global__ __launch_bounds__(Shape<kThreads>::kBlock, 1) void residual_norm_back
                 of_sum[i] += inverse * (gradient[i] * weight[i] - total - normalised * projection);
                 of_residual[i] = static_cast<float>(tensors.alpha) * of_sum[i];
             }
-            if (tensors.grad_x) store_group(static_cast<T*>(tensors.grad_x) + start + column, of_residual, count, vector);
+            if (tensors.grad_x)
+                store_group(static_cast<T*>(tensors.grad_x) + start + column, of_residual, count, vector);
             if (!tensors.grad_y) continue;
             apply_dropout(of_sum, arguments.dropout, static_cast<uint64_t>(start + column));
             store_group(static_cast<T*>(tensors.grad_y) + start + column, of_sum, count, vector);

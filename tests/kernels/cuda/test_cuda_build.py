@@ -1,5 +1,6 @@
 """The CUDA operators build without a GPU and register with a torch that has no CUDA."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,10 +16,15 @@ from fpm_cli.ops.build_cuda import (
     built_architectures,
     cuda_library_path,
 )
+from fpm_cli.ops.schemas import SCHEMAS
+from tests.kernels.cuda.emulated import KERNELS
 
 REGISTERED = {
     "dropout": ["dropout"],
-    "residual_norm": ["residual_norm", "residual_norm_backward"],
+    "residual_norm": [
+        *("residual_norm", "residual_norm_backward"),
+        *("norm", "norm_backward", "residual", "residual_backward"),
+    ],
     "bias_gelu": ["bias_gelu", "bias_gelu_backward", "gated_gelu", "gated_gelu_backward"],
     "attention": ["attention", "attention_backward"],
 }
@@ -30,6 +36,16 @@ torch.ops.load_library(sys.argv[1])
 for name in sys.argv[2:]:
     assert torch._C._dispatch_has_kernel_for_dispatch_key(f"fpm::{name}", "CUDA"), name
 """
+
+
+TORCHS = {"linear", "linear_input_grad", "linear_weight_grad"}  # torch.mm runs on GPUs
+
+
+def test_each_raw_operator_has_a_cuda_registration() -> None:
+    names = set(re.findall(r"^(\w+)\(", SCHEMAS, re.MULTILINE))
+    sources = [(KERNELS / operator / "cuda_register.cpp").read_text() for operator in OPERATORS]
+    registered = {name for source in sources for name in re.findall(r'm\.impl\("(\w+)"', source)}
+    assert registered == names - TORCHS == {name for each in REGISTERED.values() for name in each}
 
 
 def assert_registers(library: Path, operators: tuple[str, ...]) -> None:

@@ -51,28 +51,28 @@ def computed(
     order: str = "forward",
     shift: int = 0,
 ) -> dict[str, Tensor]:
-    """All outputs and gradients by the CUDA kernels."""
+    """All outputs and gradients by the CUDA kernels; without `weight` the sum alone, without `y` the norm."""
     x = given["x"]
     assert x is not None
     rows, width = x.shape
 
-    outputs = {
-        "sum": unwritten(x),
-        "normed": unwritten(x),
-        "stats": torch.full((rows, 2), torch.nan),
-    }
     names = ("x", "y", "bias", "weight", "norm_bias")
-    tensors = {name: given[name] for name in names} | outputs
+    has_norm, has_sum = given["weight"] is not None, given["y"] is not None
+    tensors = {name: given[name] for name in names} | {
+        "sum": unwritten(x) if has_sum else None,
+        "normed": unwritten(x) if has_norm else None,
+        "stats": torch.full((rows, 2), torch.nan) if has_norm else None,
+    }
     arguments = FORWARD(eps=1e-5, **settings)
     forward = emulator.call("fpm_cuda_residual_norm", arguments, tensors, order=order, shift=shift)
-    tensors = {name: forward[name] for name in ("sum", "stats")}
+    tensors = {"sum": forward.get("sum", x) if has_norm else None, "stats": forward.get("stats")}
     tensors |= {name: given[name] for name in ("grad_sum", "grad_normed", "weight")}
     tensors |= {f"grad_{name}": unwritten(y) for name in names if (y := given[name]) is not None}
     tensors["workspace"] = torch.full((rows, 3, width), torch.nan)
     backward = emulator.call(
         "fpm_cuda_residual_norm_backward", BACKWARD(**settings), tensors, order=order, shift=shift
     )
-    return {name: forward[name] for name in ("sum", "normed")} | {
+    return {name: forward[name] for name in ("sum", "normed") if name in forward} | {
         f"grad_{name}": backward[f"grad_{name}"] for name in names if given[name] is not None
     }
 
@@ -128,6 +128,33 @@ def test_rms_norm_without_biases_and_gradient_of_the_sum(
     exact, composition = expected(given, settings, torch.float64), expected(given, settings, dtype)
     assert result.keys() == exact.keys()
     assert_all_as_accurate(result, exact, composition)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(("rows", "width"), [(6, 64), (3, 641)])
+def test_a_norm_alone(emulator: Emulator, rows: int, width: int, dtype: torch.dtype) -> None:
+    given = inputs(rows, width, dtype) | {"y": None, "bias": None}
+    settings = numbers(rows, width, dtype) | {"alpha": 1.0}
+    result = computed(emulator, given, settings)
+    summed = given | {"y": torch.zeros(rows, width, dtype=dtype)}  # adding zeros changes nothing
+    exact, composition = expected(summed, settings, torch.float64), expected(summed, settings, dtype)
+    names = ("normed", "grad_x", "grad_weight", "grad_norm_bias")
+    assert result.keys() == set(names)
+    assert_all_as_accurate(result, {name: exact[name] for name in names}, composition)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(("rows", "width"), [(6, 64), (3, 641)])
+def test_a_residual_sum_alone(emulator: Emulator, rows: int, width: int, dtype: torch.dtype) -> None:
+    given = inputs(rows, width, dtype)
+    settings = numbers(rows, width, dtype, dropout=0.2)
+    without_norm = given | {"grad_normed": torch.zeros(rows, width, dtype=dtype)}
+    exact = expected(without_norm, settings, torch.float64)
+    composition = expected(without_norm, settings, dtype)
+    result = computed(emulator, given | {"grad_normed": None, "weight": None, "norm_bias": None}, settings)
+    names = ("sum", "grad_x", "grad_y", "grad_bias")
+    assert result.keys() == set(names)
+    assert_all_as_accurate(result, {name: exact[name] for name in names}, composition)
 
 
 def test_more_rows_than_blocks_add_up_the_parameters_gradients(emulator: Emulator) -> None:
