@@ -70,20 +70,20 @@ def device_memory(
     kind = CompiledActivations if compiled else SavedActivations
     saved = kind(config, e, split.micro_batch, cpu)
     activations = saved.total() + saved.recomputed()
-    logits = _logits_workspace(config, e, split.micro_batch)
+    logits = _logits_workspace(config, split.micro_batch)
     gathered = gathered_elements(config, split.num_ranks) * e
     params, grads, optimizer, host = state.params, state.grads, state.optimizer, 0
     if not cpu and config.engine.offload != "none":
-        # the gradients of the shard go with the optimizer, in float32
-        grads, optimizer, host = 0, 0, state.optimizer + state.grads // e * FLOAT32
+        # The gradients of the shard go with the optimizer, in float32; under ZeRO 1 all of them stay too.
+        shard = state.optimizer // (1 + MOMENTS)
+        grads, optimizer, host = grads if config.engine.zero_stage == 1 else 0, 0, state.optimizer + shard
         if config.engine.offload == "parameters" and config.engine.zero_stage == 3:
             params, host = 0, host + state.params
-    # The optimizer's step copies the shard's gradients in float32, when the activations are gone.
-    step = 0 if host or not config.engine.zero_stage else state.grads // e * FLOAT32
+    step = 0 if host else state.step  # when the activations are gone
     work = activations + logits + gathered
     other = logits + gathered + _bucket(config, e, cpu=cpu) + max(0, step - work)
-    if split.num_micro_batches > 1 and config.engine.zero_stage in (1, 2):
-        other += grads  # a pass's gradients stand beside the sum of those before it
+    if split.num_micro_batches > 1 and config.engine.zero_stage == 2:
+        other += grads  # the gradients of a pass are beside the sum of those before it
     if cpu:
         other += state.grads  # what the C library's allocator keeps of freed gradients, as measured
     return DeviceMemory(
@@ -115,10 +115,13 @@ def _bucket(config: RunConfig, e: int, *, cpu: bool) -> int:
     return e * (min(elements, count_parameters(config)) if cpu else elements)
 
 
-def _logits_workspace(config: RunConfig, e: int, micro_batch: int) -> int:
-    """The loss at its worst moment: the logits, and the gradient of the log-probabilities."""
+def _logits_workspace(config: RunConfig, micro_batch: int) -> int:
+    """The loss at the peak of its backward pass, beside the log-probabilities that are saved.
+
+    The gradients of log-probabilities and of logits, both float32: 12 bytes per logit with those saved.
+    """
     train = config.train
     positions = train.decoder_length or train.sequence_length
     if config.family == "bert":
         positions = masked_positions(train)
-    return micro_batch * positions * config.model.vocab_size * (FLOAT32 + e)
+    return micro_batch * positions * config.model.vocab_size * 2 * FLOAT32

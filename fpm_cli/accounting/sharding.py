@@ -30,8 +30,9 @@ class StateBytes:
     """What a rank holds of the model's state from the first step on."""
 
     params: int
-    grads: int
+    grads: int  # between two forward passes
     optimizer: int
+    step: int  # copies of gradients while the optimizer steps
 
 
 def state_bytes(config: RunConfig, precision: Precision, num_ranks: int, rank: int = 0) -> StateBytes:
@@ -49,7 +50,9 @@ def state_bytes(config: RunConfig, precision: Precision, num_ranks: int, rank: i
     if stage == 0:
         masters = MOMENTS + (precision != "fp32")
         total = sum(every)
-        return StateBytes(e * total, e * total, masters * FLOAT32 * total + FLOAT32 * len(every))
+        # In mixed precision all gradients are copied to float32 (runtime/fp16/unfused_optimizer.py, `step`).
+        step = FLOAT32 * total if precision != "fp32" else 0
+        return StateBytes(e * total, e * total, masters * FLOAT32 * total + FLOAT32 * len(every), step)
     # Stages 1 to 3 keep a float32 copy of the shard, in fp32 too, and one step count a flat group.
     counts = FLOAT32 * len(groups)
     if stage < 3:
@@ -58,12 +61,19 @@ def state_bytes(config: RunConfig, precision: Precision, num_ranks: int, rank: i
         owned = sum(
             _owned(group, size // num_ranks, rank) for group, size in zip(groups, padded, strict=True)
         )
-        return StateBytes(e * sum(padded), e * owned, (1 + MOMENTS) * FLOAT32 * shard + counts)
+        # Stage 1 reduces gradients at the end of accumulation only, so every rank has all of them until then.
+        grads = e * (sum(every) if stage == 1 else owned)
+        # One group at a time is flattened and, in mixed precision, copied to float32
+        # (runtime/zero/stage_1_and_2.py, `step`).
+        flat = max(padded) // num_ranks
+        step = flat * (FLOAT32 if precision == "fp32" else e + FLOAT32)
+        return StateBytes(e * sum(padded), grads, (1 + MOMENTS) * FLOAT32 * shard + counts, step)
     shard = sum(-(-size // num_ranks) for size in every)
     return StateBytes(
         params=e * (shard + persistent_elements(config, num_ranks)),
         grads=e * shard,
         optimizer=(1 + MOMENTS) * FLOAT32 * shard + counts,
+        step=FLOAT32 * shard,
     )
 
 

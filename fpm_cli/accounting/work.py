@@ -64,18 +64,17 @@ def _recomputed_shares(config: RunConfig, saved: SavedActivations) -> _Shares:
 
 
 def _sent_bytes(config: RunConfig, precision: Precision, split: BatchSplit) -> float:
-    """Ring collectives move (n-1)/n of the parameters a reduce-scatter or all-gather.
+    """Ring collectives move (n-1)/n of the parameters per reduce-scatter or all-gather, all-reduce twice.
 
-    Gradients are reduced once a step, for ZeRO 2 and 3 in every pass; parameters are gathered once
-    a step, for ZeRO 3 twice a pass (forward, and backward with its recomputation).
+    Gradients are reduced once per step, under ZeRO 2 and 3 in every pass; DeepSpeed's ZeRO 1 and 2
+    all-reduce them by default. Under ZeRO 1 and 2 parameters are gathered once per step, under ZeRO 3 twice
+    per pass (forward, and backward with its recomputation).
     """
     if split.num_ranks == 1:
         return 0.0
     once = count_parameters(config) * ELEMENT_BYTES[precision] * (split.num_ranks - 1) / split.num_ranks
-    stage = config.engine.zero_stage
-    return once * (
-        (split.num_micro_batches if stage >= 2 else 1) + (2 * split.num_micro_batches if stage == 3 else 1)
-    )
+    passes = split.num_micro_batches
+    return once * {0: 2, 1: 2 + 1, 2: 2 * passes + 1, 3: passes + 2 * passes}[config.engine.zero_stage]
 
 
 def _host_bytes(config: RunConfig, precision: Precision, split: BatchSplit) -> float:

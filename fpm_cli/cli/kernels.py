@@ -68,8 +68,10 @@ def list_kernels(folder: FolderOption = None, as_json: JsonFlag = False) -> None
 @app.command("bench", epilog="Examples:\n\n  fpm kernels bench\n\n  fpm kernels bench --threads 1 --json")
 def bench_kernels(
     folder: FolderOption = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="torch's threads; default: all.")] = None,
-    rounds: Annotated[int, typer.Option(min=1, help="Timings of each, in turns.")] = 9,
+    threads: Annotated[
+        int | None, typer.Option(min=1, max=MAX_PROCESSES, help="torch's threads; default: all.")
+    ] = None,
+    rounds: Annotated[int, typer.Option(min=1, max=MAX_PROCESSES, help="Timings of each, in turns.")] = 9,
     as_json: JsonFlag = False,
 ) -> None:
     """Time each operator beside PyTorch's own, forward and backward, with the memory bandwidth it reaches."""

@@ -48,6 +48,10 @@ def deepspeed_config(
         "fp16.enabled": precision == "fp16",
         "steps_per_print": NEVER,
     }
+    if engine.zero_stage == 3:
+        # DeepSpeed replaces `F.linear` in the whole process, so that autograd keeps no gathered weights; its
+        # bias is an extra addition, which changes results. Where whole layers are recomputed none are kept.
+        values["zero_optimization.memory_efficient_linear"] = engine.recompute != "full"
     options = without_auto(engine.deepspeed)
     options.pop("train_micro_batch_size_per_gpu", None)  # an upper bound; this launch may need a smaller one
     return _merge(_nest({option: value for option, value in values.items() if value != "none"}), options)

@@ -30,11 +30,11 @@ def parameters_of(engine):
 
 
 def gradients_of(engine, stage):
-    if stage == 0:
-        return [p.grad for p in engine.model.parameters()]
+    """Every gradient that is alive, wherever DeepSpeed keeps it."""
     if stage == 3:
         return [engine.optimizer.grad_partitions_flat_buffer]
-    return [t for group in engine.optimizer.averaged_gradients.values() for t in group]
+    summed = [t for group in getattr(engine.optimizer, "all_grad_tensors", {}).values() for t in group or []]
+    return [*summed, *(p.grad for p in engine.model.parameters() if p.grad is not None)]
 
 
 def optimizer_states_of(engine):
@@ -48,20 +48,26 @@ def optimizer_states_of(engine):
 
 def measure(case, world):
     preset, stage, precision, *sizes = case.split(",")
-    options = [f"engine.zero_stage={stage}", f"engine.precision={precision}", "train.global_batch=2"]
+    options = [
+        f"engine.zero_stage={stage}",
+        f"engine.precision={precision}",
+        "train.global_batch=4",
+        "train.micro_batch=1",
+    ]
     options += ["engine.kernels=reference", *sizes]  # compiled, ZeRO 0 keeps one step count per group
     config = resolve(preset, proxy=True, environment={}, assignments=options).config
     engine = TrainingEngine(build_model(config, world.device), config, world)
-    batch = synthetic_batch(config, split_batch(config.train, world.size).micro_batch)
+    split = split_batch(config.train, world.size)
+    batches = [synthetic_batch(config, split.micro_batch) for _ in range(split.num_micro_batches)]
     seen = {}
     take_step = engine.deepspeed.step
 
     def watched_step():
-        seen["grads"] = storage_bytes(gradients_of(engine, int(stage)))
+        seen.setdefault("grads", storage_bytes(gradients_of(engine, int(stage))))  # after the first pass
         take_step()
 
     engine.deepspeed.step = watched_step
-    engine.step([batch], lr=1e-3)
+    engine.step(batches, lr=1e-3)
     return [storage_bytes(parameters_of(engine)), seen["grads"], storage_bytes(optimizer_states_of(engine))]
 
 
