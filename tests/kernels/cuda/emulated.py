@@ -138,7 +138,7 @@ def build(
     executable = folder / f"{form}-{name}"
     macros = [f"-D{define}" for define in defines]
     inputs = ["-x", "c++", str(kernels / source), "-x", "none", *objects]
-    optimization = "-O0" if faults else "-O1"  # what is run once had better compile quickly
+    optimization = "-O0" if faults else "-O1"  # a planted fault runs once: compile quickly
     _compile([*flags, optimization, *macros, *inputs, "-rdynamic", "-ldl", "-o", str(executable)])
     return Emulator(executable)
 

@@ -87,8 +87,8 @@ std::unique_ptr<Block> block;
 std::vector<unsigned> order_of(unsigned count) {
     std::vector<unsigned> order(count);
     std::iota(order.begin(), order.end(), 0u);
-    const char* wish = std::getenv("EMULATION_ORDER");
-    const std::string name = wish ? wish : "forward";
+    const char* setting = std::getenv("EMULATION_ORDER");
+    const std::string name = setting ? setting : "forward";
     if (name == "reverse") std::reverse(order.begin(), order.end());
     else if (name != "forward") std::shuffle(order.begin(), order.end(), std::mt19937(std::stoul(name)));
     return order;
@@ -115,7 +115,7 @@ void run_block(const std::function<void()>& thread) {
 
 #else
 
-// switch_stack(where to keep this stack's pointer, the pointer to go on with)
+// switch_stack(where to save the stack pointer, the stack pointer to continue with)
 extern "C" void switch_stack(void** kept, void* next);
 asm(R"(
     .text
@@ -156,7 +156,7 @@ const std::function<void()>* body = nullptr;
 
 void has_advanced(const std::atomic<unsigned>&) { turns_without_advance = 0; }
 
-// Goes on with the next fibre that is not done, or with the caller of run_block where there is none.
+// Continues with the next fibre that is not done, or with the caller of run_block where there is none.
 void next_fibre() {
     Fibre& here = fibres[schedule[turn]];
     for (size_t step = 1; step <= schedule.size(); ++step) {
