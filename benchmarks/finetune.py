@@ -182,7 +182,7 @@ class StepClock:
 
 def our_model(run: Run, workload: Finetuning) -> Classifier:
     """With the weights that the run starts from."""
-    model = workload.build_model(torch.device("cpu"))
+    model = workload.build_network()
     model.load_state_dict(load_weights(run)[0])
     return model
 

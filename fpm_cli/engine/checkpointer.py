@@ -7,14 +7,14 @@ run. At most one save is in flight. Every rank writes its own files; the main pr
 
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fpm_cli.checkpoints import checkpoint
 from fpm_cli.checkpoints.checkpoint import CheckpointState, SpikeState
@@ -30,8 +30,10 @@ from fpm_cli.config.schema import RunConfig
 from fpm_cli.engine import flat_partitions
 from fpm_cli.engine.deepspeed_engine import TrainingEngine
 from fpm_cli.engine.flat_partitions import FlatPartition
+from fpm_cli.engine.start import fill_masters
 from fpm_cli.errors import DamagedError, FpmError
 from fpm_cli.files import LOCAL_DISK, Disk
+from fpm_cli.models.initialise import InitialValues
 from fpm_cli.runs.run import Run
 
 MIB = 2**20
@@ -71,6 +73,16 @@ class Checkpointer:
                 f"{folder}: {name} is {state.shapes.get(name)} there and {shapes.get(name)} in this model"
             )
         self._load_partitions(folder, state)
+        return state
+
+    def load_or_initialise(self, build_network: Callable[[], nn.Module]) -> CheckpointState | None:
+        """As `load`; where there is no checkpoint, set the initial weights of the network instead."""
+        state = self.load()
+        if state is None:
+            with torch.device("meta"):
+                values = InitialValues(build_network(), self.config)
+            fill_masters(self._partitions, values)
+            flat_partitions.refresh_model_weights(self._optimizer)
         return state
 
     def _load_partitions(self, folder: Path, state: CheckpointState) -> None:

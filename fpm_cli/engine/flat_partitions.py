@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from fpm_cli.checkpoints.shards import ParameterSlice, Shard
 from fpm_cli.engine.flat_optimizer import FlatAdamW, FlatGroup
 from fpm_cli.errors import UsageError
+from fpm_cli.models.parameters import whole_shape
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,7 @@ def _find_zero_3_partitions(optimizer: Any, names: dict[int, str]) -> Iterator[F
 
 def parameter_shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
     """Every parameter's whole shape, whether ZeRO 3 has partitioned it or not."""
-    return {name: tuple(getattr(p, "ds_shape", p.shape)) for name, p in model.named_parameters()}
+    return {name: whole_shape(parameter) for name, parameter in model.named_parameters()}
 
 
 def inner_optimizer(optimizer: Any) -> torch.optim.Optimizer:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from fpm_cli.config.schema import RunConfig
 from fpm_cli.models.attention import Attention
 from fpm_cli.models.blocks import MLP, Stack
+from fpm_cli.models.parameters import whole_shape
 from fpm_cli.models.transfer import ParameterScale, transfer_scales
 
 ShouldSkip = Callable[[float, float], str | None]  # loss, gradient norm -> why to skip the step
@@ -87,7 +88,7 @@ def parameter_groups(model: nn.Module, config: RunConfig) -> list[dict[str, Any]
     groups: dict[tuple[float, float, float], list[nn.Parameter]] = {}
     for parameter in model.parameters():
         scale = transfer.get(parameter, ParameterScale())
-        decay = train.weight_decay * scale.weight_decay if parameter.dim() >= 2 else 0.0
+        decay = train.weight_decay * scale.weight_decay if len(whole_shape(parameter)) >= 2 else 0.0
         epsilon = train.adam_epsilon * scale.epsilon
         groups.setdefault((decay, shares.get(parameter, 1.0) * scale.lr, epsilon), []).append(parameter)
     return [

@@ -2,7 +2,6 @@
 
 import logging
 
-import torch
 from torch import nn
 
 from fpm_cli.accounting.flops import StepFlops, step_flops
@@ -15,7 +14,7 @@ from fpm_cli.engine.validation import validation_losses
 from fpm_cli.engine.workload import ValidationResult, Workload
 from fpm_cli.engine.world import World
 from fpm_cli.errors import UsageError
-from fpm_cli.models.build import build_model
+from fpm_cli.models.build import build_network
 from fpm_cli.objectives.base import Samples
 from fpm_cli.objectives.build import build_samples
 from fpm_cli.runs.run import Run
@@ -33,9 +32,9 @@ class Pretraining(Workload):
         self.validation_samples = _validation_samples(self.config, corpus)
         self._flops = step_flops(self.config)
 
-    def build_model(self, device: torch.device) -> nn.Module:
-        """Initial weights, a function of the seed."""
-        return build_model(self.config, device)
+    def build_network(self) -> nn.Module:
+        """The preset's network."""
+        return build_network(self.config)
 
     def micro_batches(self, index: int, split: BatchSplit, world: World) -> list[Batch]:
         """Global batch k of size G has the samples [k*G, (k+1)*G); rank r has the r-th of equal parts."""

@@ -11,6 +11,7 @@ from fpm_cli.engine.checkpointer import Checkpointer
 from fpm_cli.engine.deepspeed_engine import StepResult, TrainingEngine
 from fpm_cli.engine.layer_statistics import LayerStatistics
 from fpm_cli.engine.spikes import SkipStepPolicy
+from fpm_cli.engine.start import allocate_network
 from fpm_cli.engine.stop_condition import StopCondition
 from fpm_cli.engine.telemetry import RunTelemetry, Telemetry
 from fpm_cli.engine.time_budget import TimeBudget
@@ -30,29 +31,27 @@ class Trainer:
     ):
         self.run, self.config, self.heartbeat = run, run.config(), heartbeat
         self.workload, self.world = workload, world
-        train, split = self.config.train, split_batch(self.config.train, world.size)
+        split = split_batch(self.config.train, world.size)
         self.batches = BatchPrefetcher(lambda index: workload.micro_batches(index, split, world))
-        self.skip_policy = SkipStepPolicy(train)
-        model = workload.build_model(world.device)
+        self.skip_policy = SkipStepPolicy(self.config.train)
+        model = allocate_network(workload.build_network, self.config, world)
         self.engine = TrainingEngine(model, self.config, world, self.skip_policy.should_skip)
-        self.layer_statistics = LayerStatistics(model, world, train)
+        self.layer_statistics = LayerStatistics(model, world, self.config.train)
         self.checkpointer = Checkpointer(self.engine, run, self.config)
-        checkpoint = self.checkpointer.load()
+        checkpoint = self.checkpointer.load_or_initialise(workload.build_network)
         if checkpoint:
             self.skip_policy.load_state(checkpoint.spikes)
         self.step = checkpoint.step if checkpoint else 0  # optimizer steps taken
         self.checkpointer.require_space(self.step)
         if world.any(heartbeat.shutdown.requested):
             raise StoppedError(f"stopped before step {self.step + 1}; continue with {run.resume_command}")
-        is_main = world.is_main_process
+        is_main, eval_every = world.is_main_process, self.config.train.eval_every
         self.budget = TimeBudget(run, self.config, self.step, began, is_main_process=is_main)
         self.stop_condition = StopCondition(self.budget, heartbeat.shutdown, world)
-        self.telemetry = (
-            RunTelemetry(run, self.config, world, self.step, self._step_flops, quiet=quiet)
-            if is_main
-            else Telemetry()
-        )
-        self.validator = Validator(workload, self.engine, train.eval_every, self.telemetry, self.budget)
+        self.telemetry = Telemetry()
+        if is_main:
+            self.telemetry = RunTelemetry(run, self.config, world, self.step, self._step_flops, quiet=quiet)
+        self.validator = Validator(workload, self.engine, eval_every, self.telemetry, self.budget)
 
     def train(self) -> None:
         """Take optimizer steps until the last one, or until a shutdown is requested."""

@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-import torch
 from torch import nn
 
 from fpm_cli.accounting.flops import StepFlops
@@ -44,8 +43,8 @@ class Workload(ABC):
     def __init__(self, run: Run) -> None: ...
 
     @abstractmethod
-    def build_model(self, device: torch.device) -> nn.Module:
-        """The network with the weights that step 1 starts from."""
+    def build_network(self) -> nn.Module:
+        """The network's modules on the default device; their values are replaced."""
 
     @abstractmethod
     def micro_batches(self, index: int, split: BatchSplit, world: World) -> list[Batch]:

@@ -8,8 +8,7 @@ from fpm_cli.models.bert import BERT
 from fpm_cli.models.blocks import Layer, Stack
 from fpm_cli.models.encdec import EncoderDecoder
 from fpm_cli.models.gpt import GPT
-from fpm_cli.models.initialise import initialise
-from fpm_cli.models.transfer import scale_initial_values
+from fpm_cli.models.initialise import InitialValues
 
 FAMILIES: dict[str, type[GPT] | type[BERT] | type[EncoderDecoder]] = {
     "gpt": GPT,
@@ -21,7 +20,12 @@ FAMILIES: dict[str, type[GPT] | type[BERT] | type[EncoderDecoder]] = {
 def build_skeleton(config: RunConfig) -> nn.Module:
     """The network on the `meta` device: shapes only, no memory."""
     with torch.device("meta"):
-        model = FAMILIES[config.family](config.model)
+        return build_network(config)
+
+
+def build_network(config: RunConfig) -> nn.Module:
+    """The network's modules on the default device, with torch's own default values."""
+    model = FAMILIES[config.family](config.model)
     set_recompute(model, config)
     return model
 
@@ -41,9 +45,8 @@ def build_model(config: RunConfig, device: torch.device | str = "cpu") -> nn.Mod
 
 
 def materialise(skeleton: nn.Module, config: RunConfig, device: torch.device | str) -> nn.Module:
-    """Allocate a network that is on the `meta` device, and fill it with the initial weights of the seed."""
+    """Allocate a network that is on the `meta` device, in fp32, and fill it with the initial weights."""
+    values = InitialValues(skeleton, config)
     model = skeleton.to_empty(device=device)
-    initialise(model, config.model, torch.Generator(device).manual_seed(config.train.seed))
-    if config.transfer:
-        scale_initial_values(model, config.model, config.transfer)
+    values.fill(model)
     return model

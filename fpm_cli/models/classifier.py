@@ -108,10 +108,16 @@ def build_classifier(
 ) -> Classifier:
     """The network with initial weights, a pure function of the configuration (its seed included)."""
     with torch.device("meta"):
-        skeleton = Classifier(config, num_labels, label_smoothing)
-    set_recompute(skeleton, config)
+        skeleton = build_classifier_network(config, num_labels, label_smoothing)
     model = materialise(skeleton, config, device)
     assert isinstance(model, Classifier)
+    return model
+
+
+def build_classifier_network(config: RunConfig, num_labels: int, label_smoothing: float = 0.0) -> Classifier:
+    """The network's modules on the default device, with torch's own default values."""
+    model = Classifier(config, num_labels, label_smoothing)
+    set_recompute(model, config)
     return model
 
 

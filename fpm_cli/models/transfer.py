@@ -23,7 +23,6 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
 from fpm_cli.config.schema import ModelConfig, TransferConfig
@@ -32,6 +31,7 @@ from fpm_cli.models.bert import BERT
 from fpm_cli.models.blocks import MLP, Stack
 from fpm_cli.models.encdec import EncoderDecoder
 from fpm_cli.models.gpt import GPT
+from fpm_cli.models.parameters import whole_shape
 
 
 @dataclass(frozen=True)
@@ -60,19 +60,11 @@ def transfer_scales(
     vector = ParameterScale(epsilon=1 / (width * depth))
     for layers in (stack.layers for stack in model.modules() if isinstance(stack, Stack)):
         for parameter in layers.parameters():
-            scales[parameter] = inner if parameter.dim() > 1 else vector
+            scales[parameter] = inner if len(whole_shape(parameter)) > 1 else vector
         for projection in _residual_projections(layers):
             for parameter in projection.parameters():
                 scales[parameter] = _with_branch(scales[parameter], depth)
     return scales
-
-
-def scale_initial_values(model: nn.Module, config: ModelConfig, transfer: TransferConfig) -> None:
-    """Multiply every parameter, as `initialise` left it, by its factor."""
-    with torch.no_grad():
-        for parameter, scale in transfer_scales(model, config, transfer).items():
-            if scale.init != 1.0:
-                parameter.mul_(scale.init)
 
 
 def _with_branch(scale: ParameterScale, depth: float) -> ParameterScale:

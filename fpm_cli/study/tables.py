@@ -70,14 +70,19 @@ def learning_rate_table(study: Study, rows: Sequence[ResultRow]) -> TextTable | 
     rates = study.settings.learning_rates
     cells = []
     for depth in study.settings.depths:
-        losses = {row.learning_rate: row.loss for row in tried if row.depth == depth}
-        found = [losses.get(rate) for rate in rates]
-        best = best_rate(rates, found)
-        texts = ["diverged" if loss is None else f"{loss:.4f}" for loss in found]
+        here = {row.learning_rate: row for row in tried if row.depth == depth}
+        best = best_rate(rates, [here[rate].loss if rate in here else None for rate in rates])
+        texts = [_loss_text(here.get(rate)) for rate in rates]
         width = next((str(row.hidden_size) for row in tried if row.depth == depth), "-")
         cells.append((str(depth), width, *texts, "-" if best is None else f"{best:.3g}"))
     columns = ("layers", "width", *(f"lr {rate:g}" for rate in rates), "best lr")
     return TextTable("Loss at each learning rate tried", columns, tuple(cells))
+
+
+def _loss_text(row: ResultRow | None) -> str:
+    if row is None:
+        return "not run"
+    return "diverged" if row.loss is None else f"{row.loss:.4f}"
 
 
 def best_rate(rates: Sequence[float], losses: Sequence[float | None]) -> float | None:

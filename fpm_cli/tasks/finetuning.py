@@ -13,7 +13,7 @@ from fpm_cli.engine.batches import Batch
 from fpm_cli.engine.deepspeed_engine import TrainingEngine
 from fpm_cli.engine.workload import ValidationResult, Workload
 from fpm_cli.engine.world import World
-from fpm_cli.models.classifier import LOSS, Classifier, build_classifier
+from fpm_cli.models.classifier import LOSS, Classifier, build_classifier_network
 from fpm_cli.objectives.order import shuffled
 from fpm_cli.runs.run import Run
 from fpm_cli.tasks.batching import balanced_batches
@@ -41,10 +41,10 @@ class Finetuning(Workload):
         self.validation_examples = load_encoded(run.path / EXAMPLES / "validation.safetensors")
         self._flops: dict[int, StepFlops] = {}  # by length
 
-    def build_model(self, device: torch.device) -> Classifier:
-        """Fresh weights; the checkpoint of step 0, if there is one, replaces them."""
+    def build_network(self) -> Classifier:
+        """The network under a classification head; its weights come from the checkpoint of step 0."""
         smoothing = self.config.finetune.label_smoothing if self.config.finetune else 0.0
-        return build_classifier(self.config, self.task.num_outputs, smoothing, device)
+        return build_classifier_network(self.config, self.task.num_outputs, smoothing)
 
     def rows(self, index: int) -> Ids:
         """The examples of global batch `index` (the first is 0); each epoch has each once, in a new order.

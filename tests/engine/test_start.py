@@ -1,0 +1,66 @@
+"""The start of training: the same initial weights, bit for bit, whatever ranks, sharding and type."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from fpm_cli.checkpoints.checkpoint import load_weights
+from fpm_cli.cli.app import run
+from fpm_cli.models.build import build_model
+from fpm_cli.runs.run import Run
+from tests.small_runs import tiny
+
+# A step that changes no weight but zeros, and those by 1e-30 at most: the checkpoint holds the initial ones.
+STILL = ("model.num_layers=2", "train.steps=1", "train.lr=1e-30", "train.min_lr=0", "train.weight_decay=0")
+
+
+def saved_weights(folder: Path, name: str, ranks: int, *assignments: str) -> dict[str, torch.Tensor]:
+    flags = [*tiny(name, *STILL, *assignments), "--nproc", str(ranks), "--out", str(folder)]
+    assert run(["--quiet", *flags]) == 0
+    weights, _ = load_weights(Run.open(folder))
+    return {name: weight.masked_fill(weight.abs() <= 1e-30, 0.0) for name, weight in weights.items()}
+
+
+@pytest.mark.parametrize(
+    ("name", "ranks", "stage", "precision"),
+    [
+        ("CPM-X-S", 1, 0, "fp32"),
+        ("CPM-X-S", 1, 2, "bf16"),
+        ("CPM-X-S", 1, 3, "fp32"),
+        ("CPM-X-S", 2, 1, "bf16"),
+        ("CPM-X-S", 2, 3, "fp32"),
+        ("BERT-C", 2, 3, "fp32"),
+        ("CPM-2-X-S", 2, 2, "fp32"),
+    ],
+)
+def test_initial_weights_are_a_function_of_the_configuration_alone(
+    name: str, ranks: int, stage: int, precision: str, tmp_path: Path
+) -> None:
+    settings = (f"engine.zero_stage={stage}", f"engine.precision={precision}")
+    weights = saved_weights(tmp_path / "run", name, ranks, *settings)
+    expected = dict(build_model(Run.open(tmp_path / "run").config()).named_parameters())
+    assert weights.keys() == expected.keys()
+    for parameter_name, weight in weights.items():
+        assert torch.equal(weight, expected[parameter_name]), parameter_name
+
+
+def test_offloaded_optimizer_starts_from_the_same_weights(tmp_path: Path) -> None:
+    settings = ("engine.zero_stage=3", "engine.offload=parameters")
+    weights = saved_weights(tmp_path / "run", "CPM-X-S", 1, *settings)
+    expected = dict(build_model(Run.open(tmp_path / "run").config()).named_parameters())
+    assert all(torch.equal(weight, expected[name]) for name, weight in weights.items())
+
+
+def test_zero_3_decays_matrices_and_not_vectors(tmp_path: Path) -> None:
+    def last_loss(stage: int) -> float:
+        folder = tmp_path / str(stage)
+        flags = tiny(
+            "CPM-X-S", "model.num_layers=2", "train.steps=4", "train.weight_decay=0.9", "train.lr=0.1"
+        )
+        assert run(["--quiet", *flags, "--set", f"engine.zero_stage={stage}", "--out", str(folder)]) == 0
+        rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        return float([row for row in rows if row["kind"] == "train"][-1]["loss"])
+
+    assert last_loss(3) == pytest.approx(last_loss(1), abs=1e-5)
