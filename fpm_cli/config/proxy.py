@@ -41,7 +41,7 @@ FAMILIES: dict[Family, dict[str, int | float]] = {
 # The rate of a proxy of COMPLETEP_LAYERS layers and WIDTH, from which CompleteP derives those of every other
 # depth and width (docs/studies.md has the grids).
 COMPLETEP_LAYERS = 4
-COMPLETEP_LR: dict[Family, float] = {"gpt": 8e-3, "bert": 2e-3, "encdec": 3e-3}
+COMPLETEP_LR: dict[Family, float] = {"gpt": 8e-3, "bert": 2.5e-3, "encdec": 3e-3}
 
 
 def completep_assignments(config: RunConfig) -> tuple[str, ...]:
