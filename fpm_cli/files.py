@@ -88,6 +88,17 @@ class Disk:
 LOCAL_DISK = Disk()
 
 
+@contextmanager
+def naming_errors(path: Path) -> Iterator[None]:
+    """Give errors the file's name: the kernel reports a full disk (write, fsync) without one."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno is not None:
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
+
+
 def write_file(path: Path, chunks: Iterable[bytes | memoryview], disk: Disk = LOCAL_DISK) -> FileFacts:
     """Write a new file and make its bytes durable; its name is not durable before the folder is synced.
 
@@ -97,20 +108,19 @@ def write_file(path: Path, chunks: Iterable[bytes | memoryview], disk: Disk = LO
     hasher, num_bytes, write_back_from = xxhash.xxh3_128(), 0, 0
     descriptor = disk.create(path)
     try:
-        for chunk in chunks:
-            content = memoryview(chunk).cast("B")
-            for start in range(0, len(content), CHUNK_BYTES):
-                part = content[start : start + CHUNK_BYTES]
-                hasher.update(part)
-                num_bytes += len(part)
-                while part:
-                    part = part[disk.write(descriptor, part) :]
-                if num_bytes - write_back_from >= CHUNK_BYTES:
-                    disk.write_back(descriptor, write_back_from)
-                    write_back_from = num_bytes
-        disk.sync(descriptor)
-    except OSError as error:
-        raise _naming(error, path) from error
+        with naming_errors(path):
+            for chunk in chunks:
+                content = memoryview(chunk).cast("B")
+                for start in range(0, len(content), CHUNK_BYTES):
+                    part = content[start : start + CHUNK_BYTES]
+                    hasher.update(part)
+                    num_bytes += len(part)
+                    while part:
+                        part = part[disk.write(descriptor, part) :]
+                    if num_bytes - write_back_from >= CHUNK_BYTES:
+                        disk.write_back(descriptor, write_back_from)
+                        write_back_from = num_bytes
+            disk.sync(descriptor)
     finally:
         disk.close(descriptor)
     return FileFacts(bytes=num_bytes, xxh3_128=hasher.hexdigest())
@@ -153,15 +163,13 @@ def atomic_write(path: Path, *, sync_name: bool = True) -> Iterator[BinaryIO]:
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("wb") as file:
+        with naming_errors(path), temporary.open("wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
         temporary.rename(path)
-    except BaseException as error:
+    except BaseException:
         temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise _naming(error, path) from error
         raise
     if sync_name:
         sync_folder(path.parent)
@@ -180,8 +188,9 @@ def new_folder(path: Path) -> Iterator[Path]:
         raise UsageError(f"{path} is already there; choose another --out or remove it")
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        yield temporary
-        sync_tree(temporary)
+        with naming_errors(path):
+            yield temporary
+            sync_tree(temporary)
         temporary.rename(path)
         sync_folder(path.parent)
     except BaseException:
@@ -224,10 +233,3 @@ def remove_tree(path: Path, disk: Disk = LOCAL_DISK) -> None:
     for child in sorted(path.iterdir()):
         remove_tree(child, disk)
     disk.remove_folder(path)
-
-
-def _naming(error: OSError, path: Path) -> OSError:
-    """The same error with the file's name: the kernel reports a full disk (write, fsync) without one."""
-    if error.filename is None and error.errno is not None:
-        return OSError(error.errno, error.strerror, str(path))
-    return error

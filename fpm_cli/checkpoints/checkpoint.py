@@ -12,7 +12,6 @@ complete. The newest of these is the one to resume from; after a crash `latest` 
 Nothing is a pickle, and no tensor is used before its file has been compared with the manifest.
 """
 
-import logging
 import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -21,6 +20,7 @@ import torch
 from pydantic import AliasChoices, Field, NonNegativeInt
 from torch import Tensor
 
+from fpm_cli.checkpoints.folders import MANIFEST, find_latest_checkpoint, list_checkpoints
 from fpm_cli.checkpoints.shards import (
     OPTIMIZER,
     WEIGHTS,
@@ -37,10 +37,8 @@ from fpm_cli.files import LOCAL_DISK, Disk, FileFacts, hash_file, remove_tree, r
 from fpm_cli.frozen import Frozen
 from fpm_cli.runs.run import Run
 
-MANIFEST, STATE = "manifest.json", "state.json"
-_FOLDER = re.compile(r"step-(0|[1-9][0-9]{0,17})")
+STATE = "state.json"
 _FILE = re.compile(r"(weights|optimizer)-[0-9]+\.safetensors|rank-[0-9]+\.json|state\.json")
-log = logging.getLogger(__name__)
 
 
 class SpikeState(Frozen):
@@ -148,50 +146,12 @@ def load_weights(run: Run, *, best: bool = False) -> tuple[dict[str, Tensor], in
     return weights, state.step
 
 
-def list_checkpoints(run: Run) -> list[Path]:
-    """Every complete checkpoint, oldest first."""
-    folders = run.checkpoints.iterdir() if run.checkpoints.is_dir() else ()
-    return sorted(
-        (
-            path
-            for path in folders
-            if _FOLDER.fullmatch(path.name) and not path.is_symlink() and (path / MANIFEST).is_file()
-        ),
-        key=checkpoint_step,
-    )
-
-
-def checkpoint_step(folder: Path) -> int:
-    """The step in a checkpoint folder's name."""
-    return int(folder.name.removeprefix("step-"))
-
-
 def find_best_checkpoint(run: Run) -> Path | None:
     """The first checkpoint with the lowest selection metric; None if none was validated."""
     folders = list_checkpoints(run)
     metrics = {path: read_document(path / STATE, CheckpointState).selection_metric for path in folders}
     validated = {path: metric for path, metric in metrics.items() if metric is not None}
     return min(validated, key=lambda path: validated[path]) if validated else None
-
-
-def find_latest_checkpoint(run: Run) -> Path | None:
-    """The newest complete checkpoint, or None before the first save.
-
-    It does not depend on `latest`, which is only compared: after a crash it may name the one before, and a
-    copy of the run may lack it.
-    """
-    folders = list_checkpoints(run)
-    if not folders:
-        return None
-    newest, pointer = folders[-1], run.path / "latest"
-    try:
-        name = pointer.read_bytes()[:100].decode("utf-8", "replace").strip() if pointer.is_file() else None
-    except OSError as error:
-        name = str(error)
-    if name != newest.name:
-        state = "is missing" if name is None else f"names {name!r}"
-        log.warning("%s %s; the newest complete checkpoint is %s", pointer, state, newest)
-    return newest
 
 
 def verify_checkpoint(

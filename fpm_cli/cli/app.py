@@ -31,6 +31,7 @@ from fpm_cli.cli import (
 from fpm_cli.cli.console import stderr_console, verbosity
 from fpm_cli.cli.verb_groups import VerbGroup
 from fpm_cli.errors import FpmError, did_you_mean
+from fpm_cli.text_encoding import decode_arguments, ensure_utf8_mode
 
 INTERRUPTED = 130
 
@@ -80,7 +81,8 @@ def _options(
 
 def main() -> None:
     """Run the command line and exit: 0 done, 1 failed, 2 usage, and so on (`fpm_cli.errors`)."""
-    sys.exit(run(sys.argv[1:]))
+    ensure_utf8_mode()
+    sys.exit(run(decode_arguments(sys.argv[1:])))
 
 
 def run(arguments: list[str]) -> int:

@@ -2,12 +2,14 @@
 
 import os
 import time
+from contextlib import nullcontext
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fpm_cli.checkpoints.folders import require_no_lost_checkpoint
 from fpm_cli.cli.calibrated import stored_calibration
 from fpm_cli.cli.completion import complete_run, complete_task
 from fpm_cli.cli.console import JsonFlag, in_words, log, show, show_json
@@ -135,7 +137,8 @@ def finetune(
             return
         where.require_hosts()
         run = _create(request, out)
-    _train(run, where, began)
+    with nullcontext() if resume else run.removed_unless_launched():
+        _train(run, where, began)
     _show(run, as_json)
 
 
@@ -238,6 +241,7 @@ def _open_resumed(task: str | None, out: Path | None) -> Run:
     if out is None and task is None:
         raise UsageError("--resume: name the run with --out, or the task whose newest run is to be continued")
     run = Run.open(out) if out else newest_run(task=task)
+    require_no_lost_checkpoint(run)
     if run.manifest().task is None:
         raise UsageError(f"{run.path} is not a fine-tuned run; use `fpm pretrain --resume --out {run.path}`")
     if changed := difference(run.recorded_config(), run.config()):
@@ -265,7 +269,8 @@ def _train(run: Run, where: Launching, began: float) -> None:
 
 
 def _show(run: Run, as_json: bool) -> None:
-    from fpm_cli.checkpoints.checkpoint import checkpoint_step, find_best_checkpoint
+    from fpm_cli.checkpoints.checkpoint import find_best_checkpoint
+    from fpm_cli.checkpoints.folders import checkpoint_step
 
     rows, task = run.last_rows(), run.manifest().task
     assert task

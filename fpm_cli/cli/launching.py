@@ -15,7 +15,7 @@ from fpm_cli.cli.numbers import MAX_PROCESSES
 from fpm_cli.config.sections import MAX_COUNT
 from fpm_cli.errors import UsageError
 from fpm_cli.launch.hosts import first_host_address, read_hostfile, require_programs, require_reachable
-from fpm_cli.launch.placement import LOOPBACK, Placement
+from fpm_cli.launch.placement import LOOPBACK, Placement, interface_towards
 from fpm_cli.launch.shutdown import stop_immediately_on_signal
 from fpm_cli.launch.slurm import batch_script, submit
 from fpm_cli.runs.run import Run
@@ -168,7 +168,11 @@ class Launching:
         """Start this node's ranks in the run folder that node 0 makes or goes on with."""
         if out is None:
             raise UsageError("--node-rank above 0 needs --out, the run folder that node 0 makes")
-        with stop_immediately_on_signal("stopped before training; start every node again to go on"):
+        if self.master_addr:
+            interface_towards(
+                self.master_addr
+            )  # refuses a wrong address before a wait of minutes for the folder
+        with stop_immediately_on_signal("stopped before training; start every node again to continue"):
             self.train(Run.wait_until_ready(out, READY_SECONDS), began, workload_type)
 
     def _placement(self, nproc: int) -> Placement:

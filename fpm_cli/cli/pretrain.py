@@ -3,6 +3,7 @@
 import math
 import shlex
 import time
+from contextlib import nullcontext
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,6 +13,7 @@ import typer
 from fpm_cli.accounting.devices import CPU, this_machine
 from fpm_cli.accounting.horizon import Horizon, steps_of
 from fpm_cli.accounting.plan import fits_here
+from fpm_cli.checkpoints.folders import require_no_lost_checkpoint
 from fpm_cli.cli.calibrated import stored_calibration
 from fpm_cli.cli.completion import complete_device, complete_preset
 from fpm_cli.cli.console import JsonFlag, in_words, log, show, show_json
@@ -35,6 +37,7 @@ from fpm_cli.config.resolve import Resolved, difference, reconfigure, resolve
 from fpm_cli.config.schema import RunConfig
 from fpm_cli.config.warnings import find_doubtful_settings
 from fpm_cli.errors import DamagedError, MissingError, OutOfMemoryError, UsageError
+from fpm_cli.launch.gpus import query_gpus
 from fpm_cli.launch.shutdown import stop_immediately_on_signal
 from fpm_cli.runs.find import newest_run
 from fpm_cli.runs.manifest import RunState
@@ -169,11 +172,13 @@ def pretrain(
         _check_fits(resolved.config, where)
         where.require_hosts()
         run = _created(resolved, out, corpus)
-    calibration = stored_calibration()
-    run.record_accounting(
-        price_per_device_hour=price, cpu_peak_flops=calibration.peak_flops if calibration else None
-    )
-    _train(run, where, as_json, corpus if resume else None, allow_config_change, began)
+    with nullcontext() if resume else run.removed_unless_launched():
+        calibration = stored_calibration()
+        run.record_accounting(
+            price_per_device_hour=price, cpu_peak_flops=calibration.peak_flops if calibration else None
+        )
+        _train(run, where, corpus if resume else None, allow_config_change, began)
+    _show(run, as_json)
 
 
 def _resolved(preset: str | None, proxy: bool, config: Path | None, assignments: list[str]) -> Resolved:
@@ -191,19 +196,14 @@ def _flags(preset: str | None, proxy: bool, config: Path | None, assignments: li
 
 def _check_fits(config: RunConfig, where: Launching) -> None:
     """Refuse what cannot fit before anything is written."""
-    import torch
-
-    from fpm_cli.engine.world import has_native_bf16
     from fpm_cli.ops.build import is_built
 
-    on_gpu = torch.cuda.is_available()
-    here = where.nproc or torch.cuda.device_count() or 1
+    gpus, engine = query_gpus(), config.engine
+    here = where.nproc or gpus.count or 1
     ranks = where.world_size(here)
-    free = torch.cuda.mem_get_info()[0] if on_gpu else this_machine().memory_bytes // here
-    bf16 = has_native_bf16(torch.device("cuda" if on_gpu else "cpu"))
-    engine = config.engine
-    compiled = not on_gpu and engine.kernels == "auto" and is_built(engine.kernels_folder)
-    fit = fits_here(config, free, ranks, cpu=not on_gpu, has_bf16=bf16, compiled=compiled)
+    free = gpus.free_bytes if gpus.count else this_machine().memory_bytes // here
+    compiled = not gpus.count and engine.kernels == "auto" and is_built(engine.kernels_folder)
+    fit = fits_here(config, free, ranks, cpu=not gpus.count, has_bf16=gpus.has_native_bf16, compiled=compiled)
     if not fit.fits:
         raise OutOfMemoryError(
             f"{config.name} needs {fit.needed / GIB:,.1f} GiB on each of {ranks} device(s) and "
@@ -273,10 +273,13 @@ def _check_corpus(run: Run, given: Path | None, allow_change: bool) -> None:
     corpus.verify()
     facts = corpus.manifest
     _require_same_corpus(run, corpus, allow_change)
+    manifest = run.manifest()
+    if not run.tokenizer_path.exists() or manifest.tokenizer_fingerprint != facts.tokenizer.fingerprint:
+        run.keep_tokenizer(corpus.path / TOKENIZER)
     run.update_manifest(
         tokenizer_fingerprint=facts.tokenizer.fingerprint,
         corpus_fingerprint=facts.fingerprint,
-        corpus=str(given.resolve()) if given else run.manifest().corpus,
+        corpus=str(given.resolve()) if given else manifest.corpus,
         ready=True,
     )
 
@@ -302,6 +305,7 @@ def _resumed(
 ) -> Run:
     """The run to go on with; its configuration must be what it was, whatever says so now."""
     run = Run.open(out) if out else newest_run()
+    require_no_lost_checkpoint(run)
     stored, now = run.recorded_config(), run.config()
     if preset or proxy:
         now = resolve(
@@ -318,9 +322,7 @@ def _resumed(
     return run
 
 
-def _train(
-    run: Run, where: Launching, as_json: bool, corpus: Path | None, allow_change: bool, began: float
-) -> None:
+def _train(run: Run, where: Launching, corpus: Path | None, allow_change: bool, began: float) -> None:
     if run.manifest().state is RunState.finished:
         log(f"{run.path} is finished; nothing is left to train")
         if corpus:
@@ -336,6 +338,9 @@ def _train(
             _check_corpus(run, corpus, allow_change)
             log(f"training in {run.path}")
             where.train(run, began)
+
+
+def _show(run: Run, as_json: bool) -> None:
     last = run.last_rows()
     if as_json:
         show_json("pretrain", {"run": str(run.path), "step": last["train"]["step"], **_losses(last)})

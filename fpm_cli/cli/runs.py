@@ -1,4 +1,4 @@
-"""`fpm runs`: the runs in a folder, one of them in detail, and several side by side."""
+"""`fpm runs`: the runs in a folder, one in detail, several side by side; whether a run's files are intact."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from fpm_cli.reports.run_facts import RunFacts
     from fpm_cli.reports.run_groups import Estimate, RunGroup
 
-app = typer.Typer(help="Runs: list them, show one, compare several.", no_args_is_help=True)
+app = typer.Typer(help="Runs: list them, show one, compare several, verify files.", no_args_is_help=True)
 
 SortKey = Literal["started", "name", "preset", "loss", "time"]
 Folder = Annotated[Path, typer.Argument(help="A run folder.", autocompletion=complete_run)]
@@ -102,6 +102,30 @@ def show_run(folder: Folder, as_json: JsonFlag = False) -> None:
     for key, (before, after) in sorted(run.changed_settings.items()):
         table.add_row(key, f"{setting(after)} (preset: {setting(before)})")
     show(table)
+
+
+@app.command(
+    "verify",
+    epilog="Examples:\n\n  fpm runs verify runs/CPM-X-L-proxy\n\n  fpm runs verify runs/CPM-X-L-proxy --json",
+)
+def verify(folder: Folder, as_json: JsonFlag = False) -> None:
+    """Compare every file of a run with what was recorded; exit 6 and name the first that differs.
+
+    That is all checkpoints with their optimizer states, the tokenizer, and encoded examples.
+    """
+    from fpm_cli.checkpoints.verify_run import verify_run
+    from fpm_cli.runs.run import Run
+
+    verified = verify_run(Run.open(folder))
+    if as_json:
+        document = {"run": str(folder), "checkpoints": verified.steps, "files": verified.num_files}
+        show_json("runs-verify", {**document, "bytes": verified.num_bytes})
+    else:
+        steps = ", ".join(map(str, verified.steps)) or "none"
+        show(
+            f"{folder}: {verified.num_files} files, {verified.num_bytes:,} bytes, every checksum as recorded "
+            f"(checkpoints of steps: {steps})"
+        )
 
 
 @app.command(

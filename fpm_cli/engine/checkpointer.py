@@ -9,7 +9,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from fpm_cli.checkpoints import checkpoint
 from fpm_cli.checkpoints.checkpoint import CheckpointState, SpikeState
+from fpm_cli.checkpoints.folders import find_latest_checkpoint
 from fpm_cli.checkpoints.shards import (
     OPTIMIZER,
     WEIGHTS,
@@ -58,10 +59,10 @@ class Checkpointer:
         """Load the newest checkpoint of the run into the engine; None where none was ever saved.
 
         Raises:
-            DamagedError: it is damaged, or of another model.
+            DamagedError: it is damaged, lost, or of another model.
         """
         self.wait()
-        folder = checkpoint.find_latest_checkpoint(self.run)
+        folder = find_latest_checkpoint(self.run)
         if folder is None:
             return None
         state = checkpoint.verify_checkpoint(folder, share=(self.world.rank, self.world.size))
@@ -212,21 +213,26 @@ class Checkpointer:
         return state.step
 
     def _wait_for_shards(self, folder: Path) -> None:
-        deadline = time.monotonic() + self.config.engine.timeout_seconds
+        """A large shard may take longer to write than the timeout: it counts from the last byte written."""
+        timeout = self.config.engine.timeout_seconds
+        last_size, deadline = -1, time.monotonic() + timeout
         for rank in range(self.world.size):
             while read_shard_facts(folder, rank) is None:
+                if (size := _folder_size(folder)) != last_size:
+                    last_size, deadline = size, time.monotonic() + timeout
                 if time.monotonic() > deadline:
                     raise FpmError(
-                        f"{folder}: rank {rank} has not written its shard within "
-                        f"{self.config.engine.timeout_seconds:,.0f} s; all ranks must see the same folder"
+                        f"{folder}: rank {rank} has not written its shard, and nothing was written for "
+                        f"{timeout:,.0f} s; all ranks must see the same folder"
                     )
                 time.sleep(0.005)
 
     def _can_write_in_background(self, shard: Shard) -> bool:
-        """Whether the configuration asks for it and the host has room for a copy."""
+        """Whether the configuration asks for it and the host has room for the copies of all its ranks."""
         if not self.config.engine.async_save:
             return False
-        return bool(self._host_copies) or psutil.virtual_memory().available > 1.5 * _num_bytes(shard)
+        share = psutil.virtual_memory().available / self.world.local_size
+        return bool(self._host_copies) or share > 1.5 * _num_bytes(shard)
 
     def _copy_to_host(self, shard: Shard) -> Shard:
         """The shard in host memory, which the next steps do not change."""
@@ -257,6 +263,14 @@ class Checkpointer:
                 f"the checkpoint of step {step} could not be written ({error}); {free / MIB:,.0f} MiB were "
                 f"free on that disk. The checkpoint before it is complete; --resume continues from there"
             ) from error
+
+
+def _folder_size(folder: Path) -> int:
+    size = 0
+    for path in folder.iterdir():
+        with suppress(FileNotFoundError):  # a temporary file that was just renamed
+            size += path.stat().st_size
+    return size
 
 
 def _num_bytes(shard: Shard) -> int:

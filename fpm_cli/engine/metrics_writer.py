@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, TextIO
 
 from fpm_cli.engine.layer_statistics import LayerValues
+from fpm_cli.files import naming_errors
 from fpm_cli.runs.metrics import drop_rows_after
 from fpm_cli.runs.run import Run
 
@@ -21,6 +22,7 @@ class MetricsWriter:
         from torch.utils.tensorboard import SummaryWriter
 
         drop_rows_after(run.metrics, first_step)
+        self._path = run.metrics
         self._metrics: TextIO = run.metrics.open("a", encoding="utf-8")
         # TensorBoard drops events from `purge_step` on; those of `first_step` itself stay.
         self._tensorboard = SummaryWriter(str(run.path / "tensorboard"), purge_step=first_step + 1)
@@ -51,5 +53,6 @@ class MetricsWriter:
     def _append(self, row: Mapping[str, Any]) -> None:
         # JSON has no value for what is not finite.
         row = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
-        self._metrics.write(json.dumps(row, allow_nan=False) + "\n")
-        self._metrics.flush()
+        with naming_errors(self._path):
+            self._metrics.write(json.dumps(row, allow_nan=False) + "\n")
+            self._metrics.flush()

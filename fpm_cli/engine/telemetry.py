@@ -3,6 +3,8 @@
 import time
 from collections.abc import Callable, Sequence
 
+import torch
+
 from fpm_cli.accounting.flops import StepFlops
 from fpm_cli.config.schema import RunConfig
 from fpm_cli.engine.deepspeed_engine import StepResult
@@ -54,7 +56,12 @@ class RunTelemetry(Telemetry):
         self._log = ProgressLog(run, config, world, first_step, quiet=quiet)
         self._writer = MetricsWriter(run, first_step)
         self._began = time.monotonic()
-        run.begin_launch(devices=world.size, device_name=world.device_name, first_step=first_step)
+        run.begin_launch(
+            devices=world.size,
+            device_name=world.device_name,
+            threads_per_process=torch.get_num_threads() if world.device.type == "cpu" else None,
+            first_step=first_step,
+        )
 
     @property
     def seconds(self) -> float:

@@ -22,6 +22,7 @@ def train(
     *,
     quiet: bool = False,
     began: float | None = None,
+    launched: bool = False,
 ) -> None:
     """Train `run` from its newest checkpoint, or from the start, to its last step; every rank calls this.
 
@@ -30,6 +31,7 @@ def train(
         heartbeat: reports this rank's step and receives shutdown requests.
         workload_type: what to train; by default `run` is pretrained.
         quiet: print no progress.
+        launched: this process is one of several ranks, which its environment describes.
         began: time.time() when the launch began, from which a wall-clock budget counts; by default now.
 
     Raises:
@@ -37,7 +39,7 @@ def train(
         DivergedError: loss or gradient are not finite, or spike, and do not stop; that state is not saved.
     """
     began, config = began or time.time(), run.config()
-    with distributed_world(config.engine.timeout_seconds) as world:
+    with distributed_world(config.engine.timeout_seconds, launched=launched) as world:
         _require_same_config(config, world)
         workload = (workload_type or Pretraining)(run)
         if workload.keeps_freed_memory:

@@ -15,6 +15,7 @@ from fpm_cli.launch.placement import set_rank_environment
 from fpm_cli.launch.ranks import log_path
 from fpm_cli.launch.shutdown import ShutdownRequest
 from fpm_cli.runs.run import Run
+from fpm_cli.text_encoding import ensure_utf8_mode
 
 PRETRAINING = "fpm_cli.engine.pretraining:Pretraining"
 
@@ -61,7 +62,7 @@ def _train(run: Run, heartbeat: Heartbeat, given: argparse.Namespace) -> int:
     module, _, class_ = given.workload.partition(":")
     workload_type = getattr(importlib.import_module(module), class_)
     try:
-        train(run, heartbeat, workload_type, quiet=given.quiet, began=given.began)
+        train(run, heartbeat, workload_type, quiet=given.quiet, began=given.began, launched=True)
     except FpmError as error:
         return _report(error)
     except KeyboardInterrupt:
@@ -82,4 +83,5 @@ def _report(error: FpmError) -> int:
 
 
 if __name__ == "__main__":
+    ensure_utf8_mode()
     sys.exit(main(sys.argv[1:]))

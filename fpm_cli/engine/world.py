@@ -4,17 +4,17 @@ import os
 import time
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 
 import torch
 import torch.distributed as dist
 
-from fpm_cli.errors import MissingError
-from fpm_cli.launch.placement import reserved_port
+from fpm_cli.errors import MissingError, UsageError
+from fpm_cli.launch.gpus import NVIDIA_DEVICE
+from fpm_cli.launch.placement import single_process_environment
 
-SINGLE_PROCESS = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
 GLOO_RELEASE_SECONDS = 0.1
 
 
@@ -25,6 +25,7 @@ class World:
     rank: int
     size: int
     device: torch.device
+    local_size: int = 1  # ranks on this machine
 
     @property
     def is_main_process(self) -> bool:
@@ -65,30 +66,46 @@ def has_native_bf16(device: torch.device) -> bool:
 
 
 @contextmanager
-def distributed_world(timeout_seconds: float) -> Iterator[World]:
-    """The process group that the environment describes; a single process makes its own.
+def distributed_world(timeout_seconds: float, *, launched: bool = False) -> Iterator[World]:
+    """The process group of this launch: of this process alone, or with `launched` of all its ranks.
 
-    DeepSpeed reads the environment too, so a single process describes itself there for as long as the
-    group exists, and no longer: the processes that it starts later are not its ranks.
+    Ranks are described by their environment; a single process ignores what it inherited there.
 
     Raises:
         MissingError: not all ranks joined within the timeout.
     """
-    on_gpu = torch.cuda.is_available()
-    with reserved_port() as port:
-        own_variables = {} if "RANK" in os.environ else {**SINGLE_PROCESS, "MASTER_PORT": str(port)}
-        os.environ.update(own_variables)
+    with nullcontext() if launched else single_process_environment():
+        device = _rank_device(int(os.environ["LOCAL_RANK"]))
         try:
-            local_rank = int(os.environ["LOCAL_RANK"])
-            device = torch.device("cuda", local_rank) if on_gpu else torch.device("cpu")
-            if on_gpu:
-                torch.cuda.set_device(device)
-            _init_deepspeed("nccl" if on_gpu else "gloo", timedelta(seconds=timeout_seconds))
-            yield World(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), device)
+            _init_deepspeed("nccl" if device.type == "cuda" else "gloo", timedelta(seconds=timeout_seconds))
+            local_size = os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("LOCAL_SIZE") or "1"
+            rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+            yield World(rank, size, device, int(local_size))
         finally:
             _leave_deepspeed()
-            for name in own_variables:
-                del os.environ[name]
+
+
+def _rank_device(local_rank: int) -> torch.device:
+    """This rank's GPU, or the CPU where there is none; a launcher may show each rank only its own GPU.
+
+    Raises:
+        MissingError: the machine has a GPU that torch cannot use, for instance with too old a driver.
+        UsageError: there are more ranks on this machine than GPUs.
+    """
+    if not torch.cuda.is_available():
+        hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
+        if NVIDIA_DEVICE.exists() and torch.version.cuda and not hidden:
+            raise MissingError(
+                f"{NVIDIA_DEVICE} is there, but torch {torch.__version__} sees no GPU: its driver may be too "
+                "old for this torch (see `nvidia-smi`); CUDA_VISIBLE_DEVICES= trains on the CPU"
+            )
+        return torch.device("cpu")
+    num_gpus = torch.cuda.device_count()
+    if num_gpus > 1 and local_rank >= num_gpus:
+        raise UsageError(f"--nproc: rank {local_rank} of this machine has no GPU, there are {num_gpus}")
+    device = torch.device("cuda", local_rank % num_gpus)
+    torch.cuda.set_device(device)
+    return device
 
 
 def _init_deepspeed(backend: str, timeout: timedelta) -> None:

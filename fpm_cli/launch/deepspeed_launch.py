@@ -5,6 +5,7 @@ the request to shut down is a file in the run folder, and how each rank ended, o
 its heartbeats there.
 """
 
+import os
 import signal
 import subprocess
 import sys
@@ -32,7 +33,7 @@ def deepspeed_command(
 ) -> list[str]:
     """DeepSpeed's launcher over `hostfile`; `worker` is what each rank runs after `python -m`."""
     return [
-        str(Path(sys.executable).with_name("deepspeed")),
+        *(sys.executable, "-m", "deepspeed.launcher.runner"),
         *("--hostfile", str(hostfile), "--force_multi", "--no_ssh_check", "--no_local_rank"),
         *("--master_addr", master_addr, "--master_port", str(master_port)),
         *(*options, "--module", *worker),
@@ -50,7 +51,12 @@ def supervise(run: Run, command: Sequence[str], world_size: int, timeout_seconds
     monitor = _HeartbeatMonitor(logs, world_size)
     with run.lock(), ShutdownRequest() as shutdown:
         (logs / SHUTDOWN_FILE).unlink(missing_ok=True)
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
+        process = subprocess.Popen(
+            command,
+            stdout=subprocess.DEVNULL,
+            start_new_session=True,
+            env={**os.environ, "PYTHONUTF8": "1"},  # DeepSpeed passes variables that begin with PYTHON on
+        )
         try:
             while process.poll() is None:
                 if shutdown.requested:

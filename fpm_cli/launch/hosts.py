@@ -1,7 +1,6 @@
-"""Several hosts: DeepSpeed's hostfile (`host slots=N`), which of them leads, whether they can be reached."""
+"""Several hosts: DeepSpeed's hostfile (`host slots=N`), the first one's address, whether ssh reaches them."""
 
 import re
-import shutil
 import socket
 import subprocess
 from collections.abc import Iterable, Mapping
@@ -9,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from fpm_cli.errors import MissingError, UsageError
+from fpm_cli.programs import find_missing, run_program
 
 LINE = re.compile(r"(\S+)\s+slots=([1-9]\d*)\s*(?:#.*)?")
 SSH_SECONDS = 10
@@ -24,7 +24,7 @@ def read_hostfile(path: Path) -> dict[str, int]:
     if not path.is_file():
         raise MissingError(f"--hostfile {path}: no such file; a line of it is `worker-1 slots=8`")
     hosts: dict[str, int] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").split("\n"), 1):
+    for number, line in enumerate(path.read_text(encoding="utf-8-sig", errors="replace").split("\n"), 1):
         if not line.strip() or line.lstrip().startswith("#"):
             continue
         match = LINE.fullmatch(line.strip())
@@ -56,44 +56,36 @@ def first_host_address(hosts: Mapping[str, int]) -> str:
 
 
 def require_programs(programs: Iterable[str], launcher: str) -> None:
-    """Refuse to begin without them.
+    """Check that the programs are installed.
 
     Raises:
         MissingError: names the first that is not there.
     """
-    for program in programs:
-        if shutil.which(program) is None:
-            raise MissingError(
-                f"--launcher {launcher} needs `{program}`, which is not installed here; "
-                "without it, start fpm on each node: --nnodes, --node-rank, --master-addr, --master-port"
-            )
+    for program in find_missing(programs):
+        raise MissingError(
+            f"--launcher {launcher} needs `{program}`, which is not installed here; "
+            "without it, start fpm on each node: --nnodes, --node-rank, --master-addr, --master-port"
+        )
 
 
 def require_reachable(hosts: Iterable[str]) -> None:
-    """Try every host by ssh at once, without asking for a password.
+    """Try every host by ssh, all at the same time, without asking for a password.
 
     Raises:
         MissingError: names those that do not answer, with ssh's own words.
     """
     options = ["-o", "BatchMode=yes", "-o", f"ConnectTimeout={SSH_SECONDS}"]
 
-    def complaint(host: str) -> str | None:
+    def try_host(host: str) -> str | None:
+        """What is wrong with it, if anything."""
         try:
-            tried = subprocess.run(
-                ["ssh", *options, host, "true"],
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                errors="replace",
-                check=False,
-                timeout=3 * SSH_SECONDS,
-            )
+            ssh = run_program(["ssh", *options, host, "true"], timeout_seconds=3 * SSH_SECONDS)
         except subprocess.TimeoutExpired:
             return f"{host}: no answer within {3 * SSH_SECONDS} s"
-        words = tried.stderr.strip().split("\n")[-1] or f"ssh ended with status {tried.returncode}"
-        return f"{host}: {words}" if tried.returncode else None
+        reason = ssh.stderr.strip().split("\n")[-1] or f"ssh ended with status {ssh.returncode}"
+        return f"{host}: {reason}" if ssh.returncode else None
 
     with ThreadPoolExecutor(32) as pool:
-        complaints = [found for found in pool.map(complaint, hosts) if found]
-    if complaints:
-        raise MissingError("\n  ".join(["hosts that ssh does not reach without a password:", *complaints]))
+        problems = [problem for problem in pool.map(try_host, hosts) if problem]
+    if problems:
+        raise MissingError("\n  ".join(["hosts that ssh does not reach without a password:", *problems]))

@@ -13,6 +13,15 @@ from fpm_cli.errors import MissingError, UsageError
 
 LOOPBACK = "127.0.0.1"
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # glibc's malloc.h
+# Set by torchrun for each rank (torch/distributed/elastic/agent/server/local_elastic_agent.py), and so found
+# in containers that some operator starts as its ranks.
+RANK_VARIABLES = frozenset(
+    {
+        *("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "LOCAL_SIZE", "MASTER_ADDR", "MASTER_PORT"),
+        *("GROUP_RANK", "GROUP_WORLD_SIZE", "ROLE_NAME", "ROLE_RANK", "ROLE_WORLD_SIZE", "NODE_RANK"),
+    }
+)
+RANK_PREFIXES = ("TORCHELASTIC_", "PET_")
 
 
 @dataclass(frozen=True)
@@ -40,7 +49,7 @@ class Placement:
 
     @property
     def is_main_node(self) -> bool:
-        """Whether rank 0 runs here, which makes the run folder and speaks to the user."""
+        """Whether rank 0 runs here; this node makes the run folder and prints the progress."""
         return self.node_rank == 0
 
     @property
@@ -53,9 +62,9 @@ class Placement:
         """The ranks that run here."""
         return range(self.node_rank * self.nproc, (self.node_rank + 1) * self.nproc)
 
-    def environment(self, rank: int, port: int) -> dict[str, str]:
-        """What tells a process that it is rank `rank`, in torchrun's words."""
-        given = {
+    def rank_variables(self, rank: int, port: int) -> dict[str, str]:
+        """The variables of torchrun that tell a process that it is rank `rank`."""
+        values = {
             "RANK": rank,
             "LOCAL_RANK": rank - self.ranks.start,
             "WORLD_SIZE": self.world_size,
@@ -63,31 +72,87 @@ class Placement:
             "MASTER_ADDR": self.master_addr,
             "MASTER_PORT": port,
         }
-        return {**os.environ, **{name: str(value) for name, value in given.items()}}
+        return {name: str(value) for name, value in values.items()}
+
+    def environment(self, rank: int, port: int) -> dict[str, str]:
+        """The whole environment of rank `rank`; what another launcher has set for its ranks is left out."""
+        inherited = {name: value for name, value in os.environ.items() if not is_rank_variable(name)}
+        return {**inherited, "PYTHONUTF8": "1", **self.rank_variables(rank, port)}
+
+
+def is_rank_variable(name: str) -> bool:
+    """Whether torchrun or a similar launcher sets this variable for its ranks."""
+    return name in RANK_VARIABLES or name.startswith(RANK_PREFIXES)
+
+
+@contextmanager
+def single_process_environment() -> Iterator[None]:
+    """Describe this process in its environment as the only rank, whatever it inherited; restored at the end.
+
+    torch and DeepSpeed read the environment. Processes that are started later are not ranks of this group.
+
+    Raises:
+        UsageError: GLOO_SOCKET_IFNAME names no interface of this machine.
+    """
+    require_known_interfaces()
+    reduce_fragmentation()
+    inherited = {name: os.environ.pop(name) for name in list(os.environ) if is_rank_variable(name)}
+    with reserved_port() as port:
+        own = Placement().rank_variables(0, port)
+        os.environ.update(own)
+        try:
+            yield
+        finally:
+            for name in own:
+                os.environ.pop(name, None)
+            os.environ.update(inherited)
 
 
 def set_rank_environment(interface: str | None) -> None:
     """Complete this rank's environment before torch reads it: its threads and its network interface.
 
-    Done by the rank itself, since DeepSpeed's launcher carries few variables to other hosts. What the
-    user has set stays; `interface`, if given, is stronger.
+    The rank does it itself, since DeepSpeed's launcher passes few variables on to other hosts. What the user
+    has set is kept, but for `interface`, which takes precedence if it is given.
 
     Raises:
         UsageError: no such interface here.
         MissingError: no route to MASTER_ADDR.
     """
-    here = os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("LOCAL_SIZE") or "1"
-    os.environ.setdefault("OMP_NUM_THREADS", str(threads_per_process(int(here))))
+    local_world_size = os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("LOCAL_SIZE") or "1"
+    os.environ.setdefault("OMP_NUM_THREADS", str(threads_per_process(int(local_world_size))))
+    reduce_fragmentation()
+    for name in [name for name in os.environ if name.startswith(RANK_PREFIXES)]:
+        del os.environ[name]  # of another launcher, around DeepSpeed's
     if interface:
-        if interface not in psutil.net_if_addrs():
-            known = ", ".join(psutil.net_if_addrs())
-            raise UsageError(f"--interface {interface}: not on {socket.gethostname()}, which has {known}")
         os.environ.update(GLOO_SOCKET_IFNAME=interface, NCCL_SOCKET_IFNAME=interface)
-    elif "GLOO_SOCKET_IFNAME" not in os.environ:
-        # gloo listens where the host's name resolves to, which is often not where the others look for it.
-        found = interface_towards(os.environ["MASTER_ADDR"])
-        if found:
-            os.environ["GLOO_SOCKET_IFNAME"] = found
+    require_known_interfaces("--interface" if interface else "GLOO_SOCKET_IFNAME")
+    # gloo listens where the host's name resolves to, which is often not where the others look for it.
+    if "GLOO_SOCKET_IFNAME" not in os.environ:
+        route = interface_towards(os.environ["MASTER_ADDR"])
+        if route:
+            os.environ["GLOO_SOCKET_IFNAME"] = route
+
+
+def reduce_fragmentation() -> None:
+    """Let torch's CUDA allocator grow its segments, unless the user has chosen its options."""
+    if not {"PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"} & os.environ.keys():
+        os.environ["PYTORCH_ALLOC_CONF"] = "expandable_segments:True"
+
+
+def require_known_interfaces(origin: str = "GLOO_SOCKET_IFNAME") -> None:
+    """Check that the interfaces in GLOO_SOCKET_IFNAME exist; gloo would only fail to connect.
+
+    Raises:
+        UsageError: one does not; `origin` is where the user named it.
+    """
+    named = os.environ.get("GLOO_SOCKET_IFNAME", "")
+    known = psutil.net_if_addrs()
+    for name in filter(None, named.split(",")):
+        if name not in known:
+            raise UsageError(
+                f"{origin} {name}: no network interface of {socket.gethostname()}, which has "
+                f"{', '.join(known)}"
+            )
 
 
 def keep_freed_memory() -> None:
@@ -103,13 +168,17 @@ def keep_freed_memory() -> None:
         mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
+def usable_cores() -> int:
+    """The cores that this process may use, where the system tells (Linux); else all of the machine's."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def threads_per_process(nproc: int) -> int:
     """The cores that this process may use, shared out; each rank would start a thread for all of them.
 
     Two ranks of two threads on two busy cores take twenty times as long a step as two of one.
     """
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, allowed // nproc)
+    return max(1, usable_cores() // nproc)
 
 
 def interface_towards(address: str) -> str | None:

@@ -4,6 +4,7 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
+from fpm_cli.config.schema import RunConfig
 from fpm_cli.errors import FpmError, MissingError
 from fpm_cli.runs.manifest import MANIFEST, RunManifest, RunState
 from fpm_cli.runs.run import RUNS, Run
@@ -16,6 +17,7 @@ class FoundRun:
     """A run folder whose configuration and manifest are readable."""
 
     run: Run
+    config: RunConfig
     manifest: RunManifest
     changed: float  # when the manifest was last written, in nanoseconds since 1970
 
@@ -26,8 +28,8 @@ def find_runs(runs: Path = RUNS) -> list[FoundRun]:
     for path in sorted(runs.glob("*/config.toml")):
         run = Run(path.parent)
         try:
-            run.config()
-            readable.append(FoundRun(run, run.manifest(), (run.path / MANIFEST).stat().st_mtime_ns))
+            config, manifest = run.config(), run.manifest()
+            readable.append(FoundRun(run, config, manifest, (run.path / MANIFEST).stat().st_mtime_ns))
         except (FpmError, OSError) as error:
             log.warning("%s is passed over: %s", run.path, str(error).split("\n")[0])
     return sorted(readable, key=lambda entry: entry.changed, reverse=True)

@@ -19,7 +19,7 @@ from pydantic import (
 from fpm_cli.config.resolve import validate
 from fpm_cli.config.schema import RunConfig
 from fpm_cli.errors import DamagedError, UsageError
-from fpm_cli.files import replace_text
+from fpm_cli.files import replace_file
 from fpm_cli.foreign import parse_json, read_whole
 from fpm_cli.frozen import Frozen
 
@@ -58,6 +58,19 @@ class Launch(Frozen):
     def device_seconds(self) -> float:
         """Seconds times devices."""
         return self.seconds * self.devices
+
+    def numeric_difference(self, earlier: "Launch") -> str:
+        """In which settings that decide the order of floating-point additions it differs; empty: in none."""
+        settings = {
+            "processes": (earlier.devices, self.devices),
+            "CPU threads per process": (earlier.threads_per_process, self.threads_per_process),
+            "device": (earlier.device_name, self.device_name),
+        }
+        return ", ".join(
+            f"{name} {before} before and {now} now"
+            for name, (before, now) in settings.items()
+            if before != now and None not in (before, now)
+        )
 
 
 class ImportRecord(Frozen):
@@ -145,13 +158,14 @@ class RunManifest(Frozen):
         return document
 
     def document(self) -> dict[str, Any]:
-        """The manifest as JSON values, in the file's layout."""
-        document = self.model_dump(mode="json", by_alias=True, exclude={"config", "task"})
+        """The manifest in the file's layout, as values that the json module writes."""
+        # Not mode="json", which would replace what paths have in place of bytes that are not UTF-8.
+        document = self.model_dump(by_alias=True, exclude={"config", "task"})
         optional = ("price_per_device_hour", "cpu_peak_flops", "imported", "config_changes")
         document = {key: value for key, value in document.items() if value or key not in optional}
         schema = {"schema": document.pop("schema")}
         config = self.config.model_dump(mode="json", exclude_none=True) if self.config else None
-        task = self.task.model_dump(mode="json", by_alias=True) if self.task else {}
+        task = self.task.model_dump(by_alias=True) if self.task else {}
         return {**schema, **({"config": config} if config else {}), **document, **task}
 
     def replaced(self, **changes: Any) -> Self:
@@ -187,4 +201,6 @@ def read_manifest(path: Path) -> RunManifest:
 
 def write_manifest(path: Path, manifest: RunManifest) -> None:
     """Replace a run's manifest atomically."""
-    replace_text(path, json.dumps(manifest.document(), indent=2, ensure_ascii=False) + "\n")
+    text = json.dumps(manifest.document(), indent=2, ensure_ascii=False) + "\n"
+    # A path's byte that is not UTF-8 is a lone surrogate in Python; JSON can only have it escaped.
+    replace_file(path, text.encode("utf-8", "backslashreplace"))

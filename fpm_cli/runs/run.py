@@ -11,7 +11,9 @@ budget.json     under a wall-clock budget: what was decided about the last step
 tensorboard/
 """
 
+import logging
 import os
+import shutil
 import socket
 import sys
 import time
@@ -27,13 +29,14 @@ from filelock import FileLock, Timeout
 from fpm_cli.config.presets import read_toml
 from fpm_cli.config.resolve import validate
 from fpm_cli.config.schema import RunConfig
-from fpm_cli.errors import MissingError, UsageError
-from fpm_cli.files import replace_text
+from fpm_cli.errors import MissingError, StoppedError, UsageError
+from fpm_cli.files import new_folder, replace_text
 from fpm_cli.runs.manifest import MANIFEST, Launch, RunManifest, RunState, read_manifest, write_manifest
 from fpm_cli.runs.metrics import Row, read_last_rows
 from fpm_cli.runs.provenance import git_revision, software_versions
 
 RUNS = Path("runs")
+log = logging.getLogger(__name__)
 
 
 class Run:
@@ -136,6 +139,31 @@ class Run:
         write_manifest(self.path / MANIFEST, manifest)
         return manifest
 
+    def keep_tokenizer(self, source: Path) -> None:
+        """Copy the tokenizer's folder `source` into the run, in place of the one that it has.
+
+        With it the run can generate, score and be fine-tuned where its corpus is not.
+        """
+        if self.tokenizer_path.exists():
+            shutil.rmtree(self.tokenizer_path)
+        with new_folder(self.tokenizer_path) as folder:
+            shutil.copytree(source, folder)
+
+    @contextmanager
+    def removed_unless_launched(self) -> Iterator[None]:
+        """For the command that created the run: an error before its first launch removes the folder again.
+
+        A stop by a signal keeps it, so that `--resume` can continue.
+        """
+        try:
+            yield
+        except StoppedError:
+            raise
+        except Exception:
+            if not self.manifest().launches:
+                shutil.rmtree(self.path, ignore_errors=True)
+            raise
+
     def last_rows(self) -> dict[str, Row]:
         """The last row of each kind in metrics.jsonl.
 
@@ -196,18 +224,27 @@ class Run:
         given = {"price_per_device_hour": price_per_device_hour, "cpu_peak_flops": cpu_peak_flops}
         self.update_manifest(**{name: value for name, value in given.items() if value is not None})
 
-    def begin_launch(self, *, devices: int, device_name: str, first_step: int) -> None:
-        """Record that training starts now; `update_launch` completes the entry."""
+    def begin_launch(
+        self, *, devices: int, device_name: str, first_step: int, threads_per_process: int | None = None
+    ) -> None:
+        """Record that training starts now; `update_launch` completes the entry.
+
+        Warns where this launch differs from the one before in what the last bits of its numbers depend on.
+        """
+        manifest = self.manifest()
         launch = Launch(
             command=tuple(sys.argv),
             started=datetime.now(UTC).isoformat(timespec="seconds"),
             devices=devices,
             device_name=device_name,
+            threads_per_process=threads_per_process,
             first_step=first_step,
             last_step=first_step,
             seconds=0.0,
         )
-        self.update_manifest(state=RunState.running, launches=(*self.manifest().launches, launch))
+        if manifest.last_launch and (difference := launch.numeric_difference(manifest.last_launch)):
+            log.warning("%s: %s; its numbers will differ in the last bits", self.path, difference)
+        self.update_manifest(state=RunState.running, launches=(*manifest.launches, launch))
 
     def update_launch(self, *, last_step: int, seconds: float, state: str) -> None:
         """Bring the current launch's entry up to date: at each checkpoint and at the end."""

@@ -7,13 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from fpm_cli.checkpoints.checkpoint import (
-    find_latest_checkpoint,
-    load_weights,
-    prune,
-    remove_incomplete,
-    verify_checkpoint,
-)
+from fpm_cli.checkpoints.checkpoint import load_weights, prune, remove_incomplete, verify_checkpoint
+from fpm_cli.checkpoints.folders import find_latest_checkpoint
 from fpm_cli.cli.app import run as fpm
 from fpm_cli.errors import DamagedError, DivergedError, MissingError
 from fpm_cli.runs.run import Run

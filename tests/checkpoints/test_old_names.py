@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from fpm_cli.checkpoints.checkpoint import MANIFEST, load_weights
+from fpm_cli.checkpoints.checkpoint import load_weights
+from fpm_cli.checkpoints.folders import MANIFEST
 from fpm_cli.cli.app import run as fpm
 from fpm_cli.files import hash_file
 from fpm_cli.runs.run import Run

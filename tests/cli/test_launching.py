@@ -3,6 +3,7 @@
 import itertools
 import json
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -77,6 +78,29 @@ def test_a_batch_script_begins_the_run_and_later_resumes_it(
     out.mkdir()
     (out / "config.toml").touch()
     assert started()[started().index(verb[0]) :] == [verb[0], "--resume", *own]
+
+
+def test_options_of_sbatch_stay_whole_and_a_task_has_cores(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    where = [*PRETRAIN, "--out", str(tmp_path / "run"), "--launcher", "slurm", "--nproc", "4", "--dry-run"]
+    script = said(capsys, *where, "--launcher-arg=--comment=two words")
+    assert "#SBATCH '--comment=two words'\n" in script
+    assert "#SBATCH --cpus-per-task=16\n" in script and "SRUN_CPUS_PER_TASK" in script
+    script = said(capsys, *where, "--launcher-arg=--cpus-per-task=64")
+    assert [line for line in script.splitlines() if "cpus-per-task" in line] == ["#SBATCH --cpus-per-task=64"]
+    assert fpm([*where, "--launcher-arg=--comment=a\nrm -rf /"]) == 2
+    assert "line break" in capsys.readouterr().err
+
+
+def test_a_wrong_address_is_refused_before_the_wait_for_the_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    address = ["--nnodes", "2", "--node-rank", "1", "--master-addr", "no.such.host.invalid"]
+    began = time.monotonic()
+    assert fpm([*PRETRAIN, "--nproc", "1", "--out", str(tmp_path / "run"), *address]) == 3
+    assert "no.such.host.invalid cannot be reached" in capsys.readouterr().err
+    assert time.monotonic() - began < 60, "a wait for the folder takes 600 s"
 
 
 def test_deepspeeds_command_runs_the_worker_of_the_verb(

@@ -114,3 +114,9 @@ def test_a_leading_host_that_others_cannot_reach_is_refused() -> None:
         first_host_address({"localhost": 1, "10.1.2.3": 1})
     with pytest.raises(UsageError, match=r"no\.such\.host\.invalid"):
         first_host_address({"no.such.host.invalid": 1})
+
+
+def test_a_byte_order_mark_is_no_part_of_a_hosts_name(tmp_path: Path) -> None:
+    path = tmp_path / "hosts"
+    path.write_bytes(b"\xef\xbb\xbfa slots=2\r\nb slots=1\r\n")
+    assert read_hostfile(path) == {"a": 2, "b": 1}

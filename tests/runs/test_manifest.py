@@ -70,6 +70,7 @@ def read(folder: Path, document: object) -> RunManifest:
         {"launches": (LAUNCH,), "state": RunState.running, "ready": True, "price_per_device_hour": 1.5},
         {"imported": ImportRecord(source="a", architecture="Bert", untrained=("pooler",)), "corpus": None},
         {"task": TASK, "corpus": None, "ready": True, "tokenizer_fingerprint": "t"},
+        {"corpus": b"/corpora/\xce\xc4".decode("utf-8", "surrogateescape")},
         {"config_changes": ("train.lr was 1 and is now 2",), "cpu_peak_flops": 1e11},
     ],
 )
@@ -81,7 +82,7 @@ def test_a_manifest_is_read_as_it_was_written(tmp_path: Path, changes: dict[str,
 
 def test_the_keys_of_a_task_are_where_version_0_1_had_them(tmp_path: Path) -> None:
     assert read(tmp_path, old_document(**OLD_TASK)).task == TASK
-    written = RunManifest(config=CONFIG, ready=True, task=TASK).document()
+    written = json.loads(json.dumps(RunManifest(config=CONFIG, ready=True, task=TASK).document()))
     assert {key: written[key] for key in OLD_TASK} == OLD_TASK
 
 

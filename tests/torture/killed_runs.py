@@ -21,7 +21,7 @@ import torch._inductor.compile_fx
 import torch.utils.tensorboard  # noqa: F401
 
 import fpm_cli.engine.train  # noqa: F401
-from fpm_cli.checkpoints.checkpoint import checkpoint_step
+from fpm_cli.checkpoints.folders import checkpoint_step
 from fpm_cli.cli.app import run as fpm
 from tests.small_runs import metrics, tiny
 

@@ -9,7 +9,8 @@ import torch
 from safetensors.torch import load_file
 
 from fpm_cli.checkpoints import shards
-from fpm_cli.checkpoints.checkpoint import find_latest_checkpoint, verify_checkpoint
+from fpm_cli.checkpoints.checkpoint import verify_checkpoint
+from fpm_cli.checkpoints.folders import find_latest_checkpoint
 from fpm_cli.errors import DamagedError
 from fpm_cli.runs.run import Run
 from tests.small_checkpoints import write_checkpoint

@@ -11,13 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from fpm_cli.checkpoints.checkpoint import (
-    find_latest_checkpoint,
-    load_weights,
-    prune,
-    remove_incomplete,
-    verify_checkpoint,
-)
+from fpm_cli.checkpoints.checkpoint import load_weights, prune, remove_incomplete, verify_checkpoint
+from fpm_cli.checkpoints.folders import find_latest_checkpoint
 from fpm_cli.runs.run import Run
 from tests.small_checkpoints import write_checkpoint
 from tests.torture.crashes import DAMAGES, Image, Operation, Recorder, crashed, read_image, write_image

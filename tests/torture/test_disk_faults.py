@@ -14,13 +14,8 @@ from typing import Any
 import pytest
 import torch
 
-from fpm_cli.checkpoints.checkpoint import (
-    find_latest_checkpoint,
-    load_weights,
-    prune,
-    remove_incomplete,
-    verify_checkpoint,
-)
+from fpm_cli.checkpoints.checkpoint import load_weights, prune, remove_incomplete, verify_checkpoint
+from fpm_cli.checkpoints.folders import find_latest_checkpoint
 from fpm_cli.cli.app import run as fpm
 from fpm_cli.engine import train
 from fpm_cli.engine.checkpointer import Checkpointer
@@ -184,14 +179,15 @@ ON_FULL_DISK = """
 import shutil, sys
 from pathlib import Path
 from fpm_cli.cli.app import run as fpm
-from fpm_cli.checkpoints.checkpoint import find_latest_checkpoint, verify_checkpoint
+from fpm_cli.checkpoints.checkpoint import verify_checkpoint
+from fpm_cli.checkpoints.folders import find_latest_checkpoint
 from fpm_cli.runs.run import Run
 
 disk, flags = Path(sys.argv[1]), sys.argv[2:]
 run = disk / "run"
 begin = ["-q", *flags, "--corpus", str(disk / "corpus"), "--out", str(run)]
 refused = fpm([*begin, "--set", "train.steps=80", "--set", "engine.keep_last=50"])
-shutil.rmtree(run)
+assert not run.exists()
 
 from fpm_cli.engine import checkpointer
 ballast = disk / "ballast"

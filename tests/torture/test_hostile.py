@@ -9,13 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from fpm_cli.checkpoints.checkpoint import (
-    find_latest_checkpoint,
-    load_weights,
-    prune,
-    remove_incomplete,
-    verify_checkpoint,
-)
+from fpm_cli.checkpoints.checkpoint import load_weights, prune, remove_incomplete, verify_checkpoint
+from fpm_cli.checkpoints.folders import find_latest_checkpoint
 from fpm_cli.checkpoints.shards import OPTIMIZER, read_slices
 from fpm_cli.config.resolve import resolve
 from fpm_cli.errors import FpmError
