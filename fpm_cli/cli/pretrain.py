@@ -267,7 +267,7 @@ def _ensure_corpus(run: Run) -> None:
 
 def _check_corpus(run: Run, given: Path | None, allow_change: bool) -> None:
     """Refuse a corpus with a damaged file, and one that is not the one the run began with; record it."""
-    from fpm_cli.corpus.corpus import Corpus
+    from fpm_cli.corpus.corpus import TOKENIZER, Corpus
 
     corpus = Corpus.open(given or run.corpus_path())
     corpus.verify()
