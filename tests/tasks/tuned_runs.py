@@ -36,7 +36,7 @@ def tuned_run(path: Path, task: TaskDefinition, train: Sequence[Path], dev: Path
         ),
         train_files=tuple(map(str, train)),
         validation="0.05",
-        dev_file=str(dev) if dev else None,
+        dev_file=str(dev.resolve()) if dev else None,  # as fine-tuning records it
         num_examples={},
         example_fingerprints={},
     )
