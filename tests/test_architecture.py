@@ -4,6 +4,7 @@
 """
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -130,3 +131,22 @@ def test_an_import_circle_is_found() -> None:
     files = {module: Path(f"{module}.py") for module in sources}
     imports = {files[module]: imported_files(source, files) for module, source in sources.items()}
     assert files_in_circles(imports) == [files[f"fpm_cli.{name}"] for name in "abc"]
+
+
+def imported_test_modules(source: str) -> list[str]:
+    """The test modules that a source of tests names in an import, in code that it hands on as text too."""
+    return re.findall(r"(?:from|import) (tests\.(?:\w+\.)*test_\w+)", source)
+
+
+def test_no_test_module_is_imported() -> None:
+    found = {
+        str(path.name): modules
+        for path in sorted(PACKAGE.parent.joinpath("tests").rglob("*.py"))
+        if path != Path(__file__) and (modules := imported_test_modules(path.read_text(encoding="utf-8")))
+    }
+    assert not found
+
+
+def test_an_imported_test_module_is_found() -> None:
+    assert imported_test_modules("from tests.engine.test_train import rows\n") == ["tests.engine.test_train"]
+    assert imported_test_modules("from tests.small_runs import start\n") == []

@@ -16,7 +16,7 @@ from fpm_cli.errors import FpmError, MissingError, StoppedError, UsageError
 from fpm_cli.launch.deepspeed_launch import supervise
 from fpm_cli.launch.hosts import first_host_address, read_hostfile
 from fpm_cli.runs.run import Run
-from tests.launch.test_ranks import PRELUDE
+from tests.launch.stand_in_ranks import PRELUDE
 
 TIMEOUT = 5.0  # Python starts twice within it, on a busy machine too
 # Starts two ranks and ends with the worse status; ends them when it is told to, as DeepSpeed's does.

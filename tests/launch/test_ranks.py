@@ -15,27 +15,10 @@ import pytest
 from fpm_cli.errors import DivergedError, FpmError, StoppedError
 from fpm_cli.launch.placement import Placement
 from fpm_cli.launch.ranks import Ranks
+from tests.launch.stand_in_ranks import ranks
 
 TIMEOUT = 5.0  # Python starts within it on a busy machine too
 AT_ONCE = 30.0  # what is never at once: the sleeps of 60 s; `make torture` holds real runs to 2 s
-# A rank beats as a real one does, then does what the test wants.
-PRELUDE = """
-import os, signal, sys, time
-from pathlib import Path
-from fpm_cli.launch.heartbeat import Heartbeat, set_parent_death_signal
-from fpm_cli.launch.shutdown import ShutdownRequest
-rank, logs, parent = int(os.environ["RANK"]), Path(sys.argv[1]), int(sys.argv[2])
-set_parent_death_signal(parent)
-shutdown = ShutdownRequest().__enter__()
-heartbeat = Heartbeat(shutdown, logs, rank, 0.1)
-heartbeat.step = 7
-heartbeat.__enter__()
-time.sleep(0.2)
-
-
-def moment() -> None:
-    (logs / "moment").write_text(str(time.monotonic()))
-"""
 
 
 def since_moment(logs: Path) -> float:
@@ -55,12 +38,6 @@ def send_when_both_listen(logs: Path, *numbers: int) -> None:
             time.sleep(0.2)
 
     threading.Thread(target=send, daemon=True).start()
-
-
-def ranks(logs: Path, behaviour: str) -> Ranks:
-    """Two ranks that run `behaviour` after the prelude."""
-    script = PRELUDE + textwrap.dedent(behaviour)
-    return Ranks([sys.executable, "-c", script, str(logs), str(os.getpid())], Placement(2), logs)
 
 
 def gone(started: Ranks) -> bool:
@@ -164,7 +141,8 @@ def test_a_second_interrupt_does_not_wait_for_the_ranks(tmp_path: Path) -> None:
 def test_a_killed_launcher_leaves_no_orphan_running_or_stopped(tmp_path: Path, behaviour: str) -> None:
     launcher = f"""
         import sys
-        from tests.launch.test_ranks import Path, ranks
+        from pathlib import Path
+        from tests.launch.stand_in_ranks import ranks
         ranks(Path({str(tmp_path)!r}), {behaviour!r}).supervise(60)
     """
     process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(launcher)])

@@ -16,6 +16,7 @@ from fpm_cli.config.resolve import resolve
 from fpm_cli.errors import FpmError
 from fpm_cli.runs.run import Run
 from tests.small_checkpoints import write_checkpoint
+from tests.torture.file_contents import contents
 from tests.torture.hostile import ATTACKS, Payload
 
 
@@ -51,10 +52,6 @@ def everything(path: Path) -> None:
         folder, OPTIMIZER, {n: (0, v.numel()) for n, v in moments.items()}, lambda name, _: moments[name]
     )
     prune(run, keep_last=1, keep_best=True)
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 @pytest.mark.row

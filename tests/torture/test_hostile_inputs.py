@@ -19,11 +19,11 @@ from fpm_cli.corpus.options import build_options
 from fpm_cli.errors import FpmError
 from fpm_cli.interop.import_run import import_run
 from fpm_cli.tokenization.registry import load_tokenizer, train_tokenizer
+from tests.torture.file_contents import contents
 from tests.torture.hostile import Attack, Payload
 from tests.torture.hostile_corpora import CORPUS, TEXTS
 from tests.torture.hostile_models import IMPORT, TOKENIZER
 from tests.torture.hostile_parts import SECRET
-from tests.torture.test_hostile import contents
 
 pytestmark = pytest.mark.row
 MOST_SECONDS, MOST_MIB = 120, 500

@@ -9,7 +9,7 @@ import torch
 
 from fpm_cli.cli.app import run as fpm
 from fpm_cli.engine.pretraining import Pretraining
-from tests.engine.test_spike_runs import rows
+from fpm_cli.runs.metrics import read_rows
 from tests.small_runs import tiny
 from tests.torture.scale import counts
 
@@ -40,11 +40,11 @@ def test_planted_spikes_are_skipped_and_under_one_percent_of_the_other_steps(
         run = tmp_path / f"run-{seed}"
         flags = tiny("CPM-X-S", f"train.steps={STEPS}", "model.num_layers=2", f"train.seed={seed}")
         assert fpm(["-q", *flags, "--corpus", str(sample_corpora("CPM-X-S")), "--out", str(run)]) == 0
-        skipped = {row["step"] for row in rows(run, "skip")}
+        skipped = {row["step"] for row in read_rows(run / "metrics.jsonl", "skip")}
         found += len(skipped & set(PLANTED))
         alarms += len(skipped - set(PLANTED))
-        assert [row["step"] for row in rows(run, "train")] == list(range(1, STEPS + 1))
-        assert not rows(run, "rewind")
+        assert [row["step"] for row in read_rows(run / "metrics.jsonl", "train")] == list(range(1, STEPS + 1))
+        assert not read_rows(run / "metrics.jsonl", "rewind")
     planted, steps = count * len(PLANTED), count * (STEPS - len(PLANTED))
     report(
         f"spikes: {found} of {planted} planted ones skipped in {count} runs; {alarms} alarms in the other "

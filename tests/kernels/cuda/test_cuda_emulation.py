@@ -6,8 +6,8 @@ import torch
 from tests.kernels.cuda.attention_cases import Case, computed, expected, make_case
 from tests.kernels.cuda.conftest import BuildEmulator
 from tests.kernels.cuda.emulated import EmulationFailed, Emulator
-from tests.kernels.cuda.test_cuda_residual_norm import computed as computed_norm
-from tests.kernels.cuda.test_cuda_residual_norm import inputs, numbers
+from tests.kernels.cuda.residual_norm_runs import computed as computed_norm
+from tests.kernels.cuda.residual_norm_runs import inputs, numbers
 
 FORWARD, BACKWARD = "attention/forward.cuh", "attention/backward.cuh"
 PROBLEM, DEVICE, NORM = "attention/problem.cuh", "common/device.cuh", "residual_norm/cuda.cu"
