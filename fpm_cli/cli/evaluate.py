@@ -63,6 +63,12 @@ def evaluate_lm(
         Path | None,
         typer.Option(help="Score on this corpus; by default the corpus that the run was trained on."),
     ] = None,
+    pseudo_likelihood: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=MAX_COUNT, help="A BERT: also the pseudo-likelihood of the first N sentences."
+        ),
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Loss, perplexity, bits per byte and character on the validation text of the run's corpus."""
@@ -78,12 +84,17 @@ def evaluate_lm(
             max_samples=max_samples,
             report=lambda done, total: progress.update("scoring", done, total),
         )
+    values = asdict(score)
+    if pseudo_likelihood is not None:
+        from fpm_cli.inference.pseudo_likelihood import score_pseudo_likelihood
+
+        values |= asdict(score_pseudo_likelihood(trained, max_sentences=pseudo_likelihood))
     if as_json:
         about = {"run": str(opened.path), "model": trained.config.name, "step": trained.step, "task": "lm"}
-        show_json("evaluate-lm", {**about, **asdict(score)})
+        show_json("evaluate-lm", {**about, **values})
         return
     table = Table("measure", "value", title=f"{trained.config.name}, step {trained.step}: {opened.path}")
-    for name, value in asdict(score).items():
+    for name, value in values.items():
         text = f"{value:.4f}" if isinstance(value, float) else "-" if value is None else f"{value}"
         table.add_row(name.replace("_", " "), text)
     below = score.unigram_entropy - score.loss
