@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from fpm_cli.accounting.flops import masked_positions
 from fpm_cli.config.schema import RunConfig
 
-FLOAT32 = INT32 = 4
+FLOAT32 = 4
 INT64 = 8
 
 

@@ -1,6 +1,7 @@
 """`fpm build-corpus`: raw text in, an indexed corpus with its tokenizer and manifest out."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -107,6 +108,10 @@ def build_corpus(
         int | None,
         typer.Option(min=1, max=MAX_COUNT, help="Cut an archive that expands more, past 64 MiB. [250]"),
     ] = None,
+    decontaminate: Annotated[
+        list[str] | None,
+        typer.Option(help="TASK=FILE: drop documents that contain a text of the task's file; repeatable."),
+    ] = None,
     workers: Annotated[int, typer.Option(min=0, max=MAX_PROCESSES, help="Processes; 0: one per core.")] = 0,
     executor: Annotated[Literal["local", "ray"], typer.Option(help="ray: a Ray cluster.")] = "local",
     shard_mib: Annotated[
@@ -145,6 +150,7 @@ def build_corpus(
     from fpm_cli.corpus.inputs import describe_skipped
     from fpm_cli.tokenization.registry import load_tokenizer
 
+    texts = [text for request in decontaminate or [] for text in _evaluation_texts(request)]
     with StageProgress("shards") as progress:
         execution = build.Execution(
             workers=workers or _num_cores(),
@@ -152,7 +158,7 @@ def build_corpus(
             shard_bytes=shard_mib << 20,
             report=lambda stage, done, total: progress.update(STAGES[stage], done, total),
         )
-        built = build.build_corpus(inputs, load_tokenizer(tokenizer), out, options, execution)
+        built = build.build_corpus(inputs, load_tokenizer(tokenizer), out, options, execution, texts)
     manifest = built.corpus.manifest
     counts = manifest.counts
     tokens = sum(facts.tokens for facts in manifest.splits.values())
@@ -180,6 +186,20 @@ def build_corpus(
         log(f"not read: {describe_skipped(manifest.skipped)}")
     log(f"read {counts.documents_read:,} documents, kept {counts.documents_kept:,}: {tokens:,} tokens")
     log(f"{out} in {built.seconds:.1f} s")
+
+
+def _evaluation_texts(request: str) -> Iterator[str]:
+    """The texts of a task's rows, given `TASK=FILE`."""
+    from fpm_cli.tasks.definition import load_task
+    from fpm_cli.tasks.examples import read_examples
+
+    task, separator, path = request.partition("=")
+    if not separator:
+        raise UsageError(f"--decontaminate {request}: give a task and its file, such as qqp=dev.tsv")
+    for example in read_examples(load_task(task), path, labels="optional").examples:
+        yield example.text_a
+        if example.text_b is not None:
+            yield example.text_b
 
 
 def _num_cores() -> int:

@@ -10,13 +10,14 @@ at any moment resumes from there and gives the same bytes as an uninterrupted on
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from fpm_cli.corpus.assemble import assemble
-from fpm_cli.corpus.clean import CLEAN, CleanTask, clean_shard
+from fpm_cli.corpus.clean import CLEAN, EVALUATION_INDEX, CleanTask, clean_shard
+from fpm_cli.corpus.contamination import EvaluationIndex
 from fpm_cli.corpus.corpus import TOKENIZER, Corpus
 from fpm_cli.corpus.deduplicate import DEDUPLICATED, Deduplicator
 from fpm_cli.corpus.emptiness import empty_splits, too_few_documents
@@ -65,14 +66,20 @@ def build_corpus(
     out: Path,
     options: BuildOptions,
     execution: Execution | None = None,
+    evaluation_texts: Iterable[str] = (),
 ) -> BuildResult:
     """Build the corpus in the folder `out`, or resume its unfinished build; it appears there when complete.
+
+    Documents that contain one of the `evaluation_texts` (see `contamination.py`) are dropped.
 
     Raises UsageError (`out` exists; the folder of an unfinished build belongs to another one; no token
     to end a document) and MissingError (an input is absent; too few documents are left).
     """
     started = time.perf_counter()
     execution = execution or Execution()
+    index = EvaluationIndex.of(evaluation_texts)
+    if index.ngrams or len(index.lines):
+        options = options.model_copy(update={"contamination": index.fingerprint})
     check_tokenizer(tokenizer)
     work = WorkFolder(out.with_name(f"{out.name}.building"))
     if out.exists() and not (work.path / PLAN).exists():
@@ -81,6 +88,7 @@ def build_corpus(
     files = found.inputs
     with _locked(work):
         check_plan(files, tokenizer, options, execution.shard_bytes, work)
+        index.write(work.path / EVALUATION_INDEX)
         if not out.exists():  # else only the work folder was left to remove
             with open_executor(execution.executor, execution.workers) as run:
                 _unpack(files, options, execution, run, work)

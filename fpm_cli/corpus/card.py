@@ -9,7 +9,7 @@ CARD = "README.md"
 
 
 def write_card(folder: Path, manifest: Manifest) -> None:
-    """Write the Markdown card beside the manifest. It follows from the manifest, which does not list it."""
+    """Write the Markdown card next to the manifest. It follows from the manifest, which does not list it."""
     with atomic_write(folder / CARD) as file:
         file.write(data_card(manifest).encode())
 

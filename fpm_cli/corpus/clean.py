@@ -9,10 +9,12 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import BinaryIO
 
 import xxhash
 
+from fpm_cli.corpus.contamination import EvaluationIndex
 from fpm_cli.corpus.filters import drop_reason
 from fpm_cli.corpus.hf import read_rows
 from fpm_cli.corpus.minhash import band_keys
@@ -26,9 +28,9 @@ from fpm_cli.corpus.work_folder import WorkFolder, pack_document_record
 from fpm_cli.files import atomic_write
 from fpm_cli.streams import open_range
 
-CLEAN = "clean"
+CLEAN, EVALUATION_INDEX = "clean", "evaluation.npz"  # files of the work folder
 INVALID, TOO_INVALID = "invalid_utf8", "too_many_invalid_characters"
-FEW_SENTENCES = "fewer_than_two_sentences"
+FEW_SENTENCES, CONTAMINATED = "fewer_than_two_sentences", "contaminated"
 DEFECTS = (BROKEN, NO_TEXT, OVERSIZED, TOO_INVALID)  # reasons that are damage of the input, hence located
 MAX_KEYS = 16  # different sets of keys that are counted
 BATCH_BYTES = 1 << 18  # text whose shingles are hashed at once
@@ -127,10 +129,17 @@ def _clean(
         repaired[kind] += 1
         report_defect(kind, start + record.offset, f"{removed[kind]} removed")
     reason = drop_reason(text, task.options)
+    if not reason and task.options.contamination and _evaluation_index(task.work).is_in(text):
+        reason = CONTAMINATED
     if reason or not task.sentences:
         return text, reason
     sentences = split_sentences(text)
     return "\n".join(sentences), FEW_SENTENCES if len(sentences) < 2 else None
+
+
+@lru_cache(maxsize=1)
+def _evaluation_index(work: WorkFolder) -> EvaluationIndex:
+    return EvaluationIndex.read(work.path / EVALUATION_INDEX)
 
 
 class _DocumentWriter:

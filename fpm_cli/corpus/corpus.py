@@ -78,7 +78,7 @@ class Corpus:
         return self._splits[name]
 
     def word_starts(self, name: Split) -> npt.NDArray[np.uint8] | None:
-        """One byte a token of the split: 1 where a whole word begins; None but for BERT corpora."""
+        """One byte per token of the split: 1 where a whole word begins; None but for BERT corpora."""
         path = self.path / f"{name}.words.bin"
         if path.name not in self.manifest.files:
             return None

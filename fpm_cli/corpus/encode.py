@@ -158,7 +158,8 @@ def _encode(batch: list[_Document], tokenizer: Tokenizer, splits: dict[Split, _S
     sentences = has_sentences(tokenizer)
     texts = [document.text.split("\n") if sentences else [document.text] for document in batch]
     flat = [text for sequences in texts for text in sequences]
-    ids, ends = tokenizer.encode_ragged(flat)
+    encoded = tokenizer.encode_ragged(flat)
+    ids, ends = encoded
     sizes = np.diff(ends, prepend=0)  # (sequences,), tokens
     is_sequence = sizes > 0
     document_of = np.repeat(np.arange(len(batch)), [len(sequences) for sequences in texts])
@@ -166,7 +167,7 @@ def _encode(batch: list[_Document], tokenizer: Tokenizer, splits: dict[Split, _S
     is_kept = num_sequences >= (2 if sentences else 1)
     starts = None
     if sentences:
-        starts = tokenizer.word_starts_ragged(flat, ids).view(np.uint8)
+        starts = tokenizer.word_starts_ragged(flat, encoded).view(np.uint8)
     else:
         assert tokenizer.special.eod is not None  # checked by `check_tokenizer`
         ids, sizes = np.insert(ids, ends, tokenizer.special.eod), sizes + 1

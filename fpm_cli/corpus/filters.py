@@ -8,7 +8,7 @@ _WORD = re.compile(r"[^\W_]+")
 _CHINESE = re.compile("[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]+")
 _LATIN = re.compile("[A-Za-zÀ-ÖØ-öø-ɏ]+")
 
-# A first response made of nothing but these, repeated or not, says nothing (Shang et al. 2015, section 3).
+# A first response of nothing but these, repeated or not, is trivial (Shang et al. 2015, section 3).
 _TRIVIAL = re.compile(
     "(?:哈|呵|嘿|嘻|哇|哦|噢|喔|嗯|恩|额|呃|啊|呀|哎|唉|诶|欸|咦|吼|嘞|啦|么|吗|呢|吧|了|的|是|好|对|行|赞|顶|囧|汗|晕|"
     "谢谢|不错|可以|真的|支持|转发|加油|收到|路过|同意|沙发|wow|lol|ok|yes|haha|hehe|good|nice|[\\W_]|[0-9])+",
@@ -49,7 +49,7 @@ def text_density(text: str) -> float:
 
 
 def repetition(text: str) -> float:
-    """The share of characters that stand in a line which the text has had before."""
+    """The share of characters in lines that repeat an earlier line of the text."""
     seen: set[str] = set()
     repeated = 0
     for line in text.split("\n"):

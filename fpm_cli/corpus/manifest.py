@@ -1,4 +1,4 @@
-"""What a corpus says of itself: where it came from, what each step did, and the checksum of each file.
+"""The manifest of a corpus: where it came from, what each step did, and the checksum of each file.
 
 The manifest holds nothing that differs between two builds of the same input with the same options:
 no dates, no durations, no machine paths.
@@ -112,7 +112,7 @@ class Manifest(Frozen):
         return (json.dumps(self.document(), ensure_ascii=False, indent=2) + "\n").encode()
 
     def write(self, path: Path) -> None:
-        """Write the manifest, whole or not at all."""
+        """Write the manifest atomically."""
         replace_file(path, self.to_bytes())
 
 

@@ -1,4 +1,4 @@
-"""Makes text clean without changing what it says: line ends, control characters, composed Unicode."""
+"""Normalises text without changing its content: line ends, control characters, composed Unicode."""
 
 import re
 import unicodedata
@@ -7,7 +7,7 @@ from collections import Counter
 NUL, SURROGATE, REPLACEMENT, CONTROL = "nul", "lone_surrogate", "replacement_character", "control_character"
 
 _LINE_END = re.compile("\r\n?|[\x85\u2028\u2029]")
-# What no tokenizer should see; U+FFFD stands where an earlier decoder had met broken bytes.
+# Removed from all text; U+FFFD is what an earlier decoder wrote for invalid bytes.
 _UNWANTED = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff\ufeff\ufffd\ufffe\uffff]")
 _TRAILING = re.compile("[ \t\u3000]+\n")
 _BLANK_LINES = re.compile("\n{3,}")

@@ -1,4 +1,4 @@
-"""Every choice that decides the bytes of a corpus, beside its inputs and its tokenizer."""
+"""Every choice that decides the bytes of a corpus, besides its inputs and its tokenizer."""
 
 from typing import Any, Literal, get_args
 
@@ -48,9 +48,12 @@ class BuildOptions(BaseModel):
     language: Literal["", "en", "zh"] = Field("", description="drop documents mostly in another script")
     pile_partitions: tuple[str, ...] = Field((), description="two-digit files read from a folder; none: all")
     exclude_sets: tuple[str, ...] = Field((), description="values of meta.pile_set_name that are dropped")
-    drop_trivial: bool = Field(False, description="drop dialogues whose first response says nothing")
+    drop_trivial: bool = Field(False, description="drop dialogues with a trivial first response")
     drop_advertisements: bool = Field(False, description="drop dialogues with links, numbers to call, offers")
     max_responses: int = Field(0, ge=0, description="dialogues kept among those with the same first turn")
+    contamination: str = Field(
+        "", description="fingerprint of the evaluation texts whose documents are dropped; empty: none"
+    )
     near_duplicates: float = Field(
         0.8,
         ge=0,
@@ -77,7 +80,7 @@ FORMAT: dict[str, dict[str, Any]] = {
 
 
 def build_options(source: Source, filters: Literal["paper", "none"] = "paper", **chosen: Any) -> BuildOptions:
-    """The source's defaults with the user's choices over them; None stands for no choice."""
+    """The source's defaults with the user's choices over them; None means no choice."""
     values = {**FORMAT.get(source, {}), **(PAPER.get(source, {}) if filters == "paper" else {})}
     values |= {key: value for key, value in chosen.items() if value is not None}
     if values.get("encoding"):

@@ -9,9 +9,10 @@ from fpm_cli.foreign import parse_json, read_whole
 from fpm_cli.interop.export_tokenizer import EXACT_TOKENIZER
 from fpm_cli.tokenization.base import Tokenizer
 from fpm_cli.tokenization.byte_bpe import ByteBpe
+from fpm_cli.tokenization.cjk import is_cjk
 from fpm_cli.tokenization.published import read_byte_bpe, read_lines
 from fpm_cli.tokenization.registry import load_tokenizer
-from fpm_cli.tokenization.wordpiece import WordPiece, is_cjk
+from fpm_cli.tokenization.wordpiece import WordPiece
 
 # In Chinese BERT vocabularies a third or more of the pieces are Chinese; elsewhere far fewer.
 CHINESE_SHARE = 0.2

@@ -1,6 +1,6 @@
-"""Faster libraries for bulk encoding, taken only where they answer as the reference does.
+"""Faster libraries for bulk encoding, used only where they give the ids of the reference library.
 
-gigatoken (byte-level BPE) and nanotoken (WordPiece) are young. Each is optional (`pip install
+gigatoken (byte-level BPE) and nanotoken (WordPiece) are new. Each is optional (`pip install
 'fpm-depth[fast]'`), and is asked the probes below before its first use: a different id, or an exception,
 and the reference library (Hugging Face tokenizers) does the work, only more slowly.
 """
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Ragged(NamedTuple):
-    """Ids of many texts end to end: text i has `ids[ends[i - 1]:ends[i]]`, the first from 0."""
+    """Ids of many texts, concatenated: text i has `ids[ends[i - 1]:ends[i]]`, the first from 0."""
 
     ids: "NDArray[np.int32]"  # (total tokens,)
     ends: "NDArray[np.int64]"  # (texts,)
@@ -46,7 +46,7 @@ def load_if_exact(
     try:
         accelerator = make()
         answers = to_lists(accelerator(PROBES))
-    except Exception:  # whatever a young library does, the reference stands in
+    except Exception:  # whatever a new library raises, the reference library is used
         return None
     return accelerator if answers == [reference(probe) for probe in PROBES] else None
 

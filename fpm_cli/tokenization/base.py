@@ -47,7 +47,7 @@ class Tokenizer(ABC):
     `encode` never adds a special token, and the text of a special token inside the user's text
     (`<eod>`, `[MASK]`) is encoded as ordinary text, never as its id.
 
-    A subclass says how its model becomes bytes (`model_files`, `options`) and is made again from
+    A subclass defines how its model becomes bytes (`model_files`, `options`) and how it is rebuilt from
     them (`from_files`); storing, loading and the fingerprint follow from those.
     """
 
@@ -62,13 +62,13 @@ class Tokenizer(ABC):
         return [i for part in self.split_long(text) for i in self._encode(part)]
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """`encode` of every text, in order; quicker in bulk where a library allows."""
+        """`encode` of every text, in order; faster in bulk where a library allows it."""
         if any(len(text) > MAX_CHARACTERS for text in texts):
             return [self.encode(text) for text in texts]
         return self._encode_batch(texts)
 
     def encode_ragged(self, texts: Sequence[str]) -> Ragged:
-        """`encode_batch` into two numpy arrays: the quickest way into a file."""
+        """`encode_batch` into two numpy arrays, the fastest form to write to a file."""
         if not any(len(text) > MAX_CHARACTERS for text in texts):
             return self._encode_ragged(texts)
         import numpy as np
@@ -118,7 +118,7 @@ class Tokenizer(ABC):
         return [start for part in self.split_long(text) for start in self._word_starts(part)]
 
     def offsets(self, text: str) -> list[tuple[int, int]]:
-        """For each token of `encode(text)`, the characters of `text` it stands for: begin and end."""
+        """For each token of `encode(text)`, the characters of `text` it represents: begin and end."""
         spans: list[tuple[int, int]] = []
         first = 0
         for part in self.split_long(text):
@@ -134,12 +134,12 @@ class Tokenizer(ABC):
     def _offsets(self, text: str) -> list[tuple[int, int]]:
         """`offsets` of a text of limited length."""
 
-    def word_starts_ragged(self, texts: Sequence[str], ids: "NDArray[np.int32]") -> "NDArray[np.bool_]":
-        """`word_starts` of every text end to end, given the ids of `encode_ragged(texts)`."""
+    def word_starts_ragged(self, texts: Sequence[str], encoded: Ragged) -> "NDArray[np.bool_]":
+        """`word_starts` of every text end to end, given `encode_ragged(texts)`."""
         import numpy as np
 
         flags = chain.from_iterable(self.word_starts(text) for text in texts)
-        return np.fromiter(flags, np.bool_, len(ids))
+        return np.fromiter(flags, np.bool_, len(encoded.ids))
 
     @abstractmethod
     def model_files(self) -> dict[str, bytes]:
@@ -160,7 +160,7 @@ class Tokenizer(ABC):
         return fingerprint_of(self.kind, self.options(), self.model_files())
 
     def save(self, directory: Path) -> None:
-        """Write the tokenizer into a new directory, whole or not at all."""
+        """Write the tokenizer into a new directory, atomically."""
         write_directory(
             directory,
             kind=self.kind,

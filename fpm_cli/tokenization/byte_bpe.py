@@ -34,7 +34,7 @@ class ByteBpe(Tokenizer):
         self.special = SpecialTokens(eod=ids[END_OF_TEXT], eos=ids[END_OF_TEXT], bos=ids[END_OF_TEXT])
         self._pieces = sorted(ids, key=ids.__getitem__)
         byte_of = {character: byte for byte, character in enumerate(byte_characters())}
-        # `<|endoftext|>` consists of byte characters that stand for themselves.
+        # `<|endoftext|>` consists of byte characters that represent themselves.
         self._bytes = [bytes(byte_of[character] for character in piece) for piece in self._pieces]
         self._hf = HfTokenizer(models.BPE(ids, [(left, right) for left, right in merges]))
         self._hf.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -83,7 +83,7 @@ class ByteBpe(Tokenizer):
         return [index == 0 or words[index - 1] != word for index, word in enumerate(words)]
 
     def _offsets(self, text: str) -> list[tuple[int, int]]:
-        """See `Tokenizer.offsets`; a token inside a character's bytes stands for the whole character."""
+        """See `Tokenizer.offsets`; a token of some of a character's bytes represents the whole character."""
         check_text(text)
         return list(self._hf.encode(text, add_special_tokens=False).offsets)
 
@@ -103,9 +103,9 @@ class ByteBpe(Tokenizer):
 
 
 def byte_characters() -> list[str]:
-    """GPT-2's printable stand-in for each of the 256 bytes, in the order of the bytes.
+    """GPT-2's printable substitute for each of the 256 bytes, in the order of the bytes.
 
-    Printable Latin-1 stands for itself, the other 68 bytes follow from U+0100 (openai/gpt-2,
+    Printable Latin-1 represents itself, the other 68 bytes follow from U+0100 (openai/gpt-2,
     src/encoder.py, `bytes_to_unicode`).
     """
     plain = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}

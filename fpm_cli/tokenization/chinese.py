@@ -1,24 +1,28 @@
-"""Chinese words as jieba cuts them: by rjieba (Rust) where the two agree, else by jieba's own rules.
+"""Chinese words as jieba segments them: by rjieba (Rust) where the two agree, else by jieba's own rules.
 
-rjieba leaves runs of letters, digits and signs whole, which jieba parts (`RAID-0` in three): they are
-parted here. Where else the two may differ (`doubts`), the block is cut by `jieba_exact`.
+rjieba does not split runs of letters, digits and signs, as jieba does (`RAID-0` in three): they are split
+here. Where else the two may differ (`rjieba_differences`), the block is segmented by `jieba_exact`.
 """
 
 import re
 from collections.abc import Iterator, Sequence
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fpm_cli.errors import UsageError
 from fpm_cli.tokenization import jieba_exact
 from fpm_cli.tokenization.base import check_text
 from fpm_cli.tokenization.rjieba_differences import differing_positions
 
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
 # The only words of jieba's dictionary that contain one of `+#&._%-`.
 _WORDS_WITH_SIGNS = frozenset(("AT&T", "c#", "C#", "c++", "C++"))
 _ASCII_RUN = re.compile(r"[a-zA-Z0-9+#&._%\-]{2,}")
 _BLOCK_CHARACTER = re.compile(f"[{jieba_exact.BLOCK_CLASS}]")
-_SEPARATOR = "\x1e"  # not a character of words to either
+SEPARATOR = "\x1e"  # not a character of words to either
 _TEXTS_AT_ONCE = 512  # few enough for the processor's cache, many enough for one call of each library
 
 # What rjieba must answer before it is trusted, a bar between words.
@@ -49,7 +53,7 @@ def words(text: str) -> list[str]:
 
 
 def batches(texts: Sequence[str]) -> Iterator[Sequence[str]]:
-    """The texts in the numbers that `join_words` is quickest with."""
+    """The texts in groups of the size that is fastest to segment together."""
     for begin in range(0, len(texts), _TEXTS_AT_ONCE):
         yield texts[begin : begin + _TEXTS_AT_ONCE]
 
@@ -60,17 +64,38 @@ def join_words(texts: Sequence[str], space: str, newline: str) -> list[str]:
     In bulk: all texts are cut together. There may be spaces at the ends. Raises UsageError on a lone
     surrogate.
     """
-    together = _SEPARATOR.join(texts)
+    together = SEPARATOR.join(texts)
     _check(together, texts)
-    if together.count(_SEPARATOR) >= len(texts):  # a text has the separator itself
+    if together.count(SEPARATOR) >= len(texts):  # a text has the separator itself
         lines = [_join(text.replace(" ", space).replace("\n", newline)) for text in texts]
     else:
-        lines = _join(together.replace(" ", space).replace("\n", newline)).split(_SEPARATOR)
+        lines = _join(together.replace(" ", space).replace("\n", newline)).split(SEPARATOR)
     return [_ASCII_RUN.sub(_split_match, line) if _has_sign(line) else line for line in lines]
 
 
+def word_starts(texts: Sequence[str]) -> tuple[str, "NDArray[np.bool_]"] | None:
+    """All texts with `SEPARATOR` between, and for each character of that whether a word begins there.
+
+    In bulk: all texts are cut together. The starts within a run of ASCII letters, digits and signs are
+    left out. None where a text has the separator itself. Raises UsageError on a lone surrogate.
+    """
+    import numpy as np
+
+    together = SEPARATOR.join(texts)
+    _check(together, texts)
+    if together.count(SEPARATOR) >= max(1, len(texts)):
+        return None
+    fast = _rjieba()
+    words = jieba_exact.cut(together) if fast is None else _cut(fast, together)
+    ends = np.cumsum(np.fromiter(map(len, words), np.int64, len(words)))
+    starts = np.zeros(len(together), np.bool_)
+    starts[:1] = True
+    starts[ends[:-1]] = True
+    return together, starts
+
+
 def _check(together: str, texts: Sequence[str]) -> None:
-    """`check_text` of all texts, quicker; the error names the place within its own text."""
+    """`check_text` of all texts at once; the error names the place within its own text."""
     try:
         check_text(together)
     except UsageError:
@@ -85,7 +110,7 @@ def _join(text: str) -> str:
 
 
 def _has_sign(text: str) -> bool:
-    """Whether a run may have to be parted. Spelt out: this is called for every line of a corpus."""
+    """Whether a run may have to be split. Written out, since it is called for every line of a corpus."""
     return (
         "." in text or "-" in text or "%" in text or "_" in text or "+" in text or "&" in text or "#" in text
     )
@@ -96,7 +121,7 @@ def _split_match(run: re.Match[str]) -> str:
 
 
 def _cut(fast: Any, text: str) -> list[str]:
-    """rjieba's words, but jieba's own in blocks on which the two may part."""
+    """rjieba's words, but jieba's own in blocks on which the two may differ."""
     positions = differing_positions(text)
     if not positions:
         whole: list[str] = fast.cut(text)
@@ -125,7 +150,7 @@ def _block_around(text: str, position: int) -> tuple[int, int]:
 
 
 def _split_run(run: str) -> list[str]:
-    """A run that rjieba leaves whole, as jieba parts it."""
+    """A run that rjieba does not split, as jieba splits it."""
     if run.isalnum() or run in _WORDS_WITH_SIGNS:
         return [run]
     return jieba_exact.split_alphanumeric(run)

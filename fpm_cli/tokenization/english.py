@@ -1,4 +1,4 @@
-"""English words by nltk's rules (no download), within what stands between spaces."""
+"""English words by nltk's rules (no download), within runs between white space."""
 
 from functools import cache
 from typing import Any

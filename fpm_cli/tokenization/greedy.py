@@ -1,4 +1,4 @@
-"""`t5-zh`: greedy longest match within jieba's words, as CPM-2 has it."""
+"""`t5-zh`: greedy longest match within jieba's words, as in CPM-2."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
@@ -35,7 +35,7 @@ class Greedy(Tokenizer):
     """jieba + U+2582/U+2583 + longest match (TsinghuaAI/CPM-2-Finetune, tokenization_enc_dec.py).
 
     Lost on the way (`normalise`): where `half_width`, full-width letters, digits and signs but
-    ，。！（）？、；： become ASCII; U+2582 and U+2583 stand for space and newline. A character outside the
+    ，。！（）？、；： become ASCII; U+2582 and U+2583 represent space and newline. A character outside the
     vocabulary, or a word of more than 200 characters, is `<unk>`.
     """
 
@@ -73,7 +73,7 @@ class Greedy(Tokenizer):
         return "".join(self.tokens(ids)).translate(FROM_MARKS)
 
     def normalise(self, text: str) -> str:
-        """Half-width where asked for; the marks read as what they stand for."""
+        """Half-width where asked for; the marks replaced by space and newline."""
         check_text(text)
         return (text.translate(HALF_WIDTH) if self._half_width else text).translate(FROM_MARKS)
 
@@ -98,7 +98,7 @@ class Greedy(Tokenizer):
         return found
 
     def model_files(self) -> dict[str, bytes]:
-        """The pieces, one a line in the order of their ids."""
+        """The pieces, one per line in the order of their ids."""
         return {MODEL: "".join(f"{piece}\n" for piece in self._pieces).encode()}
 
     def options(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What a tokenizer does to a text: its pieces, and the rates that tell whether it fits."""
+"""The tokens of a text, and statistics that show how well a tokenizer fits a corpus."""
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -9,7 +9,7 @@ from fpm_cli.tokenization.base import Tokenizer
 
 @dataclass(frozen=True)
 class Piece:
-    """One token of a text: its id, its piece, and the characters from `begin` to `end` it stands for."""
+    """One token of a text: its id, its piece, and the characters from `begin` to `end` that it represents."""
 
     id: int
     piece: str
@@ -46,7 +46,7 @@ class EncodingStatistics:
 
 
 def token_table(tokenizer: Tokenizer, text: str) -> list[Piece]:
-    """Each token of `text` with what it stands for."""
+    """Each token of `text` with the characters it represents."""
     ids = tokenizer.encode(text)
     rows = zip(ids, tokenizer.tokens(ids), tokenizer.offsets(text), tokenizer.word_starts(text), strict=True)
     return [Piece(i, piece, begin, end, text[begin:end], start) for i, piece, (begin, end), start in rows]

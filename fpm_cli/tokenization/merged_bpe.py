@@ -30,7 +30,7 @@ _CACHED_RUNS = 1 << 18
 _OPENING = frozenset("([{<$#£€@-–—/\\_‘“«¿¡")
 _CLOSING = frozenset(")]}>.,;:!?%'-–—/\\_’”»…")
 
-# White space but the two kinds that have marks becomes a space; a mark reads as what it stands for.
+# White space but the two kinds that have marks becomes a space; a mark becomes what it represents.
 _NORMAL = {
     **{ord(c): " " for c in map(chr, range(0x3001)) if c.isspace() and c != "\n"},
     ord(SPACE): " ",
@@ -42,7 +42,7 @@ _GAP_AND_RUN = re.compile(r"([ \n]*)([^ \n]*)")
 
 @dataclass(frozen=True, slots=True)
 class _EncodedRun:
-    """What stands between two spaces: ids, word starts, and the pieces at its ends."""
+    """The encoding of a run between spaces: ids, word starts, and the pieces at its ends."""
 
     ids: tuple[int, ...]
     starts: tuple[bool, ...]
@@ -115,7 +115,7 @@ class MergedBpe(Tokenizer):
         return [start for _, starts in self._segments(text) for start in starts]
 
     def _offsets(self, text: str) -> list[tuple[int, int]]:
-        """See `Tokenizer.offsets`; U+2581 stands for nothing, an implied space for no token."""
+        """See `Tokenizer.offsets`; U+2581 represents no character, and an implied space has no token."""
         normal = self.normalise(text)
         found: list[tuple[int, int]] = []
         begin = 0

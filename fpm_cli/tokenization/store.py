@@ -1,4 +1,4 @@
-"""The directory in which a tokenizer lies: `tokenizer.meta.json` beside the model's own files."""
+"""A tokenizer's directory: `tokenizer.meta.json` and the files of the model."""
 
 import hashlib
 import json
@@ -42,7 +42,7 @@ def write_directory(
     files: Mapping[str, bytes],
     hf_inexact: str | None,
 ) -> None:
-    """Write beside the place and rename into it; an existing directory is refused."""
+    """Write to a temporary directory and rename it; an existing directory is refused."""
     check_output_is_new(directory)
     meta = {
         "format": FORMAT,
@@ -80,7 +80,7 @@ def read_directory(directory: Path) -> StoredTokenizer:
         if meta["format"] != FORMAT:
             raise ValueError(f"format is {meta['format']!r}, not {FORMAT!r}")
         if any(Path(name).name != name for name in names):
-            raise ValueError("a file lies outside the directory")
+            raise ValueError("a file is outside the directory")
         stored.files.update({name: read_whole(within(directory, name)) for name in names})
         found = fingerprint_of(stored.kind, stored.options, stored.files)
         if found != meta["fingerprint"]:

@@ -13,11 +13,11 @@ from typing import Any
 from fpm_cli.errors import MissingError, UsageError
 from fpm_cli.tokenization.long_texts import MAX_TRAINED_WORD
 
-# The share of all characters that the alphabet covers where there is room (CPM-1's setting), and
+# The share of all characters that the alphabet covers if the vocabulary allows (CPM-1's setting), and
 # the share of the vocabulary that single characters may take where there is not.
 CHARACTER_COVERAGE = 0.9995
 ALPHABET_SHARE = 0.8
-# A piece that the text shows once teaches nothing.
+# Pairs that occur once are not merged.
 MIN_FREQUENCY = 2
 _PRIVATE = 0xF0000  # plane 15: private use, so that no text has these characters
 
@@ -44,11 +44,11 @@ def count_words(word_lists: Iterable[Iterable[str]]) -> Counter[str]:
 
 
 def choose_alphabet(
-    character_counts: Mapping[str, int], room: int, coverage: float = CHARACTER_COVERAGE
+    character_counts: Mapping[str, int], max_size: int, coverage: float = CHARACTER_COVERAGE
 ) -> list[str]:
     """The most frequent characters that cover so much of the text.
 
-    Where they exceed the room they get four fifths of it, or all of it if `coverage` is 1. Ties go to
+    Where they exceed `max_size` they get four fifths of it, or all of it if `coverage` is 1. Ties go to
     the lower code point. The result is sorted by frequency.
     """
     ranked = sorted(character_counts, key=lambda c: (-character_counts[c], c))
@@ -58,9 +58,9 @@ def choose_alphabet(
             ranked = ranked[:index]
             break
         covered += character_counts[character]
-    if len(ranked) <= room or coverage == 1:
-        return ranked[:room]
-    return ranked[: max(1, int(ALPHABET_SHARE * room))]
+    if len(ranked) <= max_size or coverage == 1:
+        return ranked[:max_size]
+    return ranked[: max(1, int(ALPHABET_SHARE * max_size))]
 
 
 def train_subwords(word_counts: Mapping[str, int], size: int, continuation: str = "") -> TrainedSubwords:
@@ -80,7 +80,7 @@ def train_subwords(word_counts: Mapping[str, int], size: int, continuation: str 
     alphabet = choose_alphabet(characters, size)
     model = _train_merges(counts, characters, alphabet, size)
     if (missing := size - model.get_vocab_size()) > 0:
-        # Too few pairs to merge, as where every Chinese character is a word: the room goes to characters.
+        # Too few pairs to merge, as where every Chinese character is a word: characters fill the rest.
         more = choose_alphabet(characters, len(alphabet) + missing, coverage=1)
         model = _train_merges(counts, characters, more, size) if len(more) > len(alphabet) else model
     vocabulary = model.get_vocab()
@@ -115,7 +115,7 @@ def _train_merges(
 
 
 def check_size(kind: str, largest: int, wanted: int, allow_smaller: bool) -> None:
-    """UsageError naming the largest possible vocabulary, unless a smaller one is welcome."""
+    """UsageError naming the largest possible vocabulary, unless a smaller one is allowed."""
     if largest < wanted and not allow_smaller:
         raise UsageError(
             f"the text is too small for a {kind} vocabulary of {wanted:,}: the largest possible is "
@@ -130,7 +130,7 @@ def check_minimum(kind: str, smallest: int, wanted: int) -> None:
 
 
 def _repeated(counts: Mapping[str, int], dropped: Mapping[int, str]) -> Iterator[str]:
-    """Each word as often as it occurs, a word a line: the trainer takes no counts."""
+    """Each word as often as it occurs, one per line: the trainer takes no counts."""
     lines_at_once = 1 << 16
     for word in sorted(counts):
         line = word.translate(dropped) + "\n"

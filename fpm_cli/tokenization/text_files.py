@@ -76,7 +76,7 @@ def _not_utf8(path: Path, offset: int, content: bytes) -> DamagedError:
     hint = f"it is likely {likely}: --encoding {likely}, or " if likely not in (UTF8, UNKNOWN) else ""
     return DamagedError(
         f"{_name(path)} is not UTF-8 at byte {offset:,} (0x{content[0]:02x}); "
-        f"{hint}--errors replace or --errors skip goes on"
+        f"{hint}--errors replace or --errors skip reads it all the same"
     )
 
 
@@ -96,7 +96,7 @@ def join_lines(lines: Iterable[str], num_characters: int = 1 << 16) -> Iterator[
 
 @contextmanager
 def write_text(path: Path) -> Iterator[TextIO]:
-    """A UTF-8 file for writing, compressed as its name says; it appears whole or not at all."""
+    """A UTF-8 file for writing, compressed as its name says; it is written atomically."""
     if path == STANDARD:
         yield sys.stdout
         return

@@ -1,4 +1,4 @@
-"""`gpt-zh`: jieba's words, then a SentencePiece unigram model, as CPM-1 has it."""
+"""`gpt-zh`: jieba's words, then a SentencePiece unigram model, as in CPM-1."""
 
 import io
 import re
@@ -27,8 +27,8 @@ class Unigram(Tokenizer):
     """jieba + U+2582/U+2583 + SentencePiece (TsinghuaAI/CPM-1-Generate, data_utils/tokenization_gpt2.py).
 
     Lost on the way (`normalise`): what SentencePiece's nmt_nfkc rewrites (full-width letters to
-    ASCII, tabs and exotic spaces, control characters), and U+2582 and U+2583 themselves, which stand
-    for space and newline. A character outside the vocabulary is `<unk>` and decodes to U+2047.
+    ASCII, tabs and other Unicode spaces, control characters), and U+2582 and U+2583 themselves, which
+    represent space and newline. A character outside the vocabulary is `<unk>` and decodes to U+2047.
     """
 
     kind: TokenizerKind = "gpt-zh"
@@ -60,7 +60,11 @@ class Unigram(Tokenizer):
         return ids
 
     def _encode_ragged(self, texts: Sequence[str]) -> Ragged:
-        """See `Tokenizer.encode_ragged`; on the calling thread alone."""
+        """See `Tokenizer.encode_ragged`; on the calling thread alone.
+
+        Whole lines are encoded, not words: SentencePiece adds the scores of a line in float32, and their
+        rounding decides between two almost equally probable ways to split a word.
+        """
         import numpy as np
 
         groups, lengths = [np.empty(0, np.int32)], list[int]()
@@ -90,7 +94,7 @@ class Unigram(Tokenizer):
         return [token.startswith(WORD_MARK) for token in self.tokens(self._encode(text))]
 
     def _offsets(self, text: str) -> list[tuple[int, int]]:
-        """See `Tokenizer.offsets`; U+2581 alone stands for nothing."""
+        """See `Tokenizer.offsets`; U+2581 alone represents no character."""
         segmented = _segment([text])[0]
         # Where in the text each character of the segmented text is: spaces were put in, none taken out.
         place, places = 0, []
@@ -116,7 +120,7 @@ class Unigram(Tokenizer):
 
 
 def train_unigram(texts: Iterable[str], vocab_size: int, allow_smaller: bool) -> Unigram:
-    """CPM-1's trainer settings; fewer characters where 99.95 % of them leave no room for words."""
+    """CPM-1's trainer settings; fewer characters where 99.95 % of them leave no entries for words."""
     check_minimum("gpt-zh", len(SPECIALS) + 2, vocab_size)
     sentences = _cover([sentence for text in texts for sentence in _sentences(text)], vocab_size)
     try:
@@ -161,7 +165,7 @@ def _train(sentences: list[str], vocab_size: int) -> bytes:
 
 
 def _cover(sentences: list[str], vocab_size: int) -> list[str]:
-    """The sentences normalised, a space for every character that the vocabulary shall not cover.
+    """The sentences normalised, a space for every character that the vocabulary does not cover.
 
     Done here, since the trainer refuses to cover less than 98 % of the text's characters.
     """

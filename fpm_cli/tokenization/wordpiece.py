@@ -13,6 +13,7 @@ from fpm_cli.config.schema import TokenizerKind
 from fpm_cli.tokenization import chinese
 from fpm_cli.tokenization.accelerate import Accelerator, Ragged, load_if_exact, make_nanotoken, to_lists
 from fpm_cli.tokenization.base import SpecialTokens, Tokenizer, check_ids, check_text
+from fpm_cli.tokenization.cjk import are_cjk, is_cjk, places_in_text, spaced, spaced_batch
 from fpm_cli.tokenization.subwords import check_minimum, check_size, count_words, train_subwords
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ class WordPiece(Tokenizer):
     """Greedy longest match within a word; pieces inside a word carry `##`.
 
     Lost on the way (`normalise`): case and accents where `lower_case`, control characters, the kind
-    and number of spaces, spaces beside Chinese characters and around punctuation; words with an
+    and number of spaces, spaces next to Chinese characters and around punctuation; words with an
     unknown character or of more than 100 characters become `[UNK]`.
     """
 
@@ -74,6 +75,11 @@ class WordPiece(Tokenizer):
     def _prepared(self, text: str) -> str:
         return spaced(text) if self._whole_words else text
 
+    def _prepared_batch(self, texts: Sequence[str]) -> Sequence[str]:
+        if not self._whole_words:
+            return texts
+        return [prepared for group in chinese.batches(texts) for prepared in spaced_batch(group)]
+
     def _ids(self, prepared: str) -> list[int]:
         return list(self._hf.encode(prepared, add_special_tokens=False).ids)
 
@@ -89,14 +95,14 @@ class WordPiece(Tokenizer):
             return super()._encode_ragged(texts)
         for text in texts:
             check_text(text)
-        return self._accelerator([self._prepared(text) for text in texts])
+        return self._accelerator(self._prepared_batch(texts))
 
     @cached_property
     def _accelerator(self) -> Accelerator | None:
         return load_if_exact(lambda: make_nanotoken(self._hf.to_str()), self._ids)
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Words with a space between, none beside a Chinese character."""
+        """Words separated by spaces, with none next to a Chinese character."""
         return _join(_words_of(self.tokens(ids)))
 
     def normalise(self, text: str) -> str:
@@ -129,11 +135,58 @@ class WordPiece(Tokenizer):
                 before_is_cjk = this_is_cjk
         return starts
 
-    def word_starts_ragged(self, texts: Sequence[str], ids: "NDArray[np.int32]") -> "NDArray[np.bool_]":
-        """See `Tokenizer.word_starts_ragged`; where `##` tells, none need look at the text again."""
-        if self._must_ask_jieba:
-            return super().word_starts_ragged(texts, ids)
-        return self._begins_word[ids]
+    def word_starts_ragged(self, texts: Sequence[str], encoded: Ragged) -> "NDArray[np.bool_]":
+        """See `Tokenizer.word_starts_ragged`; where `##` tells, the texts are not read again."""
+        import numpy as np
+
+        starts = self._begins_word[encoded.ids]
+        if not self._must_ask_jieba:
+            return starts
+        first_text = first_token = 0
+        for group in chinese.batches(texts):
+            ends = encoded.ends[first_text : first_text + len(group)] - first_token
+            group_ids = encoded.ids[first_token : first_token + int(ends[-1])]
+            group_starts = starts[first_token : first_token + int(ends[-1])]
+            self._mark_inner_characters(group, group_ids, ends, group_starts)
+            first_text, first_token = first_text + len(group), first_token + int(ends[-1])
+        return np.asarray(starts)
+
+    def _mark_inner_characters(
+        self,
+        texts: Sequence[str],
+        ids: "NDArray[np.int32]",
+        ends: "NDArray[np.int64]",
+        starts: "NDArray[np.bool_]",
+    ) -> None:
+        """Set `starts` (tokens,) to False at each Chinese character inside one of jieba's words.
+
+        Every Chinese character is one token, so that those characters and their tokens are matched in
+        order. A text in which one is unknown, and so has no token of its own, is read by itself.
+        """
+        import numpy as np
+
+        segmented = chinese.word_starts(texts)
+        sizes = np.diff(ends, prepend=0)  # (texts,), tokens
+        text_of_token = np.repeat(np.arange(len(texts)), sizes)
+        is_cjk_token = self._is_cjk_piece[ids]  # (tokens,)
+        alone = np.ones(len(texts), np.bool_)
+        if segmented is not None:
+            together, word_starts = segmented
+            codes = np.frombuffer(together.encode("utf-32-le"), np.uint32)  # (characters,)
+            is_cjk_character = are_cjk(codes)
+            lengths = np.fromiter(map(len, texts), np.int64, len(texts)) + 1  # and a separator
+            text_of_character = np.repeat(np.arange(len(texts)), lengths)[: len(codes)]
+            num_characters = np.bincount(text_of_character[is_cjk_character], minlength=len(texts))
+            num_tokens = np.bincount(text_of_token[is_cjk_token], minlength=len(texts))
+            has_unknown = np.bincount(text_of_token[ids == self.special.unk], minlength=len(texts)) > 0
+            alone = has_unknown | (num_characters != num_tokens)
+            characters = is_cjk_character & ~alone[text_of_character]
+            follows_cjk = np.concatenate([[False], is_cjk_token[:-1]])
+            follows_cjk[(ends - sizes)[sizes > 0]] = False  # a text's first token
+            matched = is_cjk_token & ~alone[text_of_token]
+            starts[matched] = word_starts[characters] | ~follows_cjk[matched]
+        for index in np.flatnonzero(alone).tolist():
+            starts[ends[index] - sizes[index] : ends[index]] = self.word_starts(texts[index])
 
     @property
     def _must_ask_jieba(self) -> bool:
@@ -147,13 +200,20 @@ class WordPiece(Tokenizer):
 
         return np.array([not piece.startswith(CONTINUATION) for piece in self._pieces])
 
+    @cached_property
+    def _is_cjk_piece(self) -> "NDArray[np.bool_]":
+        """For each id, whether its piece is a Chinese character (vocabulary,)."""
+        import numpy as np
+
+        return np.array([len(piece) == 1 and is_cjk(piece) for piece in self._pieces])
+
     def _offsets(self, text: str) -> list[tuple[int, int]]:
         """See `Tokenizer.offsets`."""
         check_text(text)
         prepared = self._prepared(text)
         found = list(self._hf.encode(prepared, add_special_tokens=False).offsets)
         if self._whole_words:
-            places = _places(text, prepared)
+            places = places_in_text(text, prepared)
             found = [(places[begin], places[end - 1] + 1) for begin, end in found]
         return found
 
@@ -198,25 +258,6 @@ def train_wordpiece(
     return WordPiece(kind, [*SPECIALS, *trained.pieces], whole_words=whole_words)
 
 
-def spaced(text: str) -> str:
-    """The text with a space wherever one of jieba's words ends beside a Chinese character."""
-    parts: list[str] = []
-    for word in chinese.words(text):
-        if parts and (is_cjk(parts[-1][-1]) or is_cjk(word[0])):
-            parts.append(" ")
-        parts.append(word)
-    return "".join(parts)
-
-
-def _places(text: str, prepared: str) -> list[int]:
-    """For each character of `spaced` text its place in the text; an added space has that of the next."""
-    places, place = [], 0
-    for character in prepared:
-        places.append(place)
-        place += place < len(text) and character == text[place]
-    return places
-
-
 def _set_basic_tokenisation(hf: Any, lower_case: bool, whole_words: bool) -> None:
     from tokenizers import normalizers, pre_tokenizers
 
@@ -249,20 +290,3 @@ def _join(words: Iterable[str]) -> str:
             parts.append(" ")
         parts.append(word)
     return "".join(parts)
-
-
-def is_cjk(character: str) -> bool:
-    """Whether BERT's basic tokenisation sets the character apart as Chinese.
-
-    The blocks of google-research/bert, tokenization.py, `_is_chinese_char`.
-    """
-    code = ord(character)
-    return (
-        0x4E00 <= code <= 0x9FFF
-        or 0x3400 <= code <= 0x4DBF
-        or 0x20000 <= code <= 0x2A6DF
-        or 0x2A700 <= code <= 0x2B81F
-        or 0x2B820 <= code <= 0x2CEAF
-        or 0xF900 <= code <= 0xFAFF
-        or 0x2F800 <= code <= 0x2FA1F
-    )

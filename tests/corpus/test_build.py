@@ -12,7 +12,6 @@ from fpm_cli.corpus.corpus import Corpus
 from fpm_cli.corpus.options import BuildOptions
 from fpm_cli.errors import DamagedError, MissingError, UsageError
 from fpm_cli.tokenization.base import Tokenizer
-from fpm_cli.tokenization.registry import train_tokenizer
 
 TEXT = BuildOptions(source="text", validation_fraction=0.2, near_duplicates=0)
 
@@ -158,12 +157,3 @@ def test_damage_is_named(tmp_path: Path, gpt: Tokenizer) -> None:
     (path / "manifest.json").write_text(manifest.replace('"documents_read": 9', '"documents_read": 8'))
     with pytest.raises(DamagedError, match="fingerprint"):
         Corpus.open(path)
-
-
-def test_word_starts_in_bulk_are_those_of_each_text(bert: Tokenizer) -> None:
-    english = train_tokenizer("bert-en", ["story stories begins ending"] * 3, 60, allow_smaller=True)
-    texts = ["Story begins, ending.", "", "故事 stories 完了"]
-    for tokenizer in (bert, english):
-        ids, _ = tokenizer.encode_ragged(texts)
-        expected = [flag for text in texts for flag in tokenizer.word_starts(text)]
-        assert tokenizer.word_starts_ragged(texts, ids).tolist() == expected
