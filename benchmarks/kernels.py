@@ -4,8 +4,8 @@
 
 Every shape of `fpm kernels bench` and every shape of the twenty proxies, with one thread and with two, in one
 run. Both forms are timed in turns, with the same allocator settings; ratios are medians over rounds, with
-quartiles. Prints one line for each operator, shape and number of threads, then the smallest ratio of each
-operator.
+quartiles. With one thread the time is the process's own, else the clock's. Prints one line for each operator,
+shape and number of threads, then the smallest ratio of each operator.
 """
 
 import sys
