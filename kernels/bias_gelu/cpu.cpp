@@ -16,7 +16,7 @@ void bias_gelu(const GeluArguments& a, int64_t first_row, int64_t end_row) {
         for_row(a.width, [&](int64_t j, int64_t count) {
             f32 input = load_up_to(x + j, count);
             if (bias) input += load_up_to(bias + j, count);
-            store_up_to(out + j, gelu<kTanh>(input).value, count);
+            store_up_to(out + j, gelu_value<kTanh>(input), count);
         });
     }
 }
@@ -32,7 +32,7 @@ void bias_gelu_backward(const GeluArguments& a, int64_t first_row, int64_t end_r
         for_row(a.width, [&](int64_t j, int64_t count) {
             f32 input = load_up_to(x + j, count);
             if (bias) input += load_up_to(bias + j, count);
-            const f32 result = load_up_to(grad + j, count) * gelu<kTanh>(input).slope;
+            const f32 result = load_up_to(grad + j, count) * gelu_slope<kTanh>(input);
             store_up_to(grad_x + j, result, count);
             if (sums) store_up_to(sums + j, load_up_to(sums + j, count) + result, count);
         });
@@ -44,7 +44,7 @@ void gated_gelu(const GeluArguments& a, int64_t first, int64_t end) {
     const T *gate = static_cast<const T*>(a.x), *up = static_cast<const T*>(a.up);
     T* out = static_cast<T*>(a.out);
     for_row(end - first, [&](int64_t j, int64_t count) {
-        const f32 value = gelu<kTanh>(load_up_to(gate + first + j, count)).value;
+        const f32 value = gelu_value<kTanh>(load_up_to(gate + first + j, count));
         store_up_to(out + first + j, value * load_up_to(up + first + j, count), count);
     });
 }

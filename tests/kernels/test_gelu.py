@@ -12,7 +12,7 @@ from fpm_cli.ops.schemas import BIAS_GELU, BIAS_GELU_BACKWARD, GATED_GELU, GATED
 from fpm_cli.ops.selection import use_reference
 from tests.operator_comparison import assert_as_accurate, converted, run
 
-SHAPES = ((3, 5, 64), (33, 20), (1, 1), (7, 37), (300, 256))
+SHAPES = ((3, 5, 64), (33, 20), (1, 41), (7, 37), (300, 256))
 FORMS = [False, True]
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 
