@@ -8,7 +8,7 @@ DEV_INSTALLED := $(VENV)/.installed-dev
 KERNELS := $(VENV)/.kernels
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo install-note test test-long torture torture-depth lint clean
+.PHONY: demo install-note test test-long torture torture-depth lint docs clean
 
 demo: install-note $(KERNELS)  ## Train a 128-layer CPM-X-L proxy on Chinese text, evaluate it, generate text, report the cost.
 	@FPM=$(BIN)/fpm sh demo.sh
@@ -34,8 +34,12 @@ lint: $(DEV_INSTALLED)  ## Linter, formatter, type check.
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
+docs: $(INSTALLED)  ## The documentation as a site in site/; broken links are errors.
+	$(BIN)/pip install --quiet --editable '.[docs]'
+	$(BIN)/mkdocs build --strict --quiet
+
 clean:  ## Remove the environment, the demo folder and caches.
-	rm -rf $(VENV) demo .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) demo site .pytest_cache .mypy_cache .ruff_cache
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

@@ -150,3 +150,11 @@ def test_no_test_module_is_imported() -> None:
 def test_an_imported_test_module_is_found() -> None:
     assert imported_test_modules("from tests.engine.test_train import rows\n") == ["tests.engine.test_train"]
     assert imported_test_modules("from tests.small_runs import start\n") == []
+
+
+def test_the_packages_of_contributing_are_those_of_the_architecture_test() -> None:
+    listed = re.findall(
+        r"^\| `fpm_cli/(\w+)/`", (PACKAGE.parent / "CONTRIBUTING.md").read_text(encoding="utf-8"), re.M
+    )
+    assert [package for package in listed if package in LAYERS] == list(LAYERS)
+    assert {path.name for path in PACKAGE.iterdir() if path.is_dir()} - {"__pycache__"} <= set(listed)

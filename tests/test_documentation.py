@@ -1,6 +1,8 @@
 """Every command in README and docs runs, on inputs of a few lines and with reduced settings."""
 
+import re
 from collections.abc import Callable
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +10,14 @@ import pytest
 from typer.main import get_command
 
 from fpm_cli.cli.app import app
+from fpm_cli.config.resolve import flatten, resolve
 from tests.documented_commands import ROOT, CommandRunner, inline_commands, shell_commands
 from tests.documented_inputs import NEWEST, makers
 
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 TEXTS = [*DOCUMENTS, ROOT / "CONTRIBUTING.md"]
+KEY = re.compile(r"^\| `([a-z_.0-9]+)` \|", re.MULTILINE)
+LINK = re.compile(r"\]\(([^)\s]+)\)")
 WITH_COMMANDS = [path for path in DOCUMENTS if shell_commands(path.read_text(encoding="utf-8"))]
 
 
@@ -75,3 +80,21 @@ def test_commands_quoted_in_sentences_name_verbs_and_flags_that_exist(document: 
 def test_a_planted_unknown_flag_in_a_sentence_is_found() -> None:
     (words,) = inline_commands("Use `fpm pretrain --presett BERT-C` here.")
     assert unknown_words(words) == ["--presett"]
+
+
+def test_the_configuration_reference_is_that_of_the_schema() -> None:
+    specification = spec_from_file_location("configuration", ROOT / "docs/configuration.py")
+    assert specification and specification.loader
+    module = module_from_spec(specification)
+    specification.loader.exec_module(module)
+    page: str = module.reference()
+    assert (ROOT / "docs/configuration.md").read_text(encoding="utf-8") == page, "run docs/configuration.py"
+    keys = {key for key, value in flatten(resolve("BERT-C", environment={}).config) if value is not None}
+    assert keys - {"engine.deepspeed"} <= {*KEY.findall(page)}
+
+
+@pytest.mark.parametrize("document", TEXTS, ids=name)
+def test_links_between_documents_lead_somewhere(document: Path) -> None:
+    targets = LINK.findall(document.read_text(encoding="utf-8"))
+    local = [target.partition("#")[0] for target in targets if "://" not in target]
+    assert not [target for target in local if target and not (document.parent / target).exists()]
