@@ -19,6 +19,7 @@ from fpm_cli.cli import (
     finetune,
     generate,
     import_,
+    init,
     kernels,
     plan,
     presets,
@@ -45,6 +46,7 @@ app = typer.Typer(
 )
 app.command("doctor", epilog=doctor.EXAMPLES)(doctor.doctor)
 app.add_typer(kernels.app, name="kernels")
+app.command("init", epilog=init.EXAMPLES)(init.init)
 app.add_typer(presets.app, name="presets")
 app.command("plan", epilog=plan.EXAMPLES)(plan.plan_budget)
 app.add_typer(tokenize.app, name="tokenize")
