@@ -78,8 +78,9 @@ def reduced(arguments: Sequence[str]) -> list[str]:
             _replace(words, "--validation-fraction", "0.25")
             words += [] if "--validation-fraction" in words else ["--validation-fraction", "0.25"]
             words += ["--workers", "1"]
-        case ["study", "depth", *_] if "--dry-run" not in words:
-            words.append("--dry-run")  # a trained study is the input of the other verbs
+        case ["study", "depth", *_]:
+            _replace(words, "--depths", "2,3")
+            words += [] if "--dry-run" in words else ["--dry-run"]  # `study show` takes one made here
         case ["evaluate", "lm", *_] if "--max-samples" not in words:
             words += ["--max-samples", "8"]
     return words
