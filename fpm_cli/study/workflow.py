@@ -144,10 +144,10 @@ def _curve_sentence(analysis: ScoreAnalysis) -> list[str]:
         return []
     if curve.lack_of_fit_p is not None and curve.lack_of_fit_p < 0.05:
         return [f"a parabola in log depth does not fit (p = {curve.lack_of_fit_p:.3f}): it gives no optimum"]
-    bounds = "with no bounded 95 % interval"
-    if curve.low is not None and curve.high is not None:
-        bounds = f"95 %: {curve.low:.3g} to {curve.high:.3g}"
-    return [f"a parabola in log depth has its optimum at {curve.optimum:.3g} layers ({bounds})"]
+    if curve.low is None or curve.high is None:
+        return ["the optimum of a parabola in log depth has no bounded 95 % interval"]
+    interval = f"95 %: {curve.low:.3g} to {curve.high:.3g}"
+    return [f"a parabola in log depth has its optimum at {curve.optimum:.3g} layers ({interval})"]
 
 
 def _learning_rates(study: Study) -> dict[int, float]:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from builds import documents
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,6 +15,7 @@ from fpm_cli.corpus.build import build_corpus
 from fpm_cli.corpus.contamination import MAX_NGRAM, EvaluationIndex, _ngram_hashes, token_hashes
 from fpm_cli.corpus.options import build_options
 from fpm_cli.tokenization.base import Tokenizer
+from tests.corpus.builds import documents
 
 SAMPLE = files("fpm_cli.corpus") / "sample"
 LINES = {

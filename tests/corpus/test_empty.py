@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from builds import build_files, documents
 
 from fpm_cli.corpus.build import Execution, build_corpus
 from fpm_cli.corpus.options import build_options
 from fpm_cli.errors import MissingError
 from fpm_cli.tokenization.base import Tokenizer
+from tests.corpus.builds import build_files, documents
 
 RECORDS = [{"content": f"text number {i}", "title": str(i)} for i in range(9)]
 WRONG_FIELD = "\n".join(map(json.dumps, RECORDS)).encode()

@@ -7,13 +7,13 @@ from importlib.resources import files
 from pathlib import Path
 
 import pytest
-from builds import build_files, defects, documents, skipped
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fpm_cli.encodings import UNKNOWN, UTF8, check_encoding, detect_encoding
 from fpm_cli.errors import MissingError, UsageError
 from fpm_cli.tokenization.base import Tokenizer
+from tests.corpus.builds import build_files, defects, documents, skipped
 
 ZH = (files("fpm_cli.corpus") / "sample" / "zh.txt").read_text(encoding="utf-8").split("\n\n")[:6]
 GOOD = "\n\n".join(f"Story {i} begins. It ends." for i in range(8))

@@ -5,13 +5,13 @@ import os
 from pathlib import Path
 
 import pytest
-from builds import build_files, documents, skipped
 
 from fpm_cli.corpus.build import build_corpus
 from fpm_cli.corpus.inputs import describe_skipped, find_inputs
 from fpm_cli.corpus.options import build_options
 from fpm_cli.errors import MissingError, UsageError
 from fpm_cli.tokenization.base import Tokenizer
+from tests.corpus.builds import build_files, documents, skipped
 
 
 def lines(*texts: str) -> bytes:

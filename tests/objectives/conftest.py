@@ -1,9 +1,9 @@
 """A proxy of each family with a corpus in memory."""
 
 import pytest
-from memory_corpus import MemoryCorpus, proxy, sentence_corpus, stream_corpus
 
 from fpm_cli.config.schema import RunConfig
+from tests.objectives.memory_corpus import MemoryCorpus, proxy, sentence_corpus, stream_corpus
 
 
 @pytest.fixture(params=["gpt", "bert", "encdec"])

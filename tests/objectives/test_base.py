@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from memory_corpus import MemoryCorpus, proxy, sentence_corpus, stream_corpus
 
 from fpm_cli.config.schema import RunConfig
 from fpm_cli.objectives.base import Sample, random_for
 from fpm_cli.objectives.build import build_samples
+from tests.objectives.memory_corpus import MemoryCorpus, proxy, sentence_corpus, stream_corpus
 
 Case = tuple[RunConfig, MemoryCorpus]
 PROGRAM = """

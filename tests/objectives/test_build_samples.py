@@ -3,12 +3,12 @@ import sys
 
 import numpy as np
 import pytest
-from memory_corpus import MemoryCorpus, make_corpus, proxy, stream_corpus
 
 from fpm_cli.config.schema import RunConfig
 from fpm_cli.errors import DamagedError, UsageError
 from fpm_cli.objectives.build import build_samples
 from fpm_cli.objectives.collate import collate
+from tests.objectives.memory_corpus import MemoryCorpus, make_corpus, proxy, stream_corpus
 
 KEYS = {
     "gpt": {"tokens": "s", "labels": "s", "loss_mask": "s"},

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from memory_corpus import make_corpus
 
 from fpm_cli.errors import DamagedError, UsageError
 from fpm_cli.objectives.causal import CausalSamples
+from tests.objectives.memory_corpus import make_corpus
 
 EOD = 7
 # Three documents, each ended by <eod>: 5 + 3 + 6 = 14 tokens.

@@ -2,12 +2,12 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-from memory_corpus import SPECIALS, MemoryCorpus, make_corpus, sentence_corpus
 from scipy import stats
 
 from fpm_cli.errors import DamagedError, UsageError
 from fpm_cli.objectives.base import Sample
 from fpm_cli.objectives.masked import MaskedSamples
+from tests.objectives.memory_corpus import SPECIALS, MemoryCorpus, make_corpus, sentence_corpus
 
 SPECIAL = SPECIALS["bert-en"]
 

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from memory_corpus import MemorySplit, sentence_corpus
 
 from fpm_cli.objectives.sample_spans import SampleSpan, SampleSpans
+from tests.objectives.memory_corpus import MemorySplit, sentence_corpus
 
 SENTENCES = st.lists(st.integers(1, 60), min_size=0, max_size=30)
 

@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from memory_corpus import SPECIALS, MemoryCorpus, stream_corpus
 from scipy import stats
 
 from fpm_cli.errors import UsageError
 from fpm_cli.objectives.base import Sample
 from fpm_cli.objectives.span import SpanSamples, corrupted_lengths, longest_segment, random_segments
+from tests.objectives.memory_corpus import SPECIALS, MemoryCorpus, stream_corpus
 
 SPECIAL = SPECIALS["t5-zh"]
 SENTINELS = set(SPECIAL.sentinels)

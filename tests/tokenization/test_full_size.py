@@ -3,12 +3,12 @@
 from itertools import chain, islice
 
 import pytest
-from texts import lines_of
 
 from fpm_cli.errors import UsageError
 from fpm_cli.tokenization import train_tokenizer
 from fpm_cli.tokenization.registry import PAPER_SIZES
 from fpm_cli.tokenization.text_files import join_lines
+from tests.tokenization.texts import lines_of
 
 pytestmark = pytest.mark.long
 

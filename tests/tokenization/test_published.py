@@ -9,10 +9,9 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # for `texts`; tests are no package
 
-from texts import lines_of
-
 from fpm_cli.errors import DamagedError, MissingError, UsageError
 from fpm_cli.tokenization import load_published
+from tests.tokenization.texts import lines_of
 
 FILES = {
     "gpt-en": "vocab_gpt2",
