@@ -5,7 +5,7 @@
 Every run is a proxy (`fpm pretrain --proxy`: width 64, width-faithful initialisation) on the packaged
 sample text, with its own depth, setting and seed, and nothing else changed; its figure is the
 validation loss below the unigram entropy of the same text, in nats. Rows already in `--out` are kept,
-so a stopped run goes on where it was. One process, one thread; about an hour.
+so a stopped run resumes where it was. One process, one thread; about an hour.
 """
 
 import sys

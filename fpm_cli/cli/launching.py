@@ -101,7 +101,7 @@ class Launching:
 
     @property
     def is_main_node(self) -> bool:
-        """Whether this node makes the run folder and speaks to the user."""
+        """Whether this node makes the run folder and prints messages."""
         return self.node_rank == 0
 
     def world_size(self, nproc: int) -> int:
@@ -165,7 +165,7 @@ class Launching:
             launch(run, self._placement(nproc), workload_type, quiet=verbosity.quiet, began=began)
 
     def follow(self, out: Path | None, began: float, workload_type: "type[Workload] | None" = None) -> None:
-        """Start this node's ranks in the run folder that node 0 makes or goes on with."""
+        """Start this node's ranks in the run folder that node 0 creates or continues."""
         if out is None:
             raise UsageError("--node-rank above 0 needs --out, the run folder that node 0 makes")
         if self.master_addr:

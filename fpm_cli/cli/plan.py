@@ -60,17 +60,18 @@ def plan_budget(
                 "hours": hours,
                 "device": found.name,
                 "num_devices": devices,
-                "presets": [bought.document() for bought in presets],
+                "presets": [affordable_run.document() for affordable_run in presets],
                 "best_depths": {
-                    name: bought.document() if bought else None for name, bought in depths.items()
+                    name: affordable_run.document() if affordable_run else None
+                    for name, affordable_run in depths.items()
                 },
                 "assumption": _assumption(found),
             },
         )
         return
     show(_preset_table(presets, f"{hours:g} h on {devices} x {found.name}"))
-    for name, bought in depths.items():
-        show(_depth_line(name, bought))
+    for name, affordable_run in depths.items():
+        show(_depth_line(name, affordable_run))
     show(_assumption(found))
 
 
@@ -87,33 +88,33 @@ def _preset_table(presets: list[Affordable], title: str) -> Table:
     ):
         table.add_column(name, justify="right")
     table.add_column("settings", overflow="fold")
-    for bought in presets:
-        layers = str(bought.config.model.num_layers)
-        if bought.fitting is None:
-            table.add_row(bought.config.name, layers, *[""] * 6, "does not fit")
+    for affordable_run in presets:
+        layers = str(affordable_run.config.model.num_layers)
+        if affordable_run.fitting is None:
+            table.add_row(affordable_run.config.name, layers, *[""] * 6, "does not fit")
             continue
-        seconds = bought.fitting.plan.predicted_seconds_per_step or 0.0
+        seconds = affordable_run.fitting.plan.predicted_seconds_per_step or 0.0
         table.add_row(
             *(
-                bought.config.name,
+                affordable_run.config.name,
                 layers,
-                str(bought.num_devices),
+                str(affordable_run.num_devices),
                 f"{seconds:.3g}",
-                f"{bought.steps:,}",
-                f"{bought.tokens:,}",
+                f"{affordable_run.steps:,}",
+                f"{affordable_run.tokens:,}",
             ),
-            *(f"{bought.share_of_schedule:.1%}", f"{bought.tokens_per_parameter:.2f}"),
-            bought.fitting.flags or "as configured",
+            *(f"{affordable_run.share_of_schedule:.1%}", f"{affordable_run.tokens_per_parameter:.2f}"),
+            affordable_run.fitting.flags or "as configured",
         )
     return table
 
 
-def _depth_line(name: str, bought: Affordable | None) -> str:
-    if bought is None:
+def _depth_line(name: str, affordable_run: Affordable | None) -> str:
+    if affordable_run is None:
         return f"{name}'s width: no depth reaches {TOKENS_PER_PARAMETER} tokens per parameter in that time"
     return (
-        f"{name}'s width: {bought.config.model.num_layers} layers is the deepest that reaches "
-        f"{TOKENS_PER_PARAMETER} tokens per parameter ({bought.tokens:,} tokens)"
+        f"{name}'s width: {affordable_run.config.model.num_layers} layers is the deepest that reaches "
+        f"{TOKENS_PER_PARAMETER} tokens per parameter ({affordable_run.tokens:,} tokens)"
     )
 
 

@@ -1,4 +1,4 @@
-"""`fpm pretrain`: train a preset or its laptop-sized proxy; `--dry-run` plans, `--resume` goes on."""
+"""`fpm pretrain`: train a preset or its laptop-sized proxy; `--dry-run` plans, `--resume` continues."""
 
 import math
 import shlex
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from fpm_cli.corpus.corpus import Corpus
 
 GIB = 2**30
-GO_ON = "--allow-config-change goes on with the new one"
+CONTINUE_CHANGED = "--allow-config-change continues with the new one"
 EXAMPLES = (
     "Examples:\n\n  fpm pretrain --preset CPM-X-L --proxy --set train.steps=20\n\n"
     "  fpm pretrain --preset CPM-X-L --dry-run --device A100-40 --devices 8"
@@ -65,12 +65,12 @@ def pretrain(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="The run folder; by default a new one in runs/.")] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the run in --out, or with the newest in runs/.")
+        bool, typer.Option("--resume", help="Continue the run in --out, or the newest in runs/.")
     ] = False,
     allow_config_change: Annotated[
         bool,
         typer.Option(
-            "--allow-config-change", help="With --resume: go on with what is changed, instead of refusing."
+            "--allow-config-change", help="With --resume: accept what has changed instead of refusing it."
         ),
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Plan only: FLOPs, memory, time.")] = False,
@@ -139,7 +139,7 @@ def pretrain(
         where.follow(out, began)
         return
     if resume and launcher is Launcher.slurm:
-        raise UsageError("--launcher slurm goes on by itself with an --out that is there; leave out --resume")
+        raise UsageError("--launcher slurm resumes an existing --out by itself; leave out --resume")
     horizon = Horizon(tokens, flops, tokens_per_parameter)
     if resume and (decay_from or horizon != Horizon()):
         raise UsageError("--resume continues a run as it began; leave out what says how long to train")
@@ -292,7 +292,9 @@ def _require_same_corpus(run: Run, corpus: "Corpus", allow_change: bool) -> None
     }
     for field, (recorded, current) in fingerprints.items():
         if recorded not in (None, current) and not allow_change:
-            raise DamagedError(f"{corpus.path}: {field} was {recorded} and is now {current}; {GO_ON}")
+            raise DamagedError(
+                f"{corpus.path}: {field} was {recorded} and is now {current}; {CONTINUE_CHANGED}"
+            )
 
 
 def _resumed(
@@ -303,7 +305,7 @@ def _resumed(
     assignments: list[str],
     allow_change: bool,
 ) -> Run:
-    """The run to go on with; its configuration must be what it was, whatever says so now."""
+    """The run to continue; its configuration must be the one that it began with."""
     run = Run.open(out) if out else newest_run()
     require_no_lost_checkpoint(run)
     stored, now = run.recorded_config(), run.config()
@@ -316,7 +318,9 @@ def _resumed(
     if now != stored:
         changed = difference(stored, now)
         if not allow_change:
-            raise DamagedError(f"{run.path} was started with another configuration: {changed}; {GO_ON}")
+            raise DamagedError(
+                f"{run.path} was started with another configuration: {changed}; {CONTINUE_CHANGED}"
+            )
         with run.lock():
             run.change_config(now, changed)
     return run
@@ -332,7 +336,7 @@ def _train(run: Run, where: Launching, corpus: Path | None, allow_change: bool, 
     else:
         for line in find_doubtful_settings(run.config()):
             log(f"warning: {line}")
-        with stop_immediately_on_signal(f"stopped before training; go on with {run.resume_command}"):
+        with stop_immediately_on_signal(f"stopped before training; continue with {run.resume_command}"):
             if corpus is None:
                 _ensure_corpus(run)
             _check_corpus(run, corpus, allow_change)

@@ -66,7 +66,7 @@ def reconfigure(
 ) -> RunConfig:
     """A stored configuration with a file, an environment and `--set` over it.
 
-    A run that goes on takes no `environment`: it was read when the configuration was made.
+    A resumed run takes no `environment`: it was read when the run was created.
 
     Raises:
         UsageError, MissingError: as `resolve`.

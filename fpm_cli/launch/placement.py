@@ -163,7 +163,9 @@ def keep_freed_memory() -> None:
     a fifth in small networks, so pre-training, whose memory is planned closely, does without.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt and not any(name.startswith("MALLOC_") for name in os.environ):  # the user's own wishes
+    if mallopt and not any(
+        name.startswith("MALLOC_") for name in os.environ
+    ):  # the user has set the allocator
         mallopt(M_MMAP_MAX, 0)
         mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 

@@ -1,7 +1,7 @@
 """A batch script for SLURM: one fpm on each node, which starts and watches the ranks there.
 
 Two minutes before the time is over, and before a preemption, SLURM sends SIGUSR1 to every process; they
-save and end with status 75, and the job is queued again, to go on where it stopped.
+save and end with status 75, and the job is queued again, and resumes where it stopped.
 """
 
 import shlex

@@ -53,7 +53,7 @@ NO_DROPOUT = Dropout()
 
 
 def dropout_stream(layer: int, site: DropoutSite) -> int:
-    """The number of a dropout; `layer` counts the encoder's layers from 0 and goes on with the decoder's."""
+    """The number of a dropout; `layer` counts the encoder's layers from 0, then the decoder's."""
     return layer * SITES_PER_LAYER + site
 
 

@@ -1,4 +1,4 @@
-"""The fp16 loss scalers, which no CPU runs: what is read from one is what another goes on with."""
+"""The fp16 loss scalers, which no CPU runs: what is read from one restores another."""
 
 from types import SimpleNamespace
 

@@ -1,4 +1,4 @@
-"""Every preset trains, saves and goes on; a resumed run is the uninterrupted one, bit for bit."""
+"""Every preset trains, saves and resumes; a resumed run is the uninterrupted one, bit for bit."""
 
 import contextlib
 import json
@@ -75,7 +75,8 @@ def test_a_signal_while_the_sample_corpus_is_built_leaves_a_run_to_go_on_with(
     run = tmp_path / "run"
     assert fpm(["-q", *tiny("BERT-C"), "--out", str(run)]) == 75
     assert (
-        f"stopped before training; go on with `fpm pretrain --resume --out {run}`" in capsys.readouterr().err
+        f"stopped before training; continue with `fpm pretrain --resume --out {run}`"
+        in capsys.readouterr().err
     )
     assert fpm(["-q", "pretrain", "--resume", "--out", str(run)]) == 75
     assert built == [run / "corpus"] * 2

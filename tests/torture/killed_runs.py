@@ -84,7 +84,7 @@ def wait_for_step(child: int, run: Path, step: int) -> None:
 
 
 def newest(run: Path) -> int:
-    """The step that the child will go on from."""
+    """The step that the child will resume from."""
     return max((checkpoint_step(path) for path in (run / "checkpoints").glob("step-*")), default=0)
 
 

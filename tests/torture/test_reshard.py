@@ -52,7 +52,7 @@ def succeed(arguments: list[str], nproc: int) -> None:
 
 
 def resumed(source: Path, run: Path, nproc: int, *assignments: str) -> Path:
-    """A copy of `source` without its last checkpoint goes on from the one in its middle."""
+    """A copy of `source` without its last checkpoint resumes from the one in its middle."""
     shutil.copytree(source, run)
     shutil.rmtree(run / f"checkpoints/step-{STEPS}")
     manifest = json.loads((run / "manifest.json").read_text())
