@@ -35,7 +35,7 @@ def score_table(analysis: ScoreAnalysis, horizon_unit: str) -> TextTable | None:
 
 def cost_table(study: Study, rows: Sequence[ResultRow]) -> TextTable:
     """What each depth has and took, means over seeds."""
-    cells = []
+    cells: list[tuple[str, ...]] = []
     for horizon in study.settings.horizons:
         for depth in study.settings.depths:
             here = [row for row in rows if (row.depth, row.horizon) == (depth, horizon) and not row.tuning]
@@ -55,10 +55,12 @@ def cost_table(study: Study, rows: Sequence[ResultRow]) -> TextTable:
                     f"{max(memory) / 2**20:,.0f}" if memory else "-",
                 )
             )
-    columns = (
+    columns: tuple[str, ...] = (
         *("layers", "width", "layer parameters", "steps", "tokens", "model FLOPs", "lr"),
         *("seconds", "peak MiB"),
     )
+    if not any(row.peak_memory_bytes for row in rows):  # a CPU's is not recorded
+        columns, cells = columns[:-1], [cell[:-1] for cell in cells]
     return TextTable("What each depth took (means over seeds)", columns, tuple(cells))
 
 
