@@ -10,8 +10,7 @@ import codecs
 import locale
 import os
 import sys
-
-TEXT_OPTIONS = ("--prompt", "--name", "--set", "--text-field", "--id-field")  # all others are paths or ASCII
+from pathlib import Path
 
 
 def ensure_utf8_mode() -> None:
@@ -30,23 +29,21 @@ def ensure_utf8_mode() -> None:
 
 
 def decode_arguments(arguments: list[str]) -> list[str]:
-    """Command-line arguments whose text options hold what was typed in the locale's encoding.
+    """Command-line arguments as they were typed in the locale's encoding.
 
-    In UTF-8 mode such bytes arrive as surrogate escapes. Paths keep them, so that they name the same files.
+    In UTF-8 mode such bytes arrive as surrogate escapes. An argument that names an existing file keeps them,
+    so that it is found; new files get names in UTF-8.
     """
     encoding = _locale_encoding()
-    if encoding is None:
-        return arguments
-    decoded = []
-    for before, argument in zip(["", *arguments], arguments, strict=False):
-        is_text = before in TEXT_OPTIONS or argument.startswith(tuple(f"{name}=" for name in TEXT_OPTIONS))
-        decoded.append(_decode(argument, encoding) if is_text else argument)
-    return decoded
+    return arguments if encoding is None else [_decode(argument, encoding) for argument in arguments]
 
 
 def _decode(argument: str, encoding: str) -> str:
+    content = os.fsencode(argument)
+    if content.isascii() or Path(argument).exists():
+        return argument
     try:
-        return os.fsencode(argument).decode(encoding)
+        return content.decode(encoding)
     except UnicodeDecodeError:
         return argument
 

@@ -53,8 +53,9 @@ class Run:
         """Make a new run folder that trains on `corpus` (None: the sample corpus inside the run).
 
         Raises:
-            UsageError: something is already there.
+            UsageError: something is already there, or the path is not UTF-8.
         """
+        _require_utf8(path)
         if path.exists():
             raise UsageError(f"{path} is already there; --resume continues it, --out names another folder")
         run = cls(path)
@@ -79,7 +80,9 @@ class Run:
 
         Raises:
             MissingError: it is not there, or not a run folder.
+            UsageError: the path is not UTF-8.
         """
+        _require_utf8(path)
         if not (path / "config.toml").is_file():
             raise MissingError(f"{path}: not a run folder (it has no config.toml)")
         return cls(path)
@@ -251,3 +254,12 @@ class Run:
         *earlier, launch = self.manifest().launches
         launch = launch.model_copy(update={"last_step": last_step, "seconds": round(seconds, 3)})
         self.update_manifest(state=state, launches=(*earlier, launch))
+
+
+def _require_utf8(path: Path) -> None:
+    """safetensors and TensorBoard open no file by a name that is not UTF-8."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        name = str(path).encode("utf-8", "backslashreplace").decode()
+        raise UsageError(f"{name}: the path of a run must be UTF-8; rename the folder") from error

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from fpm_cli.cli.app import run as run_command
 from fpm_cli.text_encoding import decode_arguments
 from tests.small_runs import tiny
 
@@ -43,22 +44,37 @@ def fpm(environment: dict[str, str], *arguments: str | bytes) -> subprocess.Comp
 def test_a_run_is_trained_and_generates_from_a_prompt_typed_in_the_locale(
     nproc: str, chinese: dict[str, str], tmp_path: Path, sample_corpora: Callable[[str], Path]
 ) -> None:
-    run = tmp_path / "文本".encode(ENCODING).decode("utf-8", "surrogateescape")  # as such a user names it
+    typed = os.fsencode(tmp_path) + b"/" + "文本".encode(ENCODING)
     begin = tiny("CPM-X-S", "train.steps=2", "model.num_layers=2")
     corpus = ["--corpus", str(sample_corpora("CPM-X-S")), "--nproc", nproc]
-    trained = fpm(chinese, *begin, *corpus, "--out", os.fsencode(run))
+    trained = fpm(chinese, *begin, *corpus, "--out", typed)
     assert trained.returncode == 0, trained.stderr.decode(ENCODING, "replace")
-    assert os.fsencode(run) in [os.fsencode(path) for path in tmp_path.iterdir()]
+    assert (tmp_path / "文本/config.toml").is_file()
     prompt = "话说天下".encode(ENCODING)
-    generated = fpm(chinese, "generate", os.fsencode(run), "--prompt", prompt, "--max-tokens", "2", "--json")
+    generated = fpm(chinese, "generate", typed, "--prompt", prompt, "--max-tokens", "2", "--json")
     assert generated.returncode == 0, generated.stderr.decode(ENCODING, "replace")
     assert json.loads(generated.stdout.decode("utf-8"))["prompts"] == ["话说天下"]
 
 
-def test_text_is_decoded_and_paths_keep_their_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_arguments_are_decoded_unless_they_name_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     typed = "话说".encode(ENCODING).decode("utf-8", "surrogateescape")
-    given = ["generate", typed, "--prompt", typed, f"--prompt={typed}", "--out", typed]
     monkeypatch.setattr("fpm_cli.text_encoding.locale.getencoding", lambda: ENCODING)
-    assert decode_arguments(given) == ["generate", typed, "--prompt", "话说", "--prompt=话说", "--out", typed]
+    monkeypatch.chdir(tmp_path)
+    assert decode_arguments(["--prompt", typed, "plain"]) == ["--prompt", "话说", "plain"]
+    Path(typed).touch()
+    assert decode_arguments([typed]) == [typed]
     monkeypatch.setattr("fpm_cli.text_encoding.locale.getencoding", lambda: "UTF-8")
-    assert decode_arguments(given) == given
+    Path(typed).unlink()
+    assert decode_arguments([typed]) == [typed]
+
+
+def test_a_run_whose_path_is_not_utf8_is_refused_by_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = str(tmp_path / "文本".encode(ENCODING).decode("utf-8", "surrogateescape"))
+    assert run_command([*tiny("CPM-X-S"), "--out", run]) == 2
+    assert "must be UTF-8" in capsys.readouterr().err
+    assert run_command(["generate", run, "--prompt", "a"]) == 2
+    assert not list(tmp_path.iterdir())
