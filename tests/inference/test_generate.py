@@ -83,13 +83,13 @@ def test_a_bert_does_not_generate(
     ("flag", "value", "words"),
     [
         ("--temperature", "1e-45", "--temperature 1e-45: 0, or 0.001 to 1000"),
-        ("--temperature", "nan", "--temperature nan: 0, or 0.001 to 1000"),
-        ("--temperature", "inf", "--temperature inf: 0, or 0.001 to 1000"),
-        ("--temperature", "-1", "--temperature -1: 0, or 0.001 to 1000"),
+        ("--temperature", "nan", "'--temperature': Input should be"),
+        ("--temperature", "inf", "'--temperature': Input should be"),
+        ("--temperature", "-1", "'--temperature': Input should be greater than or equal to 0"),
         ("--top-p", "0", "--top-p 0: above 0, and at most 1"),
-        ("--top-p", "nan", "--top-p nan: above 0, and at most 1"),
-        ("--seed", str(2**64), f"--seed {2**64}: 0 to {2**63 - 1}"),
-        ("--max-tokens", str(10**12), f"--max-tokens {10**12}: 1 to 1,048,576"),
+        ("--top-p", "nan", "'--top-p': Input should be"),
+        ("--seed", str(2**64), f"'--seed': Input should be less than or equal to {2**31 - 1}"),
+        ("--max-tokens", str(10**12), f"'--max-tokens': Input should be less than or equal to {2**20}"),
     ],
 )
 def test_a_number_out_of_range_is_refused_with_the_range(
