@@ -17,7 +17,7 @@ import torch
 from fpm_cli.checkpoints.checkpoint import load_weights, prune, remove_incomplete, verify_checkpoint
 from fpm_cli.checkpoints.folders import find_latest_checkpoint
 from fpm_cli.cli.app import run as fpm
-from fpm_cli.engine import train
+from fpm_cli.engine import trainer
 from fpm_cli.engine.checkpointer import Checkpointer
 from fpm_cli.files import LOCAL_DISK, Disk
 from fpm_cli.runs.run import Run
@@ -108,7 +108,7 @@ def test_a_run_whose_disk_fails_ends_with_1_and_its_last_checkpoint_whole(
     corpus = str(sample_corpora("BERT-C"))
 
     def train_on(disk: Faulty, run: Path, *assignments: str) -> int:
-        monkeypatch.setattr(train, "Checkpointer", functools.partial(Checkpointer, disk=disk))
+        monkeypatch.setattr(trainer, "Checkpointer", functools.partial(Checkpointer, disk=disk))
         sizes = ("train.steps=3", "train.save_every=1", "model.num_layers=2", "engine.keep_last=1")
         return fpm(
             ["-q", *tiny("BERT-C", *sizes, *assignments), "--corpus", corpus, "--out", str(run)],
