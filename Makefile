@@ -16,8 +16,8 @@ demo: install-note $(KERNELS)  ## Train a 128-layer CPM-X-L proxy on Chinese tex
 install-note:
 	@[ -f $(INSTALLED) ] || echo "Installing fpm with torch, deepspeed and others into $(VENV): some minutes."
 
-test: $(DEV_INSTALLED) $(KERNELS)  ## The default tests.
-	$(BIN)/python -m pytest
+test: $(DEV_INSTALLED) $(KERNELS)  ## The default tests, a file at a time on each of two processes.
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 test-long: $(DEV_INSTALLED) $(KERNELS)  ## The tests that take minutes: many layers, several seeds.
 	$(BIN)/python -m pytest -m long
