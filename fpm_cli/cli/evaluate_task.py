@@ -96,6 +96,8 @@ def _show(report: "TaskReport") -> None:
             show(confusion_table(report.scores, task.labels, task.label_names))
     bad = f"{len(examples.rejected):,} of {examples.rows:,} rows rejected"
     show(f"{len(examples.examples):,} examples of {examples.path}, {bad}")
+    if report.unknown_tokens is not None:
+        show(f"{report.unknown_tokens:.2%} of the tokens are unknown to the run's tokenizer")
     if report.unseen:
         show(f"{report.unseen.num_seen:,} of the examples are also in the run's training files")
     if task.name == "tnews" or task.append:

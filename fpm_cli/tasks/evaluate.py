@@ -18,6 +18,7 @@ from fpm_cli.tasks.report import ComparedSystem, TaskReport, UnseenScores
 from fpm_cli.tasks.scores import Difference, Scores, compare, score
 from fpm_cli.tasks.submission import write_submission
 from fpm_cli.tasks.task_run import TaskRun
+from fpm_cli.tasks.unknown_tokens import unknown_token_share
 
 Predicted = NDArray[np.int64] | NDArray[np.float64]  # classes or values, (n,)
 _SPLIT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -60,7 +61,8 @@ def evaluate(
     predictions, examples = _predict_file(task, task_run, file, request.max_bad, predict)
     run_task = task_of_run(task, task_run)
     path, notes = _write_predictions(predictions, examples, split)
-    report = TaskReport(run_task, task_run.run, split, examples, path, notes=notes)
+    unknown = unknown_token_share(task_run.run, examples)
+    report = TaskReport(run_task, task_run.run, split, examples, path, notes=notes, unknown_tokens=unknown)
     if request.submission:
         submission = write_submission(task, examples, predictions.written(), request.submission)
         report = replace(report, submission=submission)

@@ -60,6 +60,7 @@ class TaskReport:
     paper: tuple[PaperRow, ...] = ()
     notes: tuple[str, ...] = ()
     submission: Submission | None = None
+    unknown_tokens: float | None = None  # share of the texts' tokens; None: the run has no tokenizer
 
     def document(self) -> dict[str, Any]:
         """The document for `--json`."""
@@ -78,6 +79,7 @@ class TaskReport:
             "compared": [each.document() for each in self.compared],
             "paper": [row.document() for row in self.paper],
             "notes": list(self.notes),
+            "unknown_tokens": self.unknown_tokens,
             "predictions": str(self.predictions) if self.predictions else None,
             "submission": {**asdict(submission), "path": str(submission.path)} if submission else None,
         }

@@ -9,6 +9,7 @@ import pytest
 
 from fpm_cli.cli.app import run
 from fpm_cli.tasks.definition import load_task
+from fpm_cli.tokenization.registry import train_tokenizer
 from tests.tasks.small_tasks import TEN_LINES
 from tests.tasks.tuned_runs import Oracle, tuned_run
 
@@ -132,3 +133,13 @@ def test_a_mistake_has_its_exit_status_and_its_words(
     assert run(["evaluate", *arguments]) == status
     streams = capsys.readouterr()
     assert said in streams.err and not streams.out
+
+
+def test_the_share_of_unknown_tokens_stands_beside_the_scores(capsys: pytest.CaptureFixture[str]) -> None:
+    assert document(capsys, "qqp", "runs/qqp")["unknown_tokens"] is None  # this run has no tokenizer
+    tokenizer = train_tokenizer("bert-en", ["why how ?"], 100, allow_smaller=True)
+    tokenizer.save(Path("runs/qqp/tokenizer"))
+    found = document(capsys, "qqp", "runs/qqp")
+    assert found["unknown_tokens"] == pytest.approx(1 / 3)  # of "why 7?" the number
+    assert run(["evaluate", "qqp", "runs/qqp"]) == 0
+    assert "33.33% of the tokens are unknown" in capsys.readouterr().out
