@@ -10,10 +10,9 @@ def unknown_token_share(run: Run, examples: ReadExamples) -> float | None:
     if not run.tokenizer_path.is_dir():
         return None
     tokenizer = load_tokenizer(run.tokenizer_path)
-    special = tokenizer.special
-    unknown, added = special.unk, {special.cls, special.sep, special.bos, special.eos, special.eod}
+    unknown = tokenizer.special.unk
     texts = [text for example in examples.examples for text in example.texts]
-    ids = [token for encoded in tokenizer.encode_batch(texts) for token in encoded if token not in added]
+    ids = [token for encoded in tokenizer.encode_batch(texts) for token in encoded]
     if not ids:
         return None
     return 0.0 if unknown is None else sum(token == unknown for token in ids) / len(ids)
