@@ -1,6 +1,6 @@
 """Row: planted spikes in real runs are skipped, and hardly any other step is (`fpm_cli/engine/spikes.py`)."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,16 +25,15 @@ def test_planted_spikes_are_skipped_and_under_one_percent_of_the_other_steps(
     monkeypatch: pytest.MonkeyPatch,
     report: Callable[[str], None],
 ) -> None:
-    clean = Pretraining.batches
+    clean = Pretraining.micro_batches
 
-    def batches(self: Pretraining, *arguments: Any, first_step: int, last_step: int) -> Iterator[Any]:
-        made = clean(self, *arguments, first_step=first_step, last_step=last_step)
-        for step, micro_batches in enumerate(made, start=first_step + 1):
-            if step in PLANTED:  # labels that the model has learnt never to expect
-                micro_batches = [{**b, "labels": torch.zeros_like(b["labels"])} for b in micro_batches]
-            yield micro_batches
+    def with_spikes(self: Pretraining, index: int, *arguments: Any) -> list[Any]:
+        batches = clean(self, index, *arguments)
+        if index + 1 in PLANTED:  # labels that the model has learnt never to expect
+            return [{**batch, "labels": torch.zeros_like(batch["labels"])} for batch in batches]
+        return batches
 
-    monkeypatch.setattr(Pretraining, "batches", batches)
+    monkeypatch.setattr(Pretraining, "micro_batches", with_spikes)
     found = alarms = 0
     for seed in range(1, count + 1):
         run = tmp_path / f"run-{seed}"
