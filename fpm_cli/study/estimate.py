@@ -13,7 +13,7 @@ SECONDS_AFTER_TRAINING = 3.0  # last save, end of the process
 
 @dataclass(frozen=True)
 class Estimate:
-    """The whole study, with what fine-tuning takes where it has a task."""
+    """Pretraining and scoring all runs of a study; fine-tuning for a task is not part of it."""
 
     runs: int
     model_flops: int
@@ -32,7 +32,6 @@ class Pace:
 
     seconds_per_step: Callable[[RunConfig], float]
     start_seconds: float  # of one command until its first step
-    task_seconds: Callable[[RunConfig], float] | None = None  # fine-tuning and scoring one run
 
 
 def estimate_study(
@@ -64,8 +63,6 @@ def estimate_study(
         seconds += 2 * pace.start_seconds + SECONDS_AFTER_TRAINING  # pretraining and scoring are two commands
         seconds += steps * step + FORWARD_SHARE * step * scored / config.train.global_batch
         flops += step_flops(config).model * steps
-        if pace.task_seconds and not cell.tuning:
-            seconds += 2 * pace.start_seconds + pace.task_seconds(config)
     device_hours = seconds * num_processes / 3600
     price = None if price_per_device_hour is None else device_hours * price_per_device_hour
     return Estimate(len(cells), flops, device_hours, seconds / num_jobs / 3600, price)
