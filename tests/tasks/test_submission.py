@@ -17,7 +17,7 @@ def test_a_glue_file_has_every_index_once_with_rejected_rows_filled(tmp_path: Pa
     test.write_text("index\tquestion1\tquestion2\n0\ta\tb\n1\t\tb\n2\tc\td\n3\te\tf\n")
     qqp = load_task("qqp")
     read = read_examples(qqp, test, labels="optional")
-    written = write_submission(qqp, read, [1, 0, 1], tmp_path / "made" / "here")
+    written = write_submission(qqp, read, ["1", "0", "1"], tmp_path / "made" / "here")
     assert written.path == tmp_path / "made" / "here" / "QQP.tsv"
     assert (written.rows, written.filled) == (4, 1)
     with written.path.open(newline="") as file:
@@ -33,7 +33,7 @@ def test_a_glue_file_has_every_index_once_with_rejected_rows_filled(tmp_path: Pa
 def test_a_clue_file_is_one_object_a_line(tmp_path: Path, shared_data: Path) -> None:
     tnews = load_task("tnews")
     read = read_examples(tnews, shared_data / "tnews" / "test.json", labels="optional")
-    predictions = [i % 15 for i in range(10_000)]
+    predictions = [tnews.labels[i % 15] for i in range(10_000)]
     written = write_submission(tnews, read, predictions, tmp_path)
     assert written.path.name == "tnews_predict.json"
     text = written.path.read_text()
@@ -55,7 +55,7 @@ def test_a_file_that_would_be_refused_is_not_written(tmp_path: Path, content: st
     qqp = load_task("qqp")
     read = read_examples(qqp, tmp_path / "test.tsv", labels="optional")
     with pytest.raises(DamagedError, match=said):
-        write_submission(qqp, read, [0] * len(read.examples), tmp_path / "out")
+        write_submission(qqp, read, ["0"] * len(read.examples), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -64,4 +64,4 @@ def test_a_task_without_an_official_form_says_so(tmp_path: Path) -> None:
     task = load_task("qqp").model_copy(update={"submission": None})
     read = read_examples(task, tmp_path / "test.tsv", labels="optional")
     with pytest.raises(UsageError, match="no submission form"):
-        write_submission(task, read, [0], tmp_path)
+        write_submission(task, read, ["0"], tmp_path)
