@@ -44,8 +44,15 @@ def state_bytes(config: RunConfig, precision: Precision, num_ranks: int, rank: i
         num_ranks: data-parallel ranks.
         rank: whose share; ranks differ where a parameter crosses the border of their partitions.
     """
-    e, stage = ELEMENT_BYTES[precision], config.engine.zero_stage
-    groups = _groups(config)
+    persistent = persistent_elements(config, num_ranks)
+    return _state_bytes(_groups(config), config.engine.zero_stage, persistent, precision, num_ranks, rank)
+
+
+@cache  # a plan asks for the same state under many micro-batches and forms of recomputation
+def _state_bytes(
+    groups: Groups, stage: int, persistent: int, precision: Precision, num_ranks: int, rank: int
+) -> StateBytes:
+    e = ELEMENT_BYTES[precision]
     every = [size for group in groups for size in group]
     if stage == 0:
         masters = MOMENTS + (precision != "fp32")
@@ -70,7 +77,7 @@ def state_bytes(config: RunConfig, precision: Precision, num_ranks: int, rank: i
         return StateBytes(e * sum(padded), grads, (1 + MOMENTS) * FLOAT32 * shard + counts, step)
     shard = sum(-(-size // num_ranks) for size in every)
     return StateBytes(
-        params=e * (shard + persistent_elements(config, num_ranks)),
+        params=e * (shard + persistent),
         grads=e * shard,
         optimizer=(1 + MOMENTS) * FLOAT32 * shard + counts,
         step=FLOAT32 * shard,
@@ -86,16 +93,19 @@ def persistent_elements(config: RunConfig, num_ranks: int) -> int:
     """Elements of the small parameters that ZeRO 3 leaves whole on every rank."""
     if config.engine.zero_stage < 3 or num_ranks == 1:
         return 0
-    threshold = _zero_option(config, PERSISTENCE)
-    small = (size for group in _groups(config) for size in group if size < threshold)
-    return sum(_round_up(size, num_ranks) for size in small)
+    return _small_elements(_groups(config), _zero_option(config, PERSISTENCE), num_ranks)
+
+
+@cache
+def _small_elements(groups: Groups, threshold: int, num_ranks: int) -> int:
+    return sum(_round_up(size, num_ranks) for group in groups for size in group if size < threshold)
 
 
 def gathered_elements(config: RunConfig, num_ranks: int) -> int:
     """Elements of the large parameters that ZeRO 3 may hold whole at a time while it computes."""
     if config.engine.zero_stage < 3 or (num_ranks == 1 and config.engine.offload != "parameters"):
         return 0
-    total = sum(size for group in _groups(config) for size in group)
+    total = sum(map(sum, _groups(config)))
     large = max(0, total - persistent_elements(config, num_ranks))
     return min(large, _zero_option(config, MAX_LIVE))
 

@@ -1,4 +1,4 @@
-"""The `fpm` application: registers the verbs and turns every exception into its exit status."""
+"""The `fpm` application: its options, and every exception turned into its exit status."""
 
 import signal
 import sys
@@ -9,26 +9,6 @@ import typer
 from typer.exceptions import TyperException
 
 from fpm_cli import __version__
-from fpm_cli.cli import (
-    build_corpus,
-    corpus,
-    cost_report,
-    doctor,
-    evaluate,
-    export,
-    finetune,
-    generate,
-    import_,
-    init,
-    kernels,
-    plan,
-    presets,
-    pretrain,
-    report,
-    runs,
-    study,
-    tokenize,
-)
 from fpm_cli.cli.console import stderr_console, verbosity
 from fpm_cli.cli.verb_groups import VerbGroup
 from fpm_cli.errors import FpmError, did_you_mean
@@ -44,24 +24,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-app.command("doctor", epilog=doctor.EXAMPLES)(doctor.doctor)
-app.add_typer(kernels.app, name="kernels")
-app.command("init", epilog=init.EXAMPLES)(init.init)
-app.add_typer(presets.app, name="presets")
-app.command("plan", epilog=plan.EXAMPLES)(plan.plan_budget)
-app.add_typer(tokenize.app, name="tokenize")
-app.command("build-corpus", epilog=build_corpus.EXAMPLES)(build_corpus.build_corpus)
-app.add_typer(corpus.app, name="corpus")
-app.command("pretrain", epilog=pretrain.EXAMPLES)(pretrain.pretrain)
-app.command("finetune", epilog=finetune.EXAMPLES)(finetune.finetune)
-app.add_typer(study.app, name="study")
-app.add_typer(evaluate.app, name="evaluate")
-app.command("generate", epilog=generate.EXAMPLES)(generate.generate)
-app.add_typer(runs.app, name="runs")
-app.command("report", epilog=report.EXAMPLES)(report.report)
-app.command("cost-report", epilog=cost_report.EXAMPLES)(cost_report.cost_report)
-app.command("export", epilog=export.EXAMPLES)(export.export)
-app.command("import", epilog=import_.EXAMPLES)(import_.import_)
 
 
 def _version(wanted: bool) -> None:

@@ -75,6 +75,18 @@ def test_every_verb_is_in_one_group_and_has_a_line() -> None:
     assert verbs == [name for name in listed if name in registered]
 
 
+@pytest.mark.parametrize(("arguments", "imported"), [(["--help"], []), (["presets", "list"], ["presets"])])
+def test_only_the_verb_that_is_used_is_imported(arguments: list[str], imported: list[str]) -> None:
+    code = (
+        "import sys; from fpm_cli.cli.app import run; run(sys.argv[1:]);"
+        "print(*(name for name in sys.modules if name.startswith('fpm_cli.cli.')), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
+    verbs = {verb.target.split(":")[0] for group in VERBS.values() for verb in group.values()}
+    modules = {name.removeprefix("fpm_cli.cli.") for name in done.stderr.split()}
+    assert sorted(verbs & modules) == imported
+
+
 @pytest.mark.parametrize("path", [path for path, _ in ALL], ids="-".join)
 def test_help_answers_without_torch(path: tuple[str, ...]) -> None:
     done = shown(*path, "--help")
