@@ -6,14 +6,11 @@ as they are, and beside them a list of parameter slices, which says where in the
 these lists another number of ranks, or another ZeRO stage, finds what it needs in the same files.
 """
 
-import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, TypeVar
 
-import numpy as np
-import torch
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -23,17 +20,16 @@ from pydantic import (
     PositiveInt,
     ValidationError,
 )
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from fpm_cli.errors import DamagedError, DivergedError
-from fpm_cli.files import CHUNK_BYTES, LOCAL_DISK, Disk, FileFacts, hash_file, replace_file, write_file
+from fpm_cli.checkpoints.tensor_file import TensorFile, safetensors_chunks
+from fpm_cli.errors import DamagedError
+from fpm_cli.files import LOCAL_DISK, Disk, FileFacts, hash_file, replace_file, write_file
 from fpm_cli.frozen import Frozen
 from fpm_cli.models.renamed_parameters import current_parameter_name
 
 WEIGHTS, OPTIMIZER = "weights", "optimizer"
 MAX_JSON_BYTES = 2**28
-_DTYPES = {torch.float64: "F64", torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
 Document = TypeVar("Document", bound=BaseModel)
 ParameterName = Annotated[str, AfterValidator(current_parameter_name)]  # old checkpoints: the current name
 
@@ -110,36 +106,6 @@ def read_shard_facts(folder: Path, rank: int) -> dict[str, FileFacts] | None:
     return {**read_document(path, RankFile).files, path.name: hash_file(path)}
 
 
-def safetensors_chunks(tensors: Mapping[str, Tensor]) -> Iterator[bytes | memoryview]:
-    """The bytes of a safetensors file in chunks, so that no tensor is held twice.
-
-    Source: https://github.com/huggingface/safetensors#format.
-
-    Raises:
-        DivergedError: a number is not finite.
-    """
-    header: dict[str, Any] = {}
-    position = 0
-    for name, tensor in tensors.items():
-        end = position + tensor.numel() * tensor.element_size()
-        header[name] = {
-            "dtype": _DTYPES[tensor.dtype],
-            "shape": [tensor.numel()],
-            "data_offsets": [position, end],
-        }
-        position = end
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    yield len(text).to_bytes(8, "little") + text
-    for name, tensor in tensors.items():
-        flat = tensor.detach().reshape(-1).cpu()
-        for piece in torch.split(flat, CHUNK_BYTES // flat.element_size()):
-            if not _is_finite(piece):
-                raise DivergedError(f"the state is not finite ({name}), so it is not saved")
-            if piece.numel():
-                yield piece.view(torch.uint8).numpy().data
-
-
 def read_slices(
     folder: Path,
     kind: str,
@@ -165,17 +131,17 @@ def read_slices(
             continue
         tensors = folder / f"{kind}-{path.stem.removeprefix('rank-')}.safetensors"
         try:
-            with safe_open(tensors, framework="pt") as file:
-                prefixes = [f"{key}/" for key in _state_keys(file.keys())] if kind == OPTIMIZER else [""]
+            with TensorFile(tensors) as file:
+                prefixes = [f"{key}/" for key in _state_keys(file.names)] if kind == OPTIMIZER else [""]
                 for part in slices:
                     overlap = _overlap(part, wanted)
                     source = part.partition_offset + overlap.start - part.parameter_offset
                     begin = overlap.start - wanted[part.parameter][0]
                     for prefix in prefixes:
-                        values = file.get_slice(prefix + part.partition)[source : source + len(overlap)]
-                        target(part.parameter, prefix[:-1])[begin : begin + len(overlap)].copy_(values)
+                        flat = target(part.parameter, prefix[:-1])
+                        file.read_into(prefix + part.partition, source, flat[begin : begin + len(overlap)])
                     num_read[part.parameter] += len(overlap)
-        except (SafetensorError, OSError, RuntimeError, IndexError) as error:
+        except (OSError, ValueError) as error:
             raise DamagedError(f"{tensors}: not what {path.name} describes ({error})") from error
     for name, (_, num_elements) in wanted.items():
         if num_read[name] != num_elements:
@@ -206,12 +172,3 @@ def _overlap(part: ParameterSlice, wanted: Mapping[str, tuple[int, int]]) -> ran
 
 def _state_keys(names: list[str]) -> list[str]:
     return sorted({name.partition("/")[0] for name in names})
-
-
-def _is_finite(piece: Tensor) -> bool:
-    """Computed by numpy in this thread: torch would split each small piece over its threads, which is slow
-    on a busy machine.
-    """
-    if piece.dtype is torch.bfloat16:  # numpy has no such type
-        return bool(piece.isfinite().all())
-    return bool(np.isfinite(piece.numpy()).all())

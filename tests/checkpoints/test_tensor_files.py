@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 import torch
 import xxhash
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from fpm_cli import files
-from fpm_cli.checkpoints import shards
-from fpm_cli.checkpoints.shards import safetensors_chunks
+from fpm_cli.checkpoints import tensor_file
+from fpm_cli.checkpoints.tensor_file import TensorFile, safetensors_chunks
 from fpm_cli.errors import DivergedError
 from fpm_cli.files import Disk, write_file
 
@@ -30,7 +30,7 @@ class Watched(Disk):
 
 @pytest.fixture(autouse=True)
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (files, shards):
+    for module in (files, tensor_file):
         monkeypatch.setattr(module, "CHUNK_BYTES", PIECE_BYTES)
 
 
@@ -58,3 +58,50 @@ def test_one_number_that_is_not_finite_is_found_in_any_piece(dtype: torch.dtype,
         tensor[place] = value
         with pytest.raises(DivergedError, match=r"not finite \(w\)"):
             list(safetensors_chunks({"w": tensor}))
+
+
+@pytest.mark.parametrize("target", DTYPES)
+@pytest.mark.parametrize("stored", DTYPES)
+def test_any_part_of_a_file_of_safetensors_is_read_into_any_type(
+    stored: torch.dtype, target: torch.dtype, tmp_path: Path
+) -> None:
+    tensors = {"a": torch.randn(7).to(stored), "b": torch.randn(50_003).to(stored)}
+    save_file(tensors, tmp_path / "file", metadata={"format": "pt"})
+    with TensorFile(tmp_path / "file") as file:
+        for name, start, count in (("a", 0, 7), ("b", 0, 50_003), ("b", 49_000, 1_003), ("b", 50_003, 0)):
+            read = torch.empty(count, dtype=target)
+            file.read_into(name, start, read)
+            assert read.equal(tensors[name][start : start + count].to(target))
+
+
+@pytest.mark.parametrize(("name", "start", "count"), [("a", 0, 8), ("a", 7, 1), ("a", -1, 2), ("c", 0, 1)])
+def test_elements_that_a_file_does_not_have_are_refused(
+    name: str, start: int, count: int, tmp_path: Path
+) -> None:
+    save_file({"a": torch.zeros(7), "b": torch.zeros(7)}, tmp_path / "file")
+    with TensorFile(tmp_path / "file") as file, pytest.raises(ValueError, match="elements"):
+        file.read_into(name, start, torch.empty(count))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\xff" * 8,
+        (2).to_bytes(8, "little") + b"[]",
+        (9).to_bytes(8, "little") + b'{"a": 1} ',
+        (60).to_bytes(8, "little") + b'{"a":{"dtype":"F32","shape":[9],"data_offsets":[0,8]}}      ',
+    ],
+)
+def test_what_is_no_tensor_file_is_refused(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(content)
+    with pytest.raises(ValueError, match=r"."):
+        TensorFile(tmp_path / "file")
+
+
+def test_a_file_that_was_cut_short_is_refused(tmp_path: Path) -> None:
+    save_file({"a": torch.zeros(1_000)}, tmp_path / "file")
+    whole = (tmp_path / "file").read_bytes()
+    (tmp_path / "file").write_bytes(whole[:-4])
+    with TensorFile(tmp_path / "file") as file, pytest.raises(ValueError, match="ends too early"):
+        file.read_into("a", 0, torch.empty(1_000))
