@@ -83,12 +83,11 @@ def _checks() -> list[dict[str, Any]]:
 
 
 def _gpu() -> str:
-    import torch
+    from fpm_cli import cuda
 
-    if not torch.cuda.is_available():
+    if not cuda.count():
         raise RuntimeError("torch finds none; training runs on the CPU")
-    names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
-    return ", ".join(names)
+    return ", ".join(cuda.name(index) for index in range(cuda.count()))
 
 
 def _process_group() -> str:

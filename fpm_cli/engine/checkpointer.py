@@ -16,6 +16,7 @@ import psutil
 import torch
 from torch import Tensor, nn
 
+from fpm_cli import cuda
 from fpm_cli.checkpoints import checkpoint
 from fpm_cli.checkpoints.checkpoint import CheckpointState, SpikeState
 from fpm_cli.checkpoints.folders import find_latest_checkpoint
@@ -242,7 +243,7 @@ class Checkpointer:
 
         copied = Shard(copy(shard.weights, WEIGHTS), copy(shard.optimizer_states, OPTIMIZER), shard.slices)
         if self.world.device.type == "cuda":
-            torch.cuda.synchronize()
+            cuda.synchronize()
         return copied
 
     def _copy_tensor(self, name: str, tensor: Tensor) -> Tensor:

@@ -1,11 +1,11 @@
 """The lines on stderr while a run trains: each `log_every`-th step, and on a terminal the current step."""
 
 import psutil
-import torch
 from rich.console import Console
 from rich.control import Control
 from rich.segment import ControlType
 
+from fpm_cli import cuda
 from fpm_cli.accounting.devices import CPU, identify
 from fpm_cli.accounting.flops import StepFlops
 from fpm_cli.config.schema import RunConfig
@@ -104,10 +104,8 @@ def _peak_flops(config: RunConfig, world: World, run: Run) -> float | None:
 
 
 def _memory_gib() -> float:
-    used = (
-        torch.cuda.max_memory_allocated() if torch.cuda.is_available() else psutil.Process().memory_info().rss
-    )
-    return float(used) / 2**30
+    used = cuda.peak_bytes() if cuda.count() else psutil.Process().memory_info().rss
+    return used / 2**30
 
 
 def _clock(seconds: float) -> str:

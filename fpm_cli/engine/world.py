@@ -7,10 +7,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 
 import torch
 import torch.distributed as dist
 
+from fpm_cli import cuda
 from fpm_cli.errors import MissingError, UsageError
 from fpm_cli.launch.gpus import NVIDIA_DEVICE
 from fpm_cli.launch.placement import single_process_environment
@@ -52,17 +54,17 @@ class World:
     @property
     def device_name(self) -> str:
         """The accelerator's own name, or `cpu`."""
-        return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu"
+        return cuda.name(self.device.index) if self.device.type == "cuda" else "cpu"
 
 
 def device_count() -> int:
     """How many processes a launch starts by default: one per GPU, or one for the CPU."""
-    return torch.cuda.device_count() or 1
+    return cuda.count() or 1
 
 
 def has_native_bf16(device: torch.device) -> bool:
-    """Whether the device computes in bf16 itself; V100 only emulates it, which is slower than fp32."""
-    return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    """Whether the device computes in bf16 itself, as no processor does here."""
+    return device.type == "cuda" and cuda.has_native_bf16()
 
 
 @contextmanager
@@ -76,6 +78,8 @@ def distributed_world(timeout_seconds: float, *, launched: bool = False) -> Iter
     """
     with nullcontext() if launched else single_process_environment():
         device = _rank_device(int(os.environ["LOCAL_RANK"]))
+        if device.type == "cuda":
+            os.environ["LOCAL_RANK"] = str(device.index)  # DeepSpeed takes it for the device's number
         try:
             _init_deepspeed("nccl" if device.type == "cuda" else "gloo", timedelta(seconds=timeout_seconds))
             local_size = os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("LOCAL_SIZE") or "1"
@@ -92,19 +96,19 @@ def _rank_device(local_rank: int) -> torch.device:
         MissingError: the machine has a GPU that torch cannot use, for instance with too old a driver.
         UsageError: there are more ranks on this machine than GPUs.
     """
-    if not torch.cuda.is_available():
+    num_gpus = cuda.count()
+    if not num_gpus:
         hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
-        if NVIDIA_DEVICE.exists() and torch.version.cuda and not hidden:
+        if NVIDIA_DEVICE.exists() and cuda.torch_version() and not hidden:
             raise MissingError(
                 f"{NVIDIA_DEVICE} is there, but torch {torch.__version__} sees no GPU: its driver may be too "
                 "old for this torch (see `nvidia-smi`); CUDA_VISIBLE_DEVICES= trains on the CPU"
             )
         return torch.device("cpu")
-    num_gpus = torch.cuda.device_count()
     if num_gpus > 1 and local_rank >= num_gpus:
         raise UsageError(f"--nproc: rank {local_rank} of this machine has no GPU, there are {num_gpus}")
     device = torch.device("cuda", local_rank % num_gpus)
-    torch.cuda.set_device(device)
+    cuda.set_device(device.index)
     return device
 
 
@@ -127,6 +131,8 @@ def _init_deepspeed(backend: str, timeout: timedelta) -> None:
             f"{timeout.total_seconds():g} s; is every node started, and is that address node 0's? "
             f"({str(error).splitlines()[0]})"
         ) from error
+    # DeepSpeed computes in a copy of the process group, and gives its own groups torch's default timeout.
+    deepspeed.comm.comm.cdb.new_group = partial(dist.new_group, timeout=timeout)
 
 
 def _leave_deepspeed() -> None:

@@ -8,6 +8,7 @@ from typing import TypeVar
 import torch
 from torch import nn
 
+from fpm_cli import cuda
 from fpm_cli.checkpoints.checkpoint import load_weights
 from fpm_cli.config.schema import RunConfig
 from fpm_cli.corpus.corpus import Corpus
@@ -128,5 +129,5 @@ def load_checkpoint_into(skeleton: Network, run: Run, *, best: bool = False) -> 
         skeleton.load_state_dict(weights, assign=True)
     except RuntimeError as error:
         raise DamagedError(f"{run.path}: the checkpoint does not fit config.toml: {error}") from error
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = cuda.default_device()
     return skeleton.float().to(device).eval(), step

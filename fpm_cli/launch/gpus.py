@@ -13,13 +13,7 @@ from fpm_cli.errors import MissingError
 from fpm_cli.programs import run_program
 
 NVIDIA_DEVICE = Path("/dev/nvidia0")
-QUERY = """
-import json, torch
-count = torch.cuda.device_count()
-free = min((torch.cuda.mem_get_info(index)[0] for index in range(count)), default=0)
-bf16 = count > 0 and torch.cuda.is_bf16_supported(including_emulation=False)
-print(json.dumps({"count": count, "free_bytes": free, "has_native_bf16": bf16}))
-"""
+QUERY = "import json; from fpm_cli import cuda; print(json.dumps(cuda.query()))"
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from fpm_cli import cuda
 from fpm_cli.ops.build import OPERATORS, default_folder, library_path
 from fpm_cli.ops.build_cuda import OPERATORS as CUDA_OPERATORS
 from fpm_cli.ops.build_cuda import built_architectures, cuda_library_path
@@ -149,10 +150,10 @@ def _load_cuda(path: Path) -> CudaLibrary:
     if not architectures:
         return CudaLibrary(path, False, f"not compiled (`fpm kernels build --cuda`): no {path.parent.name}")
     compiled = f"compiled for {', '.join(architectures)}"
-    if not torch.cuda.is_available():
-        why = "this torch has no CUDA" if torch.version.cuda is None else "torch finds no GPU"
+    if not cuda.count():
+        why = "torch finds no GPU" if cuda.torch_version() else "this torch has no CUDA"
         return CudaLibrary(path, False, f"{compiled}, but {why}", architectures)
-    capability = torch.cuda.get_device_capability()
+    capability = cuda.capability()
     if not runs_on(architectures, capability):
         gpu = f"sm_{capability[0]}{capability[1]}"
         return CudaLibrary(path, False, f"{compiled}, but the GPU is {gpu}", architectures)

@@ -17,6 +17,7 @@ from fpm_cli.engine.deepspeed_engine import StepResult
 from fpm_cli.engine.progress_log import ProgressLog
 from fpm_cli.engine.world import World, has_native_bf16
 from fpm_cli.runs.run import Run
+from tests.fake_gpus import FakeGpus
 from tests.small_runs import metrics, tiny
 
 
@@ -100,12 +101,9 @@ def test_tensorboard_keeps_the_step_that_a_run_resumes_from(
 
 
 def test_emulated_bf16_is_no_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
-    def supported(including_emulation: bool = True) -> bool:  # as torch answers on a V100
-        return including_emulation
-
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", supported)
+    gpus = FakeGpus(has_native_bf16=False).install(monkeypatch)  # as a V100
     assert not has_native_bf16(torch.device("cuda"))
     engine = resolve("CPM-X-S", environment={}).config.engine
     assert engine.resolve_precision(has_bf16=has_native_bf16(torch.device("cuda"))) == "fp32"
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: True)
+    gpus.has_native_bf16 = True
     assert engine.resolve_precision(has_bf16=has_native_bf16(torch.device("cuda"))) == "bf16"

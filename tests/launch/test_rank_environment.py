@@ -11,6 +11,7 @@ from fpm_cli.engine import world
 from fpm_cli.engine.world import distributed_world
 from fpm_cli.errors import MissingError, UsageError
 from fpm_cli.launch.placement import Placement, set_rank_environment, single_process_environment
+from tests.fake_gpus import FakeGpus
 
 # As torchrun, or an operator of Kubernetes that stands in for it, sets them in a container.
 POD = {
@@ -78,32 +79,17 @@ def test_the_allocator_grows_its_segments_unless_the_user_has_chosen(
     assert chosen == expected
 
 
-class Cuda:
-    """Stands in for torch.cuda on a machine with GPUs."""
-
-    def __init__(self, num_gpus: int) -> None:
-        self.num_gpus = num_gpus
-
-    def is_available(self) -> bool:
-        return self.num_gpus > 0
-
-    def device_count(self) -> int:
-        return self.num_gpus
-
-    def set_device(self, device: object) -> None:
-        pass
-
-
 @pytest.mark.parametrize(("num_gpus", "local_rank", "index"), [(8, 5, 5), (1, 5, 0), (1, 0, 0)])
 def test_a_rank_uses_its_gpu_or_the_only_one_that_it_sees(
     monkeypatch: pytest.MonkeyPatch, num_gpus: int, local_rank: int, index: int
 ) -> None:
-    monkeypatch.setattr(world.torch, "cuda", Cuda(num_gpus))
+    gpus = FakeGpus(num_gpus).install(monkeypatch)
     assert world._rank_device(local_rank).index == index
+    assert gpus.chosen == [index]
 
 
 def test_more_ranks_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(world.torch, "cuda", Cuda(2))
+    FakeGpus(2).install(monkeypatch)
     with pytest.raises(UsageError, match="rank 2 of this machine has no GPU, there are 2"):
         world._rank_device(2)
 
@@ -112,14 +98,13 @@ def test_a_gpu_that_torch_cannot_use_is_not_passed_over_in_silence(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (tmp_path / "nvidia0").touch()
-    monkeypatch.setattr(world.torch, "cuda", Cuda(0))
-    monkeypatch.setattr(world.torch.version, "cuda", "13.0")
+    gpus = FakeGpus(0, cuda_version="13.0").install(monkeypatch)
     monkeypatch.setattr(world, "NVIDIA_DEVICE", tmp_path / "nvidia0")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     with pytest.raises(MissingError, match="driver"):
         world._rank_device(0)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert world._rank_device(0).type == "cpu"
-    monkeypatch.setattr(world.torch.version, "cuda", None)
+    gpus.cuda_version = None
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     assert world._rank_device(0).type == "cpu"
