@@ -9,24 +9,24 @@ import typer
 from rich.table import Table
 
 from fpm_cli.cli.completion import complete_source
-from fpm_cli.cli.console import JsonFlag, log, show, show_json
+from fpm_cli.cli.console import JsonFlag, log, show, show_json, stderr_console
 from fpm_cli.cli.numbers import MAX_PROCESSES
-from fpm_cli.cli.progress import StageProgress
 from fpm_cli.config.sections import MAX_COUNT
 from fpm_cli.corpus.options import SOURCES, Source, build_options
 from fpm_cli.errors import UsageError, did_you_mean
+from fpm_cli.progress_bars import StageProgress
 
 EXAMPLES = (
     "Examples:\n\n  fpm build-corpus text books/ --tokenizer tokenizers/gpt-en --out corpora/books\n\n"
     "  fpm build-corpus wudao wudao/ --tokenizer tokenizers/bert-zh --out corpora/wudao --workers 2 --json"
 )
 
-STAGES = {
-    "unpack": "unpacking",
-    "clean": "reading and filtering",
-    "duplicates": "finding duplicates",
-    "encode": "tokenising",
-    "merge": "writing the indexed files",
+STAGES = {  # of `build_corpus`: its name here, and what is counted
+    "unpack": ("unpacking", "shards"),
+    "clean": ("reading and filtering", "shards"),
+    "duplicates": ("finding duplicates", "passes"),
+    "encode": ("tokenising", "shards"),
+    "merge": ("writing the indexed files", "splits"),
 }
 
 Inputs = Annotated[
@@ -151,12 +151,17 @@ def build_corpus(
     from fpm_cli.tokenization.registry import load_tokenizer
 
     texts = [text for request in decontaminate or [] for text in _evaluation_texts(request)]
-    with StageProgress("shards") as progress:
+    with StageProgress("shards", stderr_console()) as progress:
+
+        def report(stage: str, done: int, total: int) -> None:
+            name, unit = STAGES[stage]
+            progress.update(name, done, total, unit)
+
         execution = build.Execution(
             workers=workers or _num_cores(),
             executor=executor,
             shard_bytes=shard_mib << 20,
-            report=lambda stage, done, total: progress.update(STAGES[stage], done, total),
+            report=report,
         )
         built = build.build_corpus(inputs, load_tokenizer(tokenizer), out, options, execution, texts)
     manifest = built.corpus.manifest

@@ -9,12 +9,12 @@ from rich.table import Table
 from typer.core import TyperGroup
 
 from fpm_cli.cli.completion import complete_run
-from fpm_cli.cli.console import JsonFlag, log, show, show_json
+from fpm_cli.cli.console import JsonFlag, log, show, show_json, stderr_console
 from fpm_cli.cli.evaluate_suite import evaluate_suite
 from fpm_cli.cli.evaluate_suite import examples_of as examples_of_suite
 from fpm_cli.cli.evaluate_task import evaluate_task, examples_of
-from fpm_cli.cli.progress import StageProgress
 from fpm_cli.config.sections import MAX_COUNT
+from fpm_cli.progress_bars import StageProgress
 from fpm_cli.runs.find import newest_run
 from fpm_cli.runs.run import Run
 from fpm_cli.tasks.definition import task_names
@@ -78,17 +78,16 @@ def evaluate_lm(
     opened = Run.open(run) if run else newest_run(finished=True)
     log(f"scoring {opened.path}")
     trained = load_trained_model(opened, corpus)
-    with StageProgress("samples") as progress:
-        score = score_language_model(
-            trained,
-            max_samples=max_samples,
-            report=lambda done, total: progress.update("scoring", done, total),
-        )
+    with StageProgress("samples", stderr_console()) as progress:
+        score = score_language_model(trained, max_samples=max_samples, report=progress.reporter("scoring"))
     values = asdict(score)
     if pseudo_likelihood is not None:
         from fpm_cli.inference.pseudo_likelihood import score_pseudo_likelihood
 
-        values |= asdict(score_pseudo_likelihood(trained, max_sentences=pseudo_likelihood))
+        with StageProgress("sentences", stderr_console()) as progress:
+            report = progress.reporter("masking word by word")
+            pseudo = score_pseudo_likelihood(trained, max_sentences=pseudo_likelihood, report=report)
+        values |= asdict(pseudo)
     if as_json:
         about = {"run": str(opened.path), "model": trained.config.name, "step": trained.step, "task": "lm"}
         show_json("evaluate-lm", {**about, **values})

@@ -7,7 +7,9 @@ import typer
 from rich.table import Table
 
 from fpm_cli.cli.completion import complete_run
-from fpm_cli.cli.console import JsonFlag, log, show, show_json
+from fpm_cli.cli.console import JsonFlag, log, show, show_json, stderr_console
+from fpm_cli.cli.evaluate_task import predict_with
+from fpm_cli.progress_bars import StageProgress
 
 if TYPE_CHECKING:
     from fpm_cli.tasks.evaluate_suite import SuiteReport
@@ -39,11 +41,11 @@ def evaluate_suite(
 ) -> None:
     """Each task's leaderboard metrics on its dev set, and their average with a 95 % interval."""
     from fpm_cli.tasks import evaluate_suite as suites
-    from fpm_cli.tasks.predict import predict
     from fpm_cli.tasks.suite import load_suite
 
     suite = load_suite(context.info_name or "")
-    report = suites.evaluate_suite(suite, runs, predict, data=data, submission=submission)
+    with StageProgress("examples", stderr_console()) as progress:
+        report = suites.evaluate_suite(suite, runs, predict_with(progress), data=data, submission=submission)
     for task_report in report.reports.values():
         for message in task_report.examples.rejection_messages():
             log(message)

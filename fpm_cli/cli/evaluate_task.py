@@ -6,12 +6,21 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fpm_cli.cli.completion import complete_run
-from fpm_cli.cli.console import JsonFlag, log, show, show_json
-from fpm_cli.cli.progress import working
+from fpm_cli.cli.console import JsonFlag, log, show, show_json, stderr_console
 from fpm_cli.cli.score_tables import confusion_table, differences_table, scores_table
 from fpm_cli.config.sections import MAX_COUNT
+from fpm_cli.progress_bars import StageProgress
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from fpm_cli.runs.run import Run
+    from fpm_cli.tasks.definition import TaskDefinition
+    from fpm_cli.tasks.examples import Example
+    from fpm_cli.tasks.predictions import PredictFunction
     from fpm_cli.tasks.report import TaskReport
 
 
@@ -67,7 +76,6 @@ def evaluate_task(
     """Accuracy, F1, macro precision, recall and F1 with 95 % intervals, the confusion matrix, comparisons."""
     from fpm_cli.tasks.definition import load_task
     from fpm_cli.tasks.evaluate import EvaluationRequest, evaluate
-    from fpm_cli.tasks.predict import predict
     from fpm_cli.tasks.task_run import open_task_run
 
     task = load_task(context.info_name or "")
@@ -76,14 +84,29 @@ def evaluate_task(
     others = [open_task_run(other, trained_for) for other in compare or ()]
     log(f"scoring {task_run.run.path}")
     request = EvaluationRequest(input_, split, max_bad, others, baseline, submission)
-    with working("predicting and scoring"):
-        report = evaluate(task, task_run, request, predict)
+    with StageProgress("examples", stderr_console()) as progress:
+        report = evaluate(task, task_run, request, predict_with(progress))
     for message in report.examples.rejection_messages():
         log(message)
     if as_json:
         show_json(f"evaluate-{task.name}", report.document())
     else:
         _show(report)
+
+
+def predict_with(progress: StageProgress) -> "PredictFunction":
+    """The function that predicts with a run, and shows how far it is."""
+    from fpm_cli.tasks.predict import predict
+
+    def predict_and_show(
+        run: "Run", task: "TaskDefinition", examples: "Sequence[Example]"
+    ) -> "NDArray[np.float32]":
+        stage = f"predicting {task.name} with {run.path.name}"
+        predicted = predict(run, task, examples, progress.reporter(stage))
+        progress.update("computing intervals", 0, None)
+        return predicted
+
+    return predict_and_show
 
 
 def _show(report: "TaskReport") -> None:

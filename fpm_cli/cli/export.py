@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 import typer
 
 from fpm_cli.cli.completion import complete_run
-from fpm_cli.cli.console import JsonFlag, show, show_json
-from fpm_cli.cli.progress import working
+from fpm_cli.cli.console import JsonFlag, show, show_json, stderr_console
+from fpm_cli.progress_bars import StageProgress
 from fpm_cli.runs.run import Run
 
 EXAMPLES = (
@@ -32,8 +32,8 @@ def export(
     """
     from fpm_cli.interop.export_run import export_run
 
-    with working("writing the weights and comparing logits"):
-        exported = export_run(Run.open(run), out)
+    with StageProgress("steps", stderr_console()) as progress:
+        exported = export_run(Run.open(run), out, progress.update)
     comparison = exported.comparison
     if as_json:
         show_json(

@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from fpm_cli.cli.console import JsonFlag, log, show, show_json
-from fpm_cli.cli.progress import working
+from fpm_cli.cli.console import JsonFlag, log, show, show_json, stderr_console
+from fpm_cli.progress_bars import working
 
 EXAMPLES = (
     "Examples:\n\n  fpm import downloads/bert-base-chinese --out runs/bert-base-chinese\n\n"
@@ -28,7 +28,7 @@ def import_(
     """Make a run of BERT, MegatronBERT, GPT-2 or T5 v1.1 weights (safetensors only), checked by logits."""
     from fpm_cli.interop.import_run import import_run
 
-    with working("reading the weights and comparing logits"):
+    with working("reading the weights and comparing logits", stderr_console()):
         made = import_run(source, out, name or out.name, tokenizer)
     if made.untrained_heads:
         log(f"not in the weights, so untrained: {', '.join(made.untrained_heads)}")

@@ -16,7 +16,7 @@ from fpm_cli.accounting.plan import fits_here
 from fpm_cli.checkpoints.folders import require_no_lost_checkpoint
 from fpm_cli.cli.calibrated import stored_calibration
 from fpm_cli.cli.completion import complete_device, complete_preset
-from fpm_cli.cli.console import JsonFlag, in_words, log, show, show_json
+from fpm_cli.cli.console import JsonFlag, in_words, log, show, show_json, stderr_console
 from fpm_cli.cli.dry_run import show_dry_run
 from fpm_cli.cli.durations import seconds_of
 from fpm_cli.cli.launching import (
@@ -39,6 +39,7 @@ from fpm_cli.config.warnings import find_doubtful_settings
 from fpm_cli.errors import DamagedError, MissingError, OutOfMemoryError, UsageError
 from fpm_cli.launch.gpus import query_gpus
 from fpm_cli.launch.shutdown import stop_immediately_on_signal
+from fpm_cli.progress_bars import working
 from fpm_cli.runs.find import newest_run
 from fpm_cli.runs.manifest import RunState
 from fpm_cli.runs.run import RUNS, Run
@@ -261,8 +262,9 @@ def _ensure_corpus(run: Run) -> None:
         from fpm_cli.corpus.samples import build_sample_corpus
 
         config = run.config()
-        log(f"building the sample corpus and its {config.tokenizer} tokenizer in {path}")
-        build_sample_corpus(config, path)
+        what = f"building the sample corpus and its {config.tokenizer} tokenizer in {path}"
+        with working(what, stderr_console()):
+            build_sample_corpus(config, path)
 
 
 def _check_corpus(run: Run, given: Path | None, allow_change: bool) -> None:

@@ -1,15 +1,15 @@
 """`fpm study`: how many layers for this task, language and budget, answered by runs with statistics."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
 
-from fpm_cli.cli.console import JsonFlag, log, show, show_json
+from fpm_cli.cli.console import JsonFlag, log, show, show_json, stderr_console
 from fpm_cli.cli.numbers import MAX_PRICE, MAX_PROCESSES
 from fpm_cli.config.sections import MAX_COUNT
+from fpm_cli.progress_bars import StageProgress, shows_bars
 
 if TYPE_CHECKING:
     from fpm_cli.reports.page import TextTable
@@ -172,7 +172,10 @@ def layers(
     from fpm_cli.study.layers import measure_layers, plot_layers
 
     log(f"measuring the layers of {run}")
-    measured = measure_layers(load_trained_model(Run.open(run)), max_samples=max_samples)
+    trained = load_trained_model(Run.open(run))
+    with StageProgress("layers", stderr_console()) as bar:
+        report = bar.reporter("skipping each layer")
+        measured = measure_layers(trained, max_samples=max_samples, report=report)
     if png:
         plot_layers(measured, png)
         log(f"plot: {png}")
@@ -193,16 +196,19 @@ def layers(
 def _run(study: "Study", jobs: int, nproc: int, as_json: bool) -> None:
     from fpm_cli.study.workflow import run_study
 
-    run_study(study, jobs, nproc, _progress())
+    with StageProgress("commands", stderr_console()) as bar:
+
+        def progress(
+            chain: "Chain | None", stage: "Stage | None", seconds: float, done: int, total: int
+        ) -> None:
+            if chain and stage:
+                verb = stage.command[stage.command.index("--quiet") + 1]
+                bar.print(f"{done} of {total}: {chain.name}: {verb} took {seconds:.1f} s")
+            if shows_bars(bar.console):
+                bar.update("training and scoring", done, total)
+
+        run_study(study, jobs, nproc, progress)
     _show(study, as_json)
-
-
-def _progress() -> Callable[["Chain", "Stage", float, int, int], None]:
-    def say(chain: "Chain", stage: "Stage", seconds: float, done: int, total: int) -> None:
-        verb = stage.command[stage.command.index("--quiet") + 1]
-        log(f"{done} of {total}: {chain.name}: {verb} took {seconds:.1f} s")
-
-    return say
 
 
 def _show(study: "Study", as_json: bool) -> None:

@@ -12,12 +12,12 @@ from rich.table import Table
 from rich.text import Text
 
 from fpm_cli.cli.completion import complete_kind
-from fpm_cli.cli.console import JsonFlag, log, show, show_json
+from fpm_cli.cli.console import JsonFlag, log, show, show_json, stderr_console
 from fpm_cli.cli.numbers import MAX_PROCESSES
-from fpm_cli.cli.progress import working
 from fpm_cli.config.sections import MAX_COUNT
 from fpm_cli.encodings import check_encoding
 from fpm_cli.errors import UsageError
+from fpm_cli.progress_bars import StageProgress
 from fpm_cli.tokenization.base import Tokenizer
 from fpm_cli.tokenization.bulk import TokenizerSource, encode_lines
 from fpm_cli.tokenization.inspection import Piece, encoding_statistics, token_table
@@ -80,8 +80,9 @@ def train(
     decode_errors = DecodeErrors()
     texts = join_lines(read_lines(inputs or [STANDARD], errors, decode_errors, _checked(encoding)))
     size = vocab_size or PAPER_SIZES[checked]
-    with working(f"training a {checked} tokenizer of {size:,} entries"):
-        tokenizer = train_tokenizer(checked, texts, size, allow_smaller, whole_words=whole_words)
+    with StageProgress("MB", stderr_console()) as progress:
+        counted = _count_bytes(texts, _total_bytes(inputs), progress, f"training {checked}, {size:,} entries")
+        tokenizer = train_tokenizer(checked, counted, size, allow_smaller, whole_words=whole_words)
     tokenizer.save(out)
     _report(decode_errors, errors)
     document = {**_describe(tokenizer), "out": str(out), "seconds": round(time.perf_counter() - began, 3)}
@@ -89,6 +90,26 @@ def train(
         show_json("tokenize-train", document)
     else:
         show(f"{out}: {checked}, {tokenizer.vocab_size:,} entries, fingerprint {tokenizer.fingerprint[:12]}")
+
+
+def _total_bytes(inputs: list[Path] | None) -> int | None:
+    """The size of the text; None where it is not known before it is read."""
+    if not inputs or any(path == STANDARD or path.suffix in (".gz", ".zst") for path in inputs):
+        return None
+    return sum(path.stat().st_size for path in inputs if path.is_file())
+
+
+def _count_bytes(
+    texts: Iterator[str], total: int | None, progress: StageProgress, then: str
+) -> Iterator[str]:
+    """The texts, with the megabytes read so far shown; at their end, what is done with them."""
+    num_bytes, total_mb = 0, None if total is None else total // 1_000_000
+    progress.update("reading", 0, total_mb)
+    for text in texts:
+        num_bytes += len(text.encode("utf-8", "surrogatepass"))
+        progress.update("reading", min(num_bytes // 1_000_000, total_mb or num_bytes), total_mb)
+        yield text
+    progress.update(then, num_bytes // 1_000_000, None)
 
 
 @app.command(

@@ -27,6 +27,7 @@ from fpm_cli.corpus.options import BuildOptions
 from fpm_cli.corpus.shards import Shard
 from fpm_cli.corpus.work_folder import WorkFolder
 from fpm_cli.files import atomic_write, hash_file
+from fpm_cli.progress import StageReport, ignore_stage_report
 from fpm_cli.tokenization.base import Tokenizer
 from fpm_cli.tokenization.lost_text import LostTextCounter
 
@@ -40,6 +41,7 @@ def assemble(
     options: BuildOptions,
     work: WorkFolder,
     out: Path,
+    report: StageReport = ignore_stage_report,
 ) -> None:
     """Write the corpus into the folder `out`, replacing what an interrupted call has left there."""
     shutil.rmtree(out, ignore_errors=True)
@@ -47,8 +49,10 @@ def assemble(
     numbers = [shard.number for shard in shards]
     encoded = [work.summary(number, ENCODED) for number in numbers]
     splits = {split: _add_up([summary["splits"][split] for summary in encoded]) for split in SPLITS}
-    for split in SPLITS:
+    report("merge", 0, len(SPLITS))
+    for done, split in enumerate(SPLITS, start=1):
         merge_split(split, splits[split], numbers, token_dtype(tokenizer.vocab_size), work, out)
+        report("merge", done, len(SPLITS))
     with atomic_write(out / DEFECTS) as file:
         for skipped in found.skipped:
             if skipped.reason == NOT_UTF8:

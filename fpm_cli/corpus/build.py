@@ -10,7 +10,7 @@ at any moment resumes from there and gives the same bytes as an uninterrupted on
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,14 +32,12 @@ from fpm_cli.corpus.validation_split import validation_bound
 from fpm_cli.corpus.work_folder import WorkFolder, write_json
 from fpm_cli.errors import FpmError, MissingError, UsageError
 from fpm_cli.files import sync_folder
+from fpm_cli.progress import StageReport, ignore_stage_report
 from fpm_cli.streams import MIB
 from fpm_cli.tokenization.base import Tokenizer
 
 SHARD_BYTES = 64 * MIB
 LOCK, OUT = "lock", "out"
-
-# Called with a stage's name, how many of its shards are done, and how many there are.
-ReportProgress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -57,7 +55,7 @@ class Execution:
     workers: int = 1
     executor: Executor = "local"
     shard_bytes: int = SHARD_BYTES
-    report: ReportProgress = lambda stage, done, total: None
+    report: StageReport = ignore_stage_report
 
 
 def build_corpus(
@@ -95,13 +93,11 @@ def build_corpus(
                 shards = plan_shards(files, options, execution.shard_bytes, work)
                 _clean(shards, tokenizer, options, run, execution.report, work)
                 if not (work.path / DEDUPLICATED).exists():
-                    execution.report("duplicates", 0, 1)
-                    _deduplicate(shards, options, work)
+                    _deduplicate(shards, options, execution.report, work)
                 _encode(shards, run, execution.report, work)
             if empty := empty_splits(shards, options, work):
                 raise _abandon(empty, work)
-            execution.report("merge", 0, 1)
-            assemble(found, shards, tokenizer, options, work, work.path / OUT)
+            assemble(found, shards, tokenizer, options, work, work.path / OUT, execution.report)
             (work.path / OUT).rename(out)
             sync_folder(out.parent)
         _remove(work)
@@ -149,7 +145,7 @@ def _clean(
     tokenizer: Tokenizer,
     options: BuildOptions,
     run: RunTasks,
-    report: ReportProgress,
+    report: StageReport,
     work: WorkFolder,
 ) -> None:
     todo = [
@@ -158,14 +154,15 @@ def _clean(
         if not work.is_finished(shard.number, CLEAN)
     ]
     done = len(shards) - len(todo)
+    report("clean", done, len(shards))
     for _ in run(clean_shard, todo):
         done += 1
         report("clean", done, len(shards))
 
 
-def _deduplicate(shards: list[Shard], options: BuildOptions, work: WorkFolder) -> None:
+def _deduplicate(shards: list[Shard], options: BuildOptions, report: StageReport, work: WorkFolder) -> None:
     deduplicator = Deduplicator(shards, options, work)
-    deduplicator.deduplicate()
+    deduplicator.deduplicate(report)
     dropped = deduplicator.dropped()
     try:
         bound = validation_bound(deduplicator.kept_digests(), options.validation_fraction)
@@ -181,7 +178,7 @@ def _abandon(message: str, work: WorkFolder) -> MissingError:
     return MissingError(message)
 
 
-def _encode(shards: list[Shard], run: RunTasks, report: ReportProgress, work: WorkFolder) -> None:
+def _encode(shards: list[Shard], run: RunTasks, report: StageReport, work: WorkFolder) -> None:
     bound = json.loads((work.path / DEDUPLICATED).read_bytes())["validation_bound"]
     todo = [
         EncodeTask(shard.number, work, work.path / TOKENIZER, bound)
@@ -189,6 +186,7 @@ def _encode(shards: list[Shard], run: RunTasks, report: ReportProgress, work: Wo
         if not work.is_finished(shard.number, ENCODED)
     ]
     done = len(shards) - len(todo)
+    report("encode", done, len(shards))
     for _ in run(encode_shard, todo):
         done += 1
         report("encode", done, len(shards))

@@ -18,6 +18,7 @@ from fpm_cli.corpus.options import BuildOptions
 from fpm_cli.corpus.shards import Shard
 from fpm_cli.corpus.work_folder import Records, WorkFolder
 from fpm_cli.files import atomic_write
+from fpm_cli.progress import StageReport, ignore_stage_report
 
 # Files of a build: the summary of this stage, and the defects that it finds.
 DEDUPLICATED, DUPLICATE_DEFECTS = "deduplicated.json", "duplicates.defects"
@@ -38,15 +39,27 @@ class Deduplicator:
         self._first_documents = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
         self._drop_codes = np.zeros(self._first_documents[-1], dtype=np.uint8)
 
-    def deduplicate(self) -> None:
-        """Find the duplicates and write every shard's `drops`."""
-        self._drop_repeats(ID, lambda records: (records["id"], 0, records["id"] != 0))
-        self._drop_repeats(EXACT, lambda records: (records["digest_low"], records["digest_high"], None))
-        if self._options.max_responses:
-            limit = self._options.max_responses
-            self._drop_repeats(BEYOND, lambda records: (records["group"], 0, records["group"] != 0), limit)
+    def deduplicate(self, report: StageReport = ignore_stage_report) -> None:
+        """Find the duplicates in a pass for each kind, and write every shard's `drops`."""
+        limit = self._options.max_responses
+        passes: list[Callable[[], None]] = [
+            lambda: self._drop_repeats(ID, lambda records: (records["id"], 0, records["id"] != 0)),
+            lambda: self._drop_repeats(
+                EXACT, lambda records: (records["digest_low"], records["digest_high"], None)
+            ),
+        ]
+        if limit:
+            passes.append(
+                lambda: self._drop_repeats(
+                    BEYOND, lambda records: (records["group"], 0, records["group"] != 0), limit
+                )
+            )
         if self._options.near_duplicates:
-            self._drop_near()
+            passes.append(self._drop_near)
+        report("duplicates", 0, len(passes))
+        for done, find in enumerate(passes, start=1):
+            find()
+            report("duplicates", done, len(passes))
         for shard in self._shards:
             with atomic_write(self._work.file(shard.number, "drops")) as file:
                 file.write(self._drop_codes_of(shard.number).tobytes())

@@ -17,6 +17,7 @@ from fpm_cli.errors import UsageError
 from fpm_cli.models.build import build_network
 from fpm_cli.objectives.base import Samples
 from fpm_cli.objectives.build import build_samples
+from fpm_cli.progress import Report
 from fpm_cli.runs.run import Run
 
 log = logging.getLogger(__name__)
@@ -45,11 +46,12 @@ class Pretraining(Workload):
             for first in range(start, start + share, size)
         ]
 
-    def validate(self, engine: TrainingEngine) -> ValidationResult | None:
+    def validate(self, engine: TrainingEngine, report: Report) -> ValidationResult | None:
         """The losses over the first `train.eval_samples` validation samples, if the corpus has any."""
         if self.validation_samples is None:
             return None
-        return ValidationResult(validation_losses(engine, self.validation_samples, self.config))
+        losses = validation_losses(engine, self.validation_samples, self.config, report)
+        return ValidationResult(losses)
 
     def flops(self, index: int) -> StepFlops:
         """The same for every global batch."""

@@ -1,9 +1,10 @@
-"""The lines on stderr while a run trains: each `log_every`-th step, and on a terminal the current step."""
+"""What stderr shows while a run trains: a line for each `log_every`-th step, and on a terminal a bar."""
+
+import time
 
 import psutil
 from rich.console import Console
-from rich.control import Control
-from rich.segment import ControlType
+from rich.progress import TaskID
 
 from fpm_cli import cuda
 from fpm_cli.accounting.devices import CPU, identify
@@ -11,19 +12,26 @@ from fpm_cli.accounting.flops import StepFlops
 from fpm_cli.config.schema import RunConfig
 from fpm_cli.engine.deepspeed_engine import StepResult
 from fpm_cli.engine.world import World, has_native_bf16
+from fpm_cli.progress_bars import Pace, StatusBars, clock, make_bars, shows_bars
 from fpm_cli.runs.run import Run
-
-ERASE_LINE = Control(ControlType.CARRIAGE_RETURN, (ControlType.ERASE_IN_LINE, 2))
 
 
 class ProgressLog:
-    """Step, loss, learning rate, gradient norm, speed, memory, time left and, with a price, the cost."""
+    """Step, loss, learning rate, gradient norm, speed, memory, time left and, with a price, the cost.
+
+    On a terminal a bar shows the current step, and a second one a validation; without one, each
+    `log_every`-th step is a line.
+    """
 
     def __init__(self, run: Run, config: RunConfig, world: World, first_step: int, *, quiet: bool):
-        self.first_step, self.log_every = first_step, config.train.log_every
+        self.log_every = config.train.log_every
         self.peak_flops = _peak_flops(config, world, run)
         self.cost = _Cost(run, world)
         self.console = Console(stderr=True, quiet=quiet, highlight=False)
+        self._pace = Pace(first_step)
+        self._bars: StatusBars | None = None
+        self._training: TaskID | None = None
+        self._validation: TaskID | None = None
 
     def message(self, step: int, message: str) -> None:
         """A line on something that happened after `step` steps."""
@@ -40,28 +48,53 @@ class ProgressLog:
         launch_seconds: float,
         last_step: int,
     ) -> None:
-        """The line of optimizer step `step`, which took `step_seconds` of the launch's seconds so far."""
-        is_kept = step % self.log_every == 0 or step in (1, last_step)
-        if not is_kept and not self.console.is_terminal:
+        """Show optimizer step `step`, which took `step_seconds` of the launch's seconds so far."""
+        has_bars, is_kept = shows_bars(self.console), step % self.log_every == 0 or step in (1, last_step)
+        if not is_kept and not has_bars:
             return
-        seconds_left = (last_step - step) * launch_seconds / (step - self.first_step)
-        line = (
-            f"step {step:>6}/{last_step}  loss {result.loss:.4f}  lr {lr:.2e}  "
-            f"grad {result.gradient_norm:.2f}  {flops.tokens / step_seconds:,.0f} tokens/s"
-            f"{self._utilisation(flops, step_seconds)}  {_memory_gib():.1f} GiB  "
-            f"left {_clock(seconds_left)}{self.cost.text(launch_seconds)}"
-        )
-        self._print(line, is_kept=is_kept)
-
-    def _print(self, line: str, *, is_kept: bool = True) -> None:
-        """Print a line; one that is not kept is cut to the terminal's width and replaced by the next one."""
-        if self.console.is_terminal:
-            self.console.control(ERASE_LINE)
-        if is_kept:
-            self.console.print(line, markup=False, soft_wrap=True)
+        self._pace.began = time.monotonic() - launch_seconds
+        self._pace.update(step)
+        values = f"loss {result.loss:.4f}  lr {lr:.2e}  grad {result.gradient_norm:.2f}"
+        speed = f"{flops.tokens / step_seconds:,.0f} tokens/s{self._utilisation(flops, step_seconds)}"
+        rest, cost = f"{_memory_gib():.1f} GiB", self.cost.text(launch_seconds)
+        if has_bars:
+            self._show_bar(step, last_step, f"  {values}  {speed}  {rest}{cost}")
+            if is_kept:
+                self._print(f"step {step:>6}  {values}  {speed}")
         else:
-            width = max(1, self.console.width - 1)  # a full line would move the cursor to the next one
-            self.console.print(line[:width], markup=False, soft_wrap=True, end="")
+            left = clock(self._pace.seconds_left(last_step) or 0.0)
+            self._print(f"step {step:>6}/{last_step}  {values}  {speed}  {rest}  left {left}{cost}")
+
+    def validating(self, done: int, total: int | None) -> None:
+        """Show that a validation has made `done` of `total` forward passes."""
+        if self._bars is None or total is None:
+            return
+        if self._validation is None:
+            self._validation = self._bars.add_task("validating", total=total, unit="passes", pace=Pace())
+        task = self._bars.tasks[self._bars.task_ids.index(self._validation)]
+        task.fields["pace"].update(done)
+        self._bars.update(self._validation, completed=done, total=total)
+        if done == total:
+            self._bars.remove_task(self._validation)
+            self._validation = None
+
+    def close(self) -> None:
+        """Remove the bars."""
+        if self._bars:
+            self._bars.stop()
+            self._bars = None
+
+    def _show_bar(self, step: int, last_step: int, status: str) -> None:
+        if self._bars is None:
+            self._bars = make_bars(self.console)
+            self._bars.start()
+            self._training = self._bars.add_task("training", total=last_step, unit="steps", pace=self._pace)
+        assert self._training is not None
+        self._bars.status = status
+        self._bars.update(self._training, completed=step, total=last_step)
+
+    def _print(self, line: str) -> None:
+        self.console.print(line, markup=False, soft_wrap=True)
 
     def _utilisation(self, flops: StepFlops, seconds: float) -> str:
         """MFU, and HFU where recomputation makes it another figure."""
@@ -106,9 +139,3 @@ def _peak_flops(config: RunConfig, world: World, run: Run) -> float | None:
 def _memory_gib() -> float:
     used = cuda.peak_bytes() if cuda.count() else psutil.Process().memory_info().rss
     return used / 2**30
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -21,6 +21,9 @@ class Telemetry:
     def step(self, step: int, result: StepResult, lr: float, seconds: float, last_step: int) -> None:
         """Optimizer step `step` (counted from 1), which took `seconds`; the run ends at `last_step`."""
 
+    def validating(self, done: int, total: int | None) -> None:
+        """A validation has made `done` of `total` forward passes."""
+
     def validation(self, step: int, result: ValidationResult) -> None:
         """A validation after `step` optimizer steps."""
 
@@ -105,6 +108,10 @@ class RunTelemetry(Telemetry):
         if step % self.config.train.log_every == 0:  # steps that a kill loses are charged up to here
             self.run.update_launch(last_step=step, seconds=launch_seconds, state="running")
 
+    def validating(self, done: int, total: int | None) -> None:
+        """See `Telemetry`."""
+        self._log.validating(done, total)
+
     def validation(self, step: int, result: ValidationResult) -> None:
         """See `Telemetry`."""
         terms = result.losses if len(result.losses) > 1 else {}
@@ -132,6 +139,7 @@ class RunTelemetry(Telemetry):
 
     def close(self) -> None:
         """See `Telemetry`."""
+        self._log.close()
         self._writer.close()
 
     def _event(self, kind: str, step: int, message: str) -> None:

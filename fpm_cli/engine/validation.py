@@ -9,6 +9,7 @@ from fpm_cli.engine.telemetry import Telemetry
 from fpm_cli.engine.time_budget import TimeBudget
 from fpm_cli.engine.workload import ValidationResult, Workload
 from fpm_cli.objectives.base import Samples
+from fpm_cli.progress import Report
 
 
 class Validator:
@@ -30,17 +31,20 @@ class Validator:
         if step % self.eval_every and not is_last_step:
             return None
         with self.budget.timing("validation"):
-            result = self.workload.validate(self.engine)
+            result = self.workload.validate(self.engine, self.telemetry.validating)
             if result:
                 self.telemetry.validation(step, result)
         return result
 
 
-def validation_losses(engine: TrainingEngine, samples: Samples, config: RunConfig) -> dict[str, float]:
+def validation_losses(
+    engine: TrainingEngine, samples: Samples, config: RunConfig, report: Report
+) -> dict[str, float]:
     """Mean loss of each term in nats per prediction over the first `eval_samples` samples, each counted once.
 
     The samples are cut into forward passes that the ranks take in turns. Every rank runs the same number of
     passes, which ZeRO 3 needs to gather weights: a rank without samples repeats a pass, which is not counted.
+    `report` is called with those that are done, and their number.
     """
     world, num_samples = engine.world, min(config.train.eval_samples, len(samples))
     size = min(config.train.micro_batch, -(-num_samples // world.size))
@@ -56,6 +60,7 @@ def validation_losses(engine: TrainingEngine, samples: Samples, config: RunConfi
             for name, total in engine.deepspeed(batch).items():
                 sums[name] = sums.get(name, 0.0) + (float(total) if is_counted else 0.0)
                 counts[name] = counts.get(name, 0.0) + (float(predictions[name]) if is_counted else 0.0)
+            report(min(first + world.size, len(passes)), len(passes))
     engine.model.train()
     totals, numbers = world.sum(list(sums.values())), world.sum(list(counts.values()))
     return {name: total / number for name, total, number in zip(sums, totals, numbers, strict=True)}

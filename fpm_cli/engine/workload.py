@@ -12,6 +12,7 @@ from fpm_cli.config.batch_split import BatchSplit
 from fpm_cli.engine.batches import Batch
 from fpm_cli.engine.deepspeed_engine import TrainingEngine
 from fpm_cli.engine.world import World
+from fpm_cli.progress import Report
 from fpm_cli.runs.run import Run
 
 
@@ -54,8 +55,11 @@ class Workload(ABC):
         """
 
     @abstractmethod
-    def validate(self, engine: TrainingEngine) -> ValidationResult | None:
-        """Losses and scores on samples that are never trained on, if there are any; every rank calls this."""
+    def validate(self, engine: TrainingEngine, report: Report) -> ValidationResult | None:
+        """Losses and scores on samples that are never trained on, if there are any; every rank calls this.
+
+        `report` is called with the forward passes that are done, and their number.
+        """
 
     @abstractmethod
     def flops(self, index: int) -> StepFlops:

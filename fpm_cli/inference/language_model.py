@@ -1,7 +1,6 @@
 """Scores a run as a language model: loss, perplexity, bits per byte, and the unigram entropy beside them."""
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +13,7 @@ from fpm_cli.errors import DamagedError, UsageError
 from fpm_cli.inference.trained_model import TrainedModel
 from fpm_cli.objectives.base import Samples
 from fpm_cli.objectives.build import build_samples
+from fpm_cli.progress import Report, ignore_report
 from fpm_cli.tokenization.lost_text import LostText, lost_bits
 
 
@@ -52,7 +52,7 @@ def score_language_model(
     *,
     split: Split = "validation",
     max_samples: int | None = None,
-    report: Callable[[int, int], None] = lambda done, total: None,
+    report: Report = ignore_report,
 ) -> LanguageModelScore:
     """Score a run on a split of its corpus: every sample once, or the first `max_samples`.
 
@@ -72,6 +72,7 @@ def score_language_model(
     sums: dict[str, float] = {}
     counts: dict[str, float] = {}
     frequencies = torch.zeros(config.model.vocab_size, dtype=torch.float64)
+    report(0, num_samples)
     with torch.inference_mode():
         for start in range(0, num_samples, config.train.micro_batch):
             stop = min(start + config.train.micro_batch, num_samples)

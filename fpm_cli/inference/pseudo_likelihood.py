@@ -18,6 +18,7 @@ from fpm_cli.errors import UsageError
 from fpm_cli.inference.trained_model import TrainedModel
 from fpm_cli.models.bert import BERT
 from fpm_cli.objectives.base import special_id
+from fpm_cli.progress import Report, ignore_report
 
 _TOKENS_PER_BATCH = 4096
 
@@ -34,9 +35,13 @@ class PseudoLikelihood:
 
 
 def score_pseudo_likelihood(
-    trained: TrainedModel, *, max_sentences: int, split: Split = "validation"
+    trained: TrainedModel,
+    *,
+    max_sentences: int,
+    split: Split = "validation",
+    report: Report = ignore_report,
 ) -> PseudoLikelihood:
-    """Score the first sentences of a split of the run's corpus, each on its own.
+    """Score the first sentences of a split of the run's corpus, each on its own, and report their number.
 
     Raises:
         UsageError: the run is no BERT, or was imported without the head that predicts tokens.
@@ -56,6 +61,7 @@ def score_pseudo_likelihood(
         total += sum(pseudo_log_likelihoods(trained, ids, is_start))
         num_tokens += len(ids)
         num_bytes += len(trained.tokenizer.decode(ids).encode())
+        report(index + 1, num_sentences)
     return PseudoLikelihood(
         num_sentences=num_sentences,
         num_tokens=num_tokens,

@@ -22,8 +22,11 @@ from fpm_cli.interop.model_card import model_card
 from fpm_cli.interop.sequence_template import sequence_template
 from fpm_cli.interop.weight_mapping import Architecture, to_transformers
 from fpm_cli.models.classifier import Classifier
+from fpm_cli.progress import StageReport, ignore_stage_report
 from fpm_cli.runs.run import Run
 from fpm_cli.tokenization.base import SpecialTokens, Tokenizer
+
+NUM_STEPS = 4  # that an export reports
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,7 @@ class ExportResult:
     tokenizer: str  # a sentence: which tokenizer files there are, and whether their ids are exact
 
 
-def export_run(run: Run, out: Path) -> ExportResult:
+def export_run(run: Run, out: Path, report: StageReport = ignore_stage_report) -> ExportResult:
     """Write config.json, model.safetensors, README.md and tokenizer files into the new folder `out`.
 
     A fine-tuned run becomes a `...ForSequenceClassification` with the weights of its best checkpoint.
@@ -45,6 +48,7 @@ def export_run(run: Run, out: Path) -> ExportResult:
         MissingError: transformers is not installed, or the run has no checkpoint.
         FpmError: the reloaded network or tokenizer computes something else; nothing is written.
     """
+    report("loading the weights", 0, NUM_STEPS)
     load_transformers()
     task = run.manifest().task
     trained = load_trained_classifier(run) if task else load_trained_model(run)
@@ -56,14 +60,18 @@ def export_run(run: Run, out: Path) -> ExportResult:
     tokenizer = _tokenizer(trained)
     with new_folder(out) as folder:
         folder.mkdir(parents=True)
+        report("writing the weights", 1, NUM_STEPS)
         _write_weights(trained, architecture, folder)
         _write_json(folder / "config.json", _config(architecture, tokenizer))
         if architecture.config["model_type"] == t5.MODEL_TYPE:
             shutil.copyfile(Path(t5.__file__).with_name(t5.MODEL_CODE), folder / t5.MODEL_CODE)
+        report("writing the tokenizer and comparing its ids", 2, NUM_STEPS)
         tokenizer_note = _write_tokenizer(trained, tokenizer, folder, classifies=task is not None)
+        report("comparing logits with transformers", 3, NUM_STEPS)
         comparison = _compare(trained, load_reference_model(architecture, folder), tokenizer)
         card = model_card(trained, architecture.class_name, comparison, tokenizer_note)
         replace_text(folder / "README.md", card)
+    report("comparing logits with transformers", NUM_STEPS, NUM_STEPS)
     return ExportResult(architecture.class_name, comparison, tokenizer_note)
 
 

@@ -22,6 +22,7 @@ from fpm_cli.engine.batches import load_batch
 from fpm_cli.inference.trained_model import TrainedModel
 from fpm_cli.models.blocks import Layer, Stack
 from fpm_cli.objectives.build import build_samples
+from fpm_cli.progress import Report, ignore_report
 
 NEGLIGIBLE_LOSS = 0.01  # nats: a layer whose removal costs less is counted as not used
 
@@ -54,10 +55,13 @@ class LayerMeasures:
         )
 
 
-def measure_layers(trained: TrainedModel, *, max_samples: int = 64) -> LayerMeasures:
+def measure_layers(
+    trained: TrainedModel, *, max_samples: int = 64, report: Report = ignore_report
+) -> LayerMeasures:
     """Measure every layer on the first validation samples of the run's corpus.
 
-    Costs one forward pass for each layer that is skipped, and one for all the rest.
+    Costs one forward pass for each layer that is skipped, and one for all the rest; `report` is called with
+    the layers that are measured.
     """
     samples = build_samples(trained.config, trained.corpus, "validation")
     num_samples = min(max_samples, len(samples))
@@ -69,11 +73,13 @@ def measure_layers(trained: TrainedModel, *, max_samples: int = 64) -> LayerMeas
     model = trained.model
     with torch.inference_mode():
         loss, influences, lens = _whole_network(model, batches)
-        measures = []
-        for name, layer in named_layers(model):
+        measures, layers = [], list(named_layers(model))
+        report(0, len(layers))
+        for name, layer in layers:
             with replaced_forward(layer, pass_on):
                 without = _mean_loss(model, batches)
             measures.append(LayerMeasure(name, without, influences[name], lens.get(name)))
+            report(len(measures), len(layers))
     return LayerMeasures(loss, num_samples, tuple(measures))
 
 

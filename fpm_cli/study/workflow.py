@@ -23,8 +23,8 @@ PROXY_NOTE = (
     "The networks are proxies at laptop width. The depth worth having grows with the logarithm of the width "
     "(Levine et al. 2020, arXiv 2006.12467), so that a wider network's optimum is deeper."
 )
-# (chain, stage, seconds it took, stages done, stages in all)
-Progress = Callable[[Chain, Stage, float, int, int], None]
+# (chain, the stage that ended, seconds it took); None and 0 at the start; then the stages done and in all.
+Progress = Callable[[Chain | None, Stage | None, float, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -166,6 +166,7 @@ def _run(
         done += 1
         progress(chain, stage, seconds, done, total)
 
+    progress(None, None, 0.0, done, total)
     run_chains(chains, study.path / "logs", num_jobs, on_done)
 
 

@@ -15,6 +15,7 @@ from fpm_cli.engine.workload import ValidationResult, Workload
 from fpm_cli.engine.world import World
 from fpm_cli.models.classifier import LOSS, Classifier, build_classifier_network
 from fpm_cli.objectives.order import shuffled
+from fpm_cli.progress import Report
 from fpm_cli.runs.run import Run
 from fpm_cli.tasks.batching import balanced_batches
 from fpm_cli.tasks.correlation import correlations
@@ -66,7 +67,7 @@ class Finetuning(Workload):
         batches = balanced_batches(self.examples, self.rows(index), world.size * split.num_micro_batches)
         return [self.examples.batch(rows, world.device) for rows in batches[world.rank :: world.size]]
 
-    def validate(self, engine: TrainingEngine) -> ValidationResult:
+    def validate(self, engine: TrainingEngine, report: Report) -> ValidationResult:
         """Loss and scores over all validation examples, each counted once.
 
         Every rank runs the same number of forward passes, which ZeRO 3 needs to gather weights: the last
@@ -82,12 +83,14 @@ class Finetuning(Workload):
         loss = 0.0
         engine.model.eval()
         with torch.no_grad():
-            for rows, counted in zip(padded[:, world.rank], is_counted[:, world.rank], strict=True):
+            ours = zip(padded[:, world.rank], is_counted[:, world.rank], strict=True)
+            for done, (rows, counted) in enumerate(ours, start=1):
                 batch = self.validation_examples.batch(rows, world.device)
                 logits = engine.deepspeed.module.logits(batch).float()
                 loss += float(_losses(logits, batch["labels"]).cpu()[torch.from_numpy(counted)].sum())
                 outputs[rows[counted]] = logits.cpu().numpy()[counted]
                 is_ours[rows[counted]] = True
+                report(done, passes)
         engine.model.train()
         total, recorded = self._scores(world, loss, outputs, is_ours)
         return ValidationResult({LOSS: total / len(order)}, recorded, self.task.selection_metric)

@@ -8,6 +8,7 @@ import torch
 
 from fpm_cli.inference.trained_model import load_trained_classifier
 from fpm_cli.models.classifier import Classifier
+from fpm_cli.progress import Report, ignore_report
 from fpm_cli.runs.run import Run
 from fpm_cli.tasks.definition import TaskDefinition
 from fpm_cli.tasks.encoded import Ids, encode_examples
@@ -17,10 +18,13 @@ from fpm_cli.tasks.recipe import both_orders
 TOKENS_PER_BATCH = 4096
 
 
-def predict(run: Run, task: TaskDefinition, examples: Sequence[Example]) -> npt.NDArray[np.float32]:
+def predict(
+    run: Run, task: TaskDefinition, examples: Sequence[Example], report: Report = ignore_report
+) -> npt.NDArray[np.float32]:
     """The probability of each class for each example, (n, num_labels); or the predicted value, (n, 1).
 
-    With `finetune.both_orders` it is the mean over both orders of each pair.
+    With `finetune.both_orders` it is the mean over both orders of each pair, which are reported one after
+    the other.
 
     Raises:
         MissingError: there is no checkpoint, or no tokenizer.
@@ -33,10 +37,14 @@ def predict(run: Run, task: TaskDefinition, examples: Sequence[Example]) -> npt.
     def outputs_of(examples: Sequence[Example]) -> npt.NDArray[np.float32]:
         encoded = encode_examples(examples, tokenizer, config.family, config.train.sequence_length)
         outputs = np.empty((len(examples), task.num_outputs), dtype=np.float32)
+        done = 0
+        report(0, len(examples))
         with torch.inference_mode():
             for rows in _batches(encoded.lengths):
                 logits = model.logits(encoded.batch(rows, device)).float()
                 outputs[rows] = (logits if task.is_regression else logits.softmax(dim=1)).cpu().numpy()
+                done += len(rows)
+                report(done, len(examples))
         return outputs
 
     outputs = outputs_of(examples)

@@ -6,8 +6,9 @@ import re
 import pytest
 from rich.console import Console
 
-from fpm_cli.cli import progress
-from fpm_cli.cli.progress import StageProgress
+from fpm_cli import progress_bars
+from fpm_cli.progress_bars import StageProgress, rate
+from tests.terminal import visible_lines
 
 
 def plain_console(**options: object) -> tuple[Console, io.StringIO]:
@@ -15,25 +16,9 @@ def plain_console(**options: object) -> tuple[Console, io.StringIO]:
     return Console(file=text, force_terminal=False, highlight=False, width=100, **options), text  # type: ignore[arg-type]
 
 
-def visible_lines(text: str) -> list[str]:
-    """What a terminal shows in the end, of output that moves up and erases lines only."""
-    lines, row = [""], 0
-    for part in re.split(r"(\x1b\[\d*[A-Za-z]|\x1b\[\?\d+[hl]|\r|\n)", re.sub(r"\x1b\[[\d;]*m", "", text)):
-        if part == "\n":
-            row += 1
-            lines += [""] * (row + 1 - len(lines))
-        elif part.endswith("A") and part.startswith("\x1b"):
-            row -= int(part[2:-1] or 1)
-        elif part == "\x1b[2K":
-            lines[row] = ""
-        elif part and not part.startswith("\x1b") and part != "\r":
-            lines[row] = part
-    return [line for line in lines if line.strip()]
-
-
 def test_without_a_terminal_a_stage_has_a_first_and_a_last_line(monkeypatch: pytest.MonkeyPatch) -> None:
     console, text = plain_console()
-    monkeypatch.setattr(progress.time, "monotonic", lambda: 10.0)
+    monkeypatch.setattr(progress_bars.time, "monotonic", lambda: 10.0)
     with StageProgress("shards", console) as stages:
         for done in range(1, 101):
             stages.update("reading", done, 100)
@@ -48,19 +33,57 @@ def test_without_a_terminal_a_stage_has_a_first_and_a_last_line(monkeypatch: pyt
 def test_plain_lines_come_at_a_steady_pace_with_the_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
     console, text = plain_console()
     now = 100.0
-    monkeypatch.setattr(progress.time, "monotonic", lambda: now)
+    monkeypatch.setattr(progress_bars.time, "monotonic", lambda: now)
     with StageProgress("samples", console) as stages:
         for done in range(1, 22):
             stages.update("scoring", done, 21)
             now += 1.0
     lines = text.getvalue().splitlines()
     assert len(lines) == 2 + 3  # the first, one each five seconds, the last
-    assert lines[1] == "scoring: 6 of 21 samples, 12 s left"  # five seconds for six samples
+    assert lines[1] == "scoring: 6 of 21 samples, 0:15 left"  # five seconds for five samples
+
+
+def terminal(width: int) -> tuple[Console, io.StringIO]:
+    text = io.StringIO()
+    return Console(file=text, force_terminal=True, width=width, _environ={}), text
+
+
+@pytest.mark.parametrize("width", [80, 150])
+def test_a_bar_shows_count_rate_and_time_left_on_one_line(
+    width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    console, text = terminal(width)
+    now = 100.0
+    monkeypatch.setattr(progress_bars.time, "monotonic", lambda: now)
+    with StageProgress("samples", console) as stages:
+        stages.update("scoring", 0, 10_000)
+        now += 10.0
+        stages.update("scoring", 2_500, 10_000)
+        assert stages._bars
+        stages._bars.refresh()
+    last = [
+        line for line in re.split(r"[\r\n]", re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", text.getvalue())) if line
+    ]
+    assert re.search(r"scoring .* 2,500/10,000 samples 250/s 0:30 left$", last[-1].rstrip())
+    assert len(last[-1]) <= width
+
+
+def test_a_stage_of_unknown_length_shows_its_time_so_far() -> None:
+    console, text = plain_console()
+    with StageProgress("MB", console) as stages:
+        stages.update("reading", 3, None)
+    assert text.getvalue() == "reading: 3 MB\n"
+
+
+@pytest.mark.parametrize(
+    ("per_second", "text"), [(1234.5, "1,234/s"), (3.21, "3.2/s"), (0.2, "12/min"), (0.01, "0.6/min")]
+)
+def test_rates_are_per_second_or_per_minute(per_second: float, text: str) -> None:
+    assert rate(per_second) == text
 
 
 def test_on_a_terminal_nothing_is_left_behind() -> None:
-    text = io.StringIO()
-    console = Console(file=text, force_terminal=True, width=80, _environ={})
+    console, text = terminal(80)
     with StageProgress("shards", console) as stages:
         stages.update("a stage with a long name", 1, 2)
         stages.update("short", 1, 2)

@@ -19,23 +19,7 @@ from fpm_cli.engine.world import World, has_native_bf16
 from fpm_cli.runs.run import Run
 from tests.fake_gpus import FakeGpus
 from tests.small_runs import metrics, tiny
-
-
-def screen(written: str) -> list[str]:
-    """The lines that a terminal shows after this text, with carriage returns and erased lines."""
-    lines, column = [""], 0
-    for part in re.findall(r"\x1b\[2K|\r|\n|[^\x1b\r\n]+", written):
-        if part == "\x1b[2K":
-            lines[-1] = ""
-        elif part == "\r":
-            column = 0
-        elif part == "\n":
-            lines.append("")
-            column = 0
-        else:
-            lines[-1] = lines[-1][:column].ljust(column) + part + lines[-1][column + len(part) :]
-            column += len(part)
-    return lines
+from tests.terminal import visible_lines
 
 
 @pytest.fixture
@@ -43,7 +27,7 @@ def progress(tmp_path: Path) -> ProgressLog:
     config = resolve("CPM-X-S", proxy=True, environment={}).config
     run = Run.create(tmp_path / "run", config, None)
     log = ProgressLog(run, config, World(0, 1, torch.device("cpu")), 0, quiet=False)
-    log.console = Console(file=io.StringIO(), force_terminal=True, width=400, highlight=False)
+    log.console = Console(file=io.StringIO(), force_terminal=True, width=80, highlight=False, _environ={})
     return log
 
 
@@ -60,25 +44,36 @@ def report(log: ProgressLog, step: int, launch_seconds: float) -> None:
     )
 
 
-def test_a_progress_line_leaves_nothing_of_a_longer_one(progress: ProgressLog) -> None:
+def test_the_bar_leaves_nothing_behind_and_is_cut_to_the_terminal(progress: ProgressLog) -> None:
+    assert isinstance(progress.console.file, io.StringIO)
     report(progress, 2, 1e5)  # hours left
     report(progress, 3, 0.3)
-    assert isinstance(progress.console.file, io.StringIO)
-    (line,) = screen(progress.console.file.getvalue())
-    assert re.search(r"left \d+:\d\d$", line), line
-    report(progress, 4, 1e5)
+    progress.validating(1, 2)
     progress.message(4, "saved")
-    assert screen(progress.console.file.getvalue()) == ["step      4  saved", ""]
+    progress.close()
+    written = progress.console.file.getvalue()
+    for part in ("training", "3/600 steps", "validating", "1/2 passes"):
+        assert part in re.sub(r"\x1b\[[\d;]*m", "", written)
+    assert visible_lines(written) == ["step      4  saved"]
 
 
-def test_a_progress_line_is_cut_to_a_narrow_terminal(progress: ProgressLog) -> None:
-    progress.console = Console(
-        file=(written := io.StringIO()), force_terminal=True, width=40, highlight=False
-    )
-    for step in (2, 3):
-        report(progress, step, 1e5)
-    (line,) = screen(written.getvalue())
-    assert line.startswith("step      3/600") and len(line) < 40
+def test_a_step_that_is_kept_is_a_line_above_the_bar(progress: ProgressLog) -> None:
+    assert isinstance(progress.console.file, io.StringIO)
+    report(progress, 20, 5.0)
+    report(progress, 21, 5.5)
+    progress.close()
+    (line,) = visible_lines(progress.console.file.getvalue())
+    assert line.startswith("step     20  loss 3.0000  lr 1.00e-03") and len(line) <= 80
+
+
+def test_without_a_terminal_kept_steps_are_lines_with_the_time_left(progress: ProgressLog) -> None:
+    progress.console = Console(file=(written := io.StringIO()), force_terminal=False, width=400)
+    for step in (1, 2, 20):
+        report(progress, step, step * 2.0)
+    progress.close()
+    first, last = written.getvalue().splitlines()
+    assert first.startswith("step      1/600") and last.startswith("step     20/600")
+    assert last.endswith("left 19:20")  # 580 steps of two seconds
 
 
 def scalars(run: Path, name: str) -> list[int]:
