@@ -21,7 +21,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with two QQP runs, whose networks are right in 7 of 8 and 1 of 2 cases."""
     monkeypatch.chdir(tmp_path)
 
-    def predict(run_: Any, task: Any, examples: Any) -> Any:
+    def predict(run_: Any, task: Any, examples: Any, report: Any) -> Any:
         return Oracle(wrong=2 if "worse" in str(run_.path) else 8)(run_, task, examples)
 
     monkeypatch.setattr("fpm_cli.tasks.predict.predict", predict)
