@@ -21,6 +21,7 @@ from fpm_cli.config.sections import (
     PaperFacts,
     Precision,
     TokenizerKind,
+    TrackConfig,
     TrainConfig,
     TransferConfig,
 )
@@ -36,6 +37,7 @@ __all__ = [
     "Precision",
     "RunConfig",
     "TokenizerKind",
+    "TrackConfig",
     "TrainConfig",
     "TransferConfig",
 ]
@@ -56,6 +58,7 @@ class RunConfig(Frozen):
     engine: EngineConfig = EngineConfig()
     transfer: TransferConfig | None = None
     finetune: FinetuneConfig | None = None
+    track: TrackConfig | None = None
     paper: PaperFacts | None = None
 
     @model_validator(mode="after")

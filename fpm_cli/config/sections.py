@@ -227,6 +227,16 @@ class EngineConfig(ConfigSection):
         return self
 
 
+class TrackConfig(ConfigSection):
+    """An experiment tracker that receives the rows of metrics.jsonl as well; an optional dependency each."""
+
+    tool: Literal["none", "trackio", "wandb", "mlflow"] = "none"
+    project: str = Field("fpm", min_length=1, description="what the tracker files the runs under")
+    online: bool = Field(
+        False, description="send to the server that the tool's own settings name; false: stay on this machine"
+    )
+
+
 class PaperFacts(ConfigSection):
     """What the paper prints about the model, kept apart from what the architecture gives."""
 

@@ -77,7 +77,9 @@ def group_runs(runs: Sequence[RunFacts]) -> list[RunGroup]:
 
 def _configuration(run: RunFacts) -> str:
     """What must be equal: every setting but the seed, the data, and for a fine-tuning the task and origin."""
-    settings = [(key, value) for key, value in flatten(run.config) if key != SEED]
+    settings = [
+        (key, value) for key, value in flatten(run.config) if key != SEED and key.partition(".")[0] != "track"
+    ]
     about = (
         run.task,
         _origin(run),

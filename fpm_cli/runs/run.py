@@ -34,6 +34,7 @@ from fpm_cli.files import new_folder, replace_text
 from fpm_cli.runs.manifest import MANIFEST, Launch, RunManifest, RunState, read_manifest, write_manifest
 from fpm_cli.runs.metrics import Row, read_last_rows
 from fpm_cli.runs.provenance import git_revision, software_versions
+from fpm_cli.runs.tracking import require_tool
 
 RUNS = Path("runs")
 log = logging.getLogger(__name__)
@@ -54,8 +55,10 @@ class Run:
 
         Raises:
             UsageError: something is already there, or the path is not UTF-8.
+            MissingError: the tracker of `[track]` is not installed.
         """
         _require_utf8(path)
+        require_tool(config)
         if path.exists():
             raise UsageError(f"{path} is already there; --resume continues it, --out names another folder")
         run = cls(path)
