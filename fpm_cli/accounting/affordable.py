@@ -48,6 +48,8 @@ class Affordable:
             "predicted_seconds_per_step": self.fitting.plan.predicted_seconds_per_step
             if self.fitting
             else None,
+            "memory_per_device_bytes": self.fitting.plan.memory.document() if self.fitting else None,
+            "host_bytes": self.fitting.plan.host.total if self.fitting else None,
             "steps": self.steps,
             "tokens": self.tokens,
             "share_of_schedule": self.share_of_schedule,

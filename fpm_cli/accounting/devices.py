@@ -25,6 +25,8 @@ class Device:
     link_bandwidth: float | None  # one direction, between devices of a server
     devices_per_server: int
     watts: float | None
+    host_bytes: int | None = None  # of a server with `devices_per_server` of them
+    host_source: str = ""
     speed_of: str = ""  # the device whose fitted distance from its peak stands for this one's
 
     @property
@@ -50,6 +52,8 @@ def _vendor_devices() -> dict[str, Device]:
             link_bandwidth=entry["link_gb_s"] * 1e9,
             devices_per_server=entry["devices_per_server"],
             watts=entry["watts"],
+            host_bytes=int(entry["host_gb"] * 1e9) if "host_gb" in entry else None,
+            host_source=entry.get("host", ""),
             speed_of=entry["speed_of"],
         )
         for name, entry in table.items()
@@ -80,15 +84,18 @@ def this_machine() -> Device:
     """This machine's processor: memory that is available now; the peak is unknown until it is calibrated."""
     import psutil
 
+    available = psutil.virtual_memory().available
     return Device(
         name=CPU,
         source="this machine: available memory as the system reports it; speed unknown until calibrated",
         peak_flops={},
-        memory_bytes=psutil.virtual_memory().available,
+        memory_bytes=available,
         bandwidth=None,
         link_bandwidth=None,
         devices_per_server=1,
         watts=None,
+        host_bytes=available,
+        host_source="available now",
     )
 
 

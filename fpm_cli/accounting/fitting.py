@@ -33,6 +33,7 @@ class FittingConfig:
             "settings": self.settings,
             "memory_per_device_bytes": self.plan.memory.total,
             "host_bytes_per_device": self.plan.memory.host,
+            "host_bytes": self.plan.host.total,
             "predicted_seconds_per_step": self.plan.predicted_seconds_per_step,
             "predicted_hours": self.plan.hours,
             "predicted_device_hours": self.plan.device_hours,

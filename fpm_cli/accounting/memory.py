@@ -12,8 +12,10 @@ from fpm_cli.accounting.sharding import (
     MOMENTS,
     bucket_elements,
     gathered_elements,
+    offloaded_bytes,
     state_bytes,
 )
+from fpm_cli.accounting.start import start_bytes
 from fpm_cli.config.batch_split import BatchSplit
 from fpm_cli.config.schema import Precision, RunConfig
 
@@ -24,10 +26,11 @@ CPU_OVERHEAD = 470_000_000  # resident size of a Python process with torch 2.13 
 
 @dataclass(frozen=True)
 class DeviceMemory:
-    """Bytes at the peak of a step, on one device, and two that are in the machine's memory.
+    """Bytes of one rank: on its device at the peak of a step and before it, and in the machine's memory.
 
-    `host` is what offload keeps there; `save_copy` is what checkpoints are written from behind the next
-    steps. It is no part of the total: where there is no room for it, a save holds training up.
+    `start_peak` is the peak until the first step of a new run, `load_peak` that of one that resumes. `host`
+    is what offload keeps in host memory, `staged` what the start has there for a moment, and `save_copy` what
+    checkpoints are written from behind the next steps: without room for it, a save holds training up.
     """
 
     params: int
@@ -35,13 +38,21 @@ class DeviceMemory:
     optimizer: int
     activations: int
     other: int
+    start_peak: int
+    load_peak: int
     host: int = 0
+    staged: int = 0
     save_copy: int = 0
 
     @property
     def total(self) -> int:
-        """Everything that has to fit on the device."""
+        """Everything that a step needs on the device."""
         return self.params + self.grads + self.optimizer + self.activations + self.other
+
+    @property
+    def needed(self) -> int:
+        """What has to fit on the device: the step, the start, and loading a checkpoint."""
+        return max(self.total, self.start_peak, self.load_peak)
 
     def document(self) -> dict[str, int]:
         """For `--json`."""
@@ -56,13 +67,13 @@ def device_memory(
     cpu: bool = False,
     compiled: bool = False,
 ) -> DeviceMemory:
-    """The peak of one training step on one device.
+    """The peak of one training step on one device, and of the start before it.
 
     Args:
         config: the run; `engine` decides sharding, offload and recomputation.
         precision: of parameters and activations.
         split: of the global batch over the devices.
-        cpu: whether the device is the machine's processor, where offload has nothing to move.
+        cpu: whether the device is the machine's processor, where offloaded state is in the same memory.
         compiled: whether layers run as compiled operators, which keep less.
     """
     e = ELEMENT_BYTES[precision]
@@ -72,27 +83,34 @@ def device_memory(
     activations = saved.total() + saved.recomputed()
     logits = _logits_workspace(config, split.micro_batch)
     gathered = gathered_elements(config, split.num_ranks) * e
-    params, grads, optimizer, host = state.params, state.grads, state.optimizer, 0
-    if not cpu and config.engine.offload != "none":
-        # The gradients of the shard go with the optimizer, in float32; under ZeRO 1 all of them stay too.
-        shard = state.optimizer // (1 + MOMENTS)
-        grads, optimizer, host = grads if config.engine.zero_stage == 1 else 0, 0, state.optimizer + shard
-        if config.engine.offload == "parameters" and config.engine.zero_stage == 3:
+    params, grads, optimizer, step = state.params, state.grads, state.optimizer, state.step
+    host = offloaded_bytes(config, precision, split.num_ranks, split.num_micro_batches)
+    start = start_bytes(config, precision, split.num_ranks, state, cpu=cpu)
+    if host:
+        # Under ZeRO 1 all gradients stay on the device; the shard's are copied to float32 on the host.
+        grads, optimizer, step = grads if config.engine.zero_stage == 1 else 0, 0, 0
+        if cpu:
+            optimizer, host = host, 0
+        elif config.engine.offload == "parameters":
             params, host = 0, host + state.params
-    step = 0 if host else state.step  # when the activations are gone
     work = activations + logits + gathered
+    # `step` comes when the activations are gone
     other = logits + gathered + _bucket(config, e, cpu=cpu) + max(0, step - work)
     if split.num_micro_batches > 1 and config.engine.zero_stage == 2:
         other += grads  # the gradients of a pass are beside the sum of those before it
     if cpu:
         other += state.grads  # what the C library's allocator keeps of freed gradients, as measured
+    overhead = CPU_OVERHEAD if cpu else CUDA_OVERHEAD
     return DeviceMemory(
         params=params,
         grads=grads,
         optimizer=optimizer,
         activations=activations,
-        other=other + (CPU_OVERHEAD if cpu else CUDA_OVERHEAD),
+        other=other + overhead,
+        start_peak=start.initial + overhead,
+        load_peak=start.loaded + overhead,
         host=host,
+        staged=start.staged,
         save_copy=_save_copy(config, state.optimizer, split.num_ranks),
     )
 

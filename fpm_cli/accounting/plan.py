@@ -6,6 +6,7 @@ from typing import Any
 from fpm_cli.accounting.calibration import Calibration
 from fpm_cli.accounting.devices import Device, resolve_precision
 from fpm_cli.accounting.flops import step_flops
+from fpm_cli.accounting.host_memory import HostMemory, host_memory
 from fpm_cli.accounting.memory import DeviceMemory, device_memory
 from fpm_cli.accounting.parameters import count_parameters
 from fpm_cli.accounting.step_time import step_time
@@ -17,15 +18,27 @@ from fpm_cli.errors import UsageError
 
 @dataclass(frozen=True)
 class Fit:
-    """Whether a step fits, in bytes on one device."""
+    """Whether a run fits, its start included: bytes on one device, and on one host for all of its ranks."""
 
     needed: int
     available: int
+    host_needed: int = 0  # without the copies that saves are written from, which training does without
+    host_available: int | None = None  # None: not known, and not judged
+
+    @property
+    def fits_device(self) -> bool:
+        """Whether the device has room."""
+        return self.needed <= self.available
+
+    @property
+    def fits_host(self) -> bool:
+        """Whether the host has room."""
+        return self.host_available is None or self.host_needed <= self.host_available
 
     @property
     def fits(self) -> bool:
         """Whether everything needed is there."""
-        return self.needed <= self.available
+        return self.fits_device and self.fits_host
 
 
 @dataclass(frozen=True)
@@ -38,6 +51,7 @@ class Plan:
     hardware_flops_per_step: int
     memory: DeviceMemory
     fit: Fit
+    host: HostMemory
     time: StepTime | None
     precision: Precision
     device: Device
@@ -95,6 +109,9 @@ class Plan:
             "hardware_flops_per_step": self.hardware_flops_per_step,
             "memory_per_device_bytes": self.memory.document(),
             "memory_available_bytes": self.fit.available,
+            "host_bytes": self.host.total,
+            "host_bytes_by_part": self.host.document(),
+            "host_available_bytes": self.fit.host_available,
             "fits": self.fit.fits,
             "predicted_seconds_per_step": self.predicted_seconds_per_step,
             "predicted_mfu": self.predicted_mfu,
@@ -147,6 +164,9 @@ def plan(
     split = split_batch(config.train, num_devices)
     compiled = compiled and device.is_cpu
     memory = device_memory(config, precision, split, cpu=device.is_cpu, compiled=compiled)
+    local_ranks = num_devices if device.is_cpu else min(num_devices, device.devices_per_server)
+    host = host_memory(memory, local_ranks, cpu=device.is_cpu)
+    available = device.memory_bytes // (num_devices if device.is_cpu else 1)
     flops = step_flops(config)
     return Plan(
         exact_params=count_parameters(config),
@@ -154,7 +174,8 @@ def plan(
         model_flops_per_step=flops.model,
         hardware_flops_per_step=flops.hardware,
         memory=memory,
-        fit=Fit(memory.total, device.memory_bytes // (num_devices if device.is_cpu else 1)),
+        fit=Fit(memory.needed, available, host.needed, device.host_bytes),
+        host=host,
         time=step_time(config, device, precision, num_devices, calibration),
         precision=precision,
         device=device,
@@ -164,7 +185,7 @@ def plan(
         steps=config.train.steps,
         price_per_device_hour=price_per_device_hour,
         command=command or f"fpm pretrain --preset {config.name}{' --proxy' if config.proxy else ''}",
-        assumptions=_assumptions(config, device, precision, calibration),
+        assumptions=_assumptions(config, device, precision, calibration, host),
     )
 
 
@@ -176,8 +197,10 @@ def fits_here(
     cpu: bool,
     has_bf16: bool,
     compiled: bool = False,
+    local_ranks: int = 1,
+    host_bytes: int | None = None,
 ) -> Fit:
-    """Whether a training step fits into `available_bytes` on each of `num_devices`.
+    """Whether a run fits into `available_bytes` on each of `num_devices`, and its hosts' memory.
 
     For a launch, which knows its devices: on a CPU pass the machine's free memory divided by the number of
     ranks.
@@ -189,19 +212,28 @@ def fits_here(
         cpu: whether the ranks run on the processor.
         has_bf16: whether the device computes in bf16, which `engine.precision = "auto"` then means.
         compiled: whether the layers run as compiled operators there.
+        local_ranks: of them on each host.
+        host_bytes: free memory of each host; None: not judged.
 
     Raises:
         UsageError: the global batch does not divide over the devices.
     """
     precision = config.engine.resolve_precision(has_bf16=has_bf16)
     split = split_batch(config.train, num_devices)
-    return Fit(device_memory(config, precision, split, cpu=cpu, compiled=compiled).total, available_bytes)
+    memory = device_memory(config, precision, split, cpu=cpu, compiled=compiled)
+    host = host_memory(memory, local_ranks, cpu=cpu)
+    return Fit(memory.needed, available_bytes, host.needed, host_bytes)
 
 
 def _assumptions(
-    config: RunConfig, device: Device, precision: Precision, calibration: Calibration | None
+    config: RunConfig,
+    device: Device,
+    precision: Precision,
+    calibration: Calibration | None,
+    host: HostMemory,
 ) -> tuple[str, ...]:
     assumptions = [f"device: {device.source}", _time_assumption(device, precision, calibration)]
+    assumptions.append(_host_assumption(device, host))
     assumptions.append(
         "model FLOPs count causal attention in full; hardware FLOPs add the layers' recomputation"
     )
@@ -210,6 +242,14 @@ def _assumptions(
     if config.engine.offload != "none" and not device.is_cpu:
         assumptions.append("offload: PCIe 4 x16 at 25 GB/s a device; the host's own Adam is not timed")
     return tuple(assumptions)
+
+
+def _host_assumption(device: Device, host: HostMemory) -> str:
+    if device.host_bytes is None:
+        return f"host: the memory of {device.name}'s server is not known; --host-memory says it"
+    room = "" if host.total <= device.host_bytes else "; saves hold training up, without room for their copy"
+    ranks = f"{host.local_ranks} rank{'s' if host.local_ranks > 1 else ''}"
+    return f"host: {device.host_bytes / 1e9:,.0f} GB for {ranks}, {device.host_source}{room}"
 
 
 def _time_assumption(device: Device, precision: Precision, calibration: Calibration | None) -> str:

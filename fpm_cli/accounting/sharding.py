@@ -65,9 +65,7 @@ def _state_bytes(
     if stage < 3:
         padded = [_round_up(sum(group), 2 * num_ranks) for group in groups]
         shard = sum(padded) // num_ranks
-        owned = sum(
-            _owned(group, size // num_ranks, rank) for group, size in zip(groups, padded, strict=True)
-        )
+        owned = sum(_owned_elements(groups, num_ranks, rank))
         # Stage 1 reduces gradients at the end of accumulation only, so every rank has all of them until then.
         grads = e * (sum(every) if stage == 1 else owned)
         # One group at a time is flattened and, in mixed precision, copied to float32
@@ -82,6 +80,43 @@ def _state_bytes(
         optimizer=(1 + MOMENTS) * FLOAT32 * shard + counts,
         step=FLOAT32 * shard,
     )
+
+
+def offloaded_bytes(
+    config: RunConfig, precision: Precision, num_ranks: int, passes: int, rank: int = 0
+) -> int:
+    """What a rank keeps in host memory under `engine.offload`, weights apart.
+
+    The optimizer's states and its float32 gradients, both of the shard; under ZeRO 1 and 2 a copy of the
+    shard's weights on their way back, under ZeRO 3 the gradients of the passes.
+
+    Args:
+        config: the run.
+        precision: of parameters and gradients.
+        num_ranks: data-parallel ranks.
+        passes: forward passes per step; under ZeRO 1 and 2 the gradients of several are summed on the host.
+        rank: whose share.
+    """
+    if config.engine.offload == "none":
+        return 0
+    e = ELEMENT_BYTES[precision]
+    optimizer = state_bytes(config, precision, num_ranks, rank).optimizer
+    shard = optimizer // ((1 + MOMENTS) * FLOAT32)
+    summed = 0
+    if config.engine.zero_stage < 3 and passes > 1:
+        summed = e * sum(_owned_elements(_groups(config), num_ranks, rank))
+    return optimizer + shard * (FLOAT32 + e) + summed
+
+
+def group_elements(config: RunConfig, num_ranks: int) -> list[int]:
+    """Elements of one rank's share of each optimizer group, without padding; under ZeRO 0 of the whole."""
+    num_shares = num_ranks if config.engine.zero_stage else 1
+    return [-(-sum(group) // num_shares) for group in _groups(config)]
+
+
+def largest_parameter(config: RunConfig) -> int:
+    """Elements of the largest parameter."""
+    return max(max(group) for group in _groups(config))
 
 
 def bucket_elements(config: RunConfig) -> int:
@@ -134,6 +169,11 @@ def _learning_rate_share(name: str, depth: int) -> float:
     if ".layers." not in name:
         return 1.0
     return 1 / (2 * depth) if name.endswith((".out.weight", ".down.weight")) else 1 / math.sqrt(2 * depth)
+
+
+def _owned_elements(groups: Groups, num_ranks: int, rank: int) -> list[int]:
+    """Elements of each group whose gradients a rank keeps under ZeRO 2."""
+    return [_owned(group, _round_up(sum(group), 2 * num_ranks) // num_ranks, rank) for group in groups]
 
 
 def _owned(sizes: Sequence[int], partition: int, rank: int) -> int:

@@ -13,7 +13,7 @@ from fpm_cli.accounting.fitting import (
     fastest_by_count,
     fastest_fitting,
 )
-from fpm_cli.accounting.plan import Plan, plan
+from fpm_cli.accounting.plan import Fit, Plan, plan
 from fpm_cli.cli.calibrated import stored_calibration
 from fpm_cli.cli.console import log, show, show_json
 from fpm_cli.config.schema import RunConfig
@@ -29,11 +29,14 @@ def show_dry_run(
     num_devices: int,
     *,
     price_per_device_hour: float | None = None,
+    host_bytes: int | None = None,
     command: str | None = None,
     script: str = "",
     as_json: bool = False,
 ) -> None:
     """Plan by accounting alone, without torch, and print it; or the launch `script`, if there is one.
+
+    `host_bytes` is the memory of each host; by default that of the server that the vendor sells.
 
     Raises:
         UsageError: an unknown device, no devices, a batch that does not divide over them, a negative price.
@@ -42,6 +45,10 @@ def show_dry_run(
         show(script)
         return
     device = find_device(device_name)
+    if host_bytes is not None:
+        device = replace(device, host_bytes=host_bytes, host_source="as given")
+        if device.is_cpu:
+            device = replace(device, memory_bytes=host_bytes)
     calibration = stored_calibration() if device.is_cpu else None
     if calibration:
         device = replace(device, peak_flops={"fp32": calibration.peak_flops / max(1, num_devices)})
@@ -93,7 +100,8 @@ def _plan_table(
         "hardware FLOPs per step": f"{planned.hardware_flops_per_step:.4g}",
         **{f"memory, {name} (GiB)": f"{size / GIB:,.2f}" for name, size in planned.memory.document().items()},
         "available (GiB per device)": f"{planned.fit.available / GIB:,.2f}",
-        "fits": "yes" if planned.fit.fits else "no",
+        "memory of a host (GiB)": _host(planned),
+        "fits": _verdict(planned.fit),
         "neighbouring settings": "\n".join(neighbours),
         "as configured it fits on": ", ".join(name for name, fits in fits_on.items() if fits) or "none known",
         "fastest settings that fit": "none found" if fastest is None else fastest.flags or "as configured",
@@ -109,6 +117,20 @@ def _plan_table(
     for quantity, value in rows.items():
         table.add_row(quantity, value)
     return table
+
+
+def _host(planned: Plan) -> str:
+    parts = {name: size for name, size in planned.host.document().items() if size and name != "local_ranks"}
+    listed = ", ".join(f"{name.replace('_', ' ')} {size / GIB:,.1f}" for name, size in parts.items())
+    available = planned.fit.host_available
+    room = "unknown" if available is None else f"{available / GIB:,.1f}"
+    return f"{planned.host.total / GIB:,.1f} ({listed}) of {room}"
+
+
+def _verdict(fit: Fit) -> str:
+    if fit.fits:
+        return "yes"
+    return "no: the device is too small" if not fit.fits_device else "no: the host's memory is too small"
 
 
 def _count_table(device: str, fitting_configs: dict[int, FittingConfig | None]) -> Table:

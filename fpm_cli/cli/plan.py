@@ -22,6 +22,7 @@ EXAMPLES = (
     "  fpm plan --budget 100 --device H100 --devices 64 --json"
 )
 FAMILY_PRESETS = ("CPM-X-L", "EPM-X-X", "BERT-E-E", "CPM-2-X-M")  # one per family and language
+GIB = 2**30
 SECONDS_PER_SHAPE, CALIBRATION_SECONDS = 1.0, 20.0  # of repeated steps; loading and first steps are extra
 
 
@@ -85,15 +86,19 @@ def _preset_table(presets: list[Affordable], title: str) -> Table:
         "tokens",
         "of its schedule",
         "tokens per parameter",
+        "GiB per device",
+        "GiB at its start",
+        "GiB per host",
     ):
         table.add_column(name, justify="right")
     table.add_column("settings", overflow="fold")
     for affordable_run in presets:
         layers = str(affordable_run.config.model.num_layers)
         if affordable_run.fitting is None:
-            table.add_row(affordable_run.config.name, layers, *[""] * 6, "does not fit")
+            table.add_row(affordable_run.config.name, layers, *[""] * 9, "does not fit")
             continue
-        seconds = affordable_run.fitting.plan.predicted_seconds_per_step or 0.0
+        planned = affordable_run.fitting.plan
+        seconds, memory = planned.predicted_seconds_per_step or 0.0, planned.memory
         table.add_row(
             *(
                 affordable_run.config.name,
@@ -104,6 +109,8 @@ def _preset_table(presets: list[Affordable], title: str) -> Table:
                 f"{affordable_run.tokens:,}",
             ),
             *(f"{affordable_run.share_of_schedule:.1%}", f"{affordable_run.tokens_per_parameter:.2f}"),
+            *(f"{memory.total / GIB:,.1f}", f"{memory.start_peak / GIB:,.1f}"),
+            f"{planned.host.total / GIB:,.1f}",
             affordable_run.fitting.flags or "as configured",
         )
     return table

@@ -32,7 +32,7 @@ from fpm_cli.cli.launching import (
     NodeRankFlag,
     NprocFlag,
 )
-from fpm_cli.cli.numbers import MAX_DEVICES, MAX_PRICE
+from fpm_cli.cli.numbers import MAX_DEVICES, MAX_HOST_GIB, MAX_PRICE
 from fpm_cli.config.resolve import Resolved, difference, reconfigure, resolve
 from fpm_cli.config.schema import RunConfig
 from fpm_cli.config.warnings import find_doubtful_settings
@@ -90,6 +90,12 @@ def pretrain(
             help="Per device-hour, any currency: planned, or shown as it is spent.",
         ),
     ] = None,
+    host_memory: Annotated[
+        float | None,
+        typer.Option(
+            min=1, max=MAX_HOST_GIB, help="With --dry-run: GiB of each host; by default the vendor's server."
+        ),
+    ] = None,
     nproc: NprocFlag = None,
     launcher: LauncherFlag = Launcher.local,
     hostfile: HostfileFlag = None,
@@ -132,8 +138,10 @@ def pretrain(
         *(assignments or []),
         *([f"train.budget_seconds={seconds_of(budget, bare_unit='s')}"] if budget else []),
     ]
-    if not dry_run and (device or devices):
-        raise UsageError("--device and --devices say what --dry-run plans for; add it, or leave them out")
+    if not dry_run and (device or devices or host_memory):
+        raise UsageError(
+            "--device, --devices and --host-memory say what --dry-run plans for; add it, or leave them out"
+        )
     if dry_run and resume:
         raise UsageError("--dry-run plans a new run; leave out --resume")
     if not where.is_main_node:
@@ -162,6 +170,7 @@ def pretrain(
                 device or CPU,
                 devices or 1,
                 price_per_device_hour=price,
+                host_bytes=None if host_memory is None else int(host_memory * GIB),
                 command=shlex.join(["fpm", "pretrain", *flags]),
                 script=script,
                 as_json=as_json,
@@ -202,14 +211,27 @@ def _check_fits(config: RunConfig, where: Launching) -> None:
     gpus, engine = query_gpus(), config.engine
     here = where.nproc or gpus.count or 1
     ranks = where.world_size(here)
-    free = gpus.free_bytes if gpus.count else this_machine().memory_bytes // here
-    compiled = not gpus.count and engine.kernels == "auto" and is_built(engine.kernels_folder)
-    fit = fits_here(config, free, ranks, cpu=not gpus.count, has_bf16=gpus.has_native_bf16, compiled=compiled)
-    if not fit.fits:
+    host = this_machine().memory_bytes
+    fit = fits_here(
+        config,
+        gpus.free_bytes if gpus.count else host // here,
+        ranks,
+        cpu=not gpus.count,
+        has_bf16=gpus.has_native_bf16,
+        compiled=not gpus.count and engine.kernels == "auto" and is_built(engine.kernels_folder),
+        local_ranks=here,
+        host_bytes=host,
+    )
+    if not fit.fits_device:
         raise OutOfMemoryError(
             f"{config.name} needs {fit.needed / GIB:,.1f} GiB on each of {ranks} device(s) and "
             f"{fit.available / GIB:,.1f} GiB are available; --proxy trains the same depth at laptop width, "
             "--dry-run shows what it takes on other devices"
+        )
+    if not fit.fits_host:
+        raise OutOfMemoryError(
+            f"{config.name} needs {fit.host_needed / GIB:,.1f} GiB of this machine's memory for {here} "
+            f"rank(s) and {host / GIB:,.1f} GiB are available; --dry-run shows for what"
         )
 
 

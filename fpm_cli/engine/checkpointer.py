@@ -84,6 +84,7 @@ class Checkpointer:
             with torch.device("meta"):
                 values = InitialValues(build_network(), self.config)
             fill_masters(self._partitions, values)
+            flat_partitions.forget_optimizer_states(self._partitions, self._optimizer)
             flat_partitions.refresh_model_weights(self._optimizer)
         return state
 
@@ -105,6 +106,8 @@ class Checkpointer:
         if state.optimizer_step:  # imported weights come without optimizer states
             read_slices(folder, OPTIMIZER, wanted, optimizer_state)
             flat_partitions.set_optimizer_step(self._partitions, self._optimizer, state.optimizer_step)
+        else:
+            flat_partitions.forget_optimizer_states(self._partitions, self._optimizer)
         flat_partitions.set_loss_scaler(self._optimizer, state.loss_scaler)
         flat_partitions.refresh_model_weights(self._optimizer)
         self.engine.deepspeed.global_steps = state.step

@@ -18,6 +18,7 @@ from fpm_cli.engine.batches import Batch
 from fpm_cli.engine.flat_optimizer import FlatAdamW
 from fpm_cli.engine.layer_statistics import LayerStatistics, LayerValues
 from fpm_cli.engine.optimizer import LR_SCALE, ShouldSkip, make_optimizer
+from fpm_cli.engine.start import wrapping_without_values
 from fpm_cli.engine.world import World, has_native_bf16
 from fpm_cli.errors import DivergedError, UsageError
 from fpm_cli.models.blocks import Layer
@@ -82,12 +83,10 @@ class TrainingEngine:
         self._adam = self._flat or make_optimizer(model, config)
         self._adam.should_skip = should_skip
         try:
-            self.deepspeed, self.optimizer, _, _ = deepspeed.initialize(
-                model=model,
-                optimizer=self._adam,
-                config=options,
-                dist_init_required=False,
-            )
+            with wrapping_without_values(model):
+                self.deepspeed, self.optimizer, _, _ = deepspeed.initialize(
+                    model=model, optimizer=self._adam, config=options, dist_init_required=False
+                )
         except ValidationError as error:
             raise UsageError(explain_rejected(error)) from error
 

@@ -168,6 +168,12 @@ def optimizer_state(partition: FlatPartition, optimizer: Any, key: str) -> Tenso
     return flat
 
 
+def forget_optimizer_states(partitions: list[FlatPartition], optimizer: Any) -> None:
+    """Let the inner optimizer start anew, as before its first step."""
+    for partition in partitions:
+        inner_optimizer(optimizer).state[partition.master].clear()
+
+
 def set_optimizer_step(partitions: list[FlatPartition], optimizer: Any, step: float) -> None:
     """Set the inner optimizer's step count, which DeepSpeed's CPU Adam keeps as an int, torch as a tensor."""
     inner = inner_optimizer(optimizer)

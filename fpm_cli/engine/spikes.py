@@ -134,27 +134,29 @@ class SkipStepPolicy:
         return self._skips_in_a_row >= self.train.spike_patience
 
     def rewind(self, step: int, checkpoint: CheckpointState | None) -> str:
-        """Continue from a checkpoint with the batches after those of step `step`; returns a message.
+        """Continue with the batches after those of step `step`; returns a message.
+
+        Args:
+            step: the last one of the spike.
+            checkpoint: where to continue; None: at the initial weights.
 
         Raises:
-            DivergedError: there is no checkpoint, or rewinding to it has not helped.
+            DivergedError: rewinding to it has not helped.
         """
         skips = f"{self._skips_in_a_row} steps in a row were spikes or not finite"
-        if checkpoint is None:
-            raise DivergedError(
-                f"training diverged at step {step}: {skips}, before the first checkpoint; {ADVICE}"
-            )
-        tries = self.rewinds.count(checkpoint.step)
+        first = checkpoint.step if checkpoint else 0
+        tries = self.rewinds.count(first)
         if tries >= MAX_REWINDS:
             raise DivergedError(
-                f"training diverged at step {step}: {skips}, and {tries} rewinds to step {checkpoint.step}, "
+                f"training diverged at step {step}: {skips}, and {tries} rewinds to step {first}, "
                 f"each past the batches of the spike, did not help; {ADVICE}"
             )
-        self.rewinds.append(checkpoint.step)
-        self.skipped_batches += step - checkpoint.step
+        self.rewinds.append(first)
+        self.skipped_batches += step - first
         self._skips_in_a_row = 0
-        self._detector = SpikeDetector(self.train, checkpoint.spikes)
+        self._detector = SpikeDetector(self.train, checkpoint.spikes if checkpoint else SpikeState())
         return (
-            f"rewound from step {step}: {skips}; their {step - checkpoint.step} batches are skipped, "
+            f"rewound from step {step}{'' if checkpoint else ' to the initial weights'}: {skips}; their "
+            f"{step - first} batches are skipped, "
             f"{self.skipped_batches} in all"
         )

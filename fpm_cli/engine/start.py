@@ -1,8 +1,9 @@
 """The start of training, without a whole fp32 network anywhere: allocate, then fill the fp32 masters.
 
-ZeRO 0 to 2 allocate every parameter in the type that it computes in; ZeRO 3 partitions each module's
-parameters over the ranks as it is built, so that one module at a time is whole. Then DeepSpeed makes its fp32
-masters, and each rank fills its own share of them, from a checkpoint or with initial values.
+ZeRO 0 allocates every parameter in the type that it computes in. Under ZeRO 1 and 2 DeepSpeed makes them
+views of one flat tensor; until then a parameter has its shape and type, but no storage. ZeRO 3 partitions
+each module's parameters over the ranks as it is built, so that one module at a time is whole. Then DeepSpeed
+makes its fp32 masters, and each rank fills its own share of them, from a checkpoint or with initial values.
 """
 
 from collections.abc import Callable, Iterator
@@ -10,7 +11,8 @@ from contextlib import ExitStack, contextmanager
 from unittest import mock
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch._utils import _flatten_dense_tensors
 
 from fpm_cli.config.batch_split import split_batch
 from fpm_cli.config.deepspeed import deepspeed_config
@@ -40,11 +42,51 @@ def allocate_network(build_network: Callable[[], nn.Module], config: RunConfig, 
             return build_network()
     with torch.device("meta"):
         network = build_network().to(TYPES[precision])
-    network = network.to_empty(device=world.device)
+    if config.engine.zero_stage:
+        network._apply(lambda tensor: _without_storage(tensor, world.device))
+        return network
+    network.to_empty(device=world.device)
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.zero_()  # DeepSpeed sends them to all ranks
     return network
+
+
+@contextmanager
+def wrapping_without_values(model: nn.Module) -> Iterator[None]:
+    """While DeepSpeed wraps a network of `allocate_network`: under ZeRO 1 and 2 allocate only flat tensors.
+
+    DeepSpeed would send the parameters, which have no storage, to all ranks, and join them into the flat
+    tensor, which would take their size once more.
+    """
+    if not any(map(_has_no_storage, model.parameters())):
+        yield
+        return
+    is_wrapping = True
+
+    def flatten(tensors: list[Tensor]) -> Tensor:
+        if is_wrapping and any(map(_has_no_storage, tensors)):  # later they are gradients
+            return tensors[0].new_zeros(sum(tensor.numel() for tensor in tensors))
+        flat: Tensor = _flatten_dense_tensors(tensors)
+        return flat
+
+    from deepspeed.runtime.engine import DeepSpeedEngine
+    from deepspeed.runtime.zero import stage_1_and_2
+
+    with (
+        mock.patch.object(DeepSpeedEngine, "_broadcast_model", lambda self: None),
+        mock.patch.object(stage_1_and_2, "_flatten_dense_tensors", flatten),
+    ):
+        yield
+    is_wrapping = False
+
+
+def _without_storage(tensor: Tensor, device: torch.device) -> Tensor:
+    return torch.zeros((), dtype=tensor.dtype, device=device).expand(tensor.shape)
+
+
+def _has_no_storage(tensor: Tensor) -> bool:
+    return tensor.numel() > 1 and not any(tensor.stride())
 
 
 @torch.no_grad()

@@ -85,8 +85,8 @@ class Trainer:
         return result
 
     def rewind(self) -> None:
-        """Continue from the newest checkpoint with the batches after the spike."""
-        checkpoint = self.checkpointer.load()
+        """Continue from the newest checkpoint, or the initial weights, with the batches after the spike."""
+        checkpoint = self.checkpointer.load_or_initialise(self.workload.build_network)
         message = self.skip_policy.rewind(self.step, checkpoint)
         self.step = checkpoint.step if checkpoint else 0
         self.budget.rewind(self.step)

@@ -1,12 +1,15 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
 from fpm_cli.accounting.calibration import Calibration
+from fpm_cli.cli import pretrain
 from fpm_cli.cli.app import run
 from fpm_cli.cli.calibrated import calibration_path
+from fpm_cli.launch.gpus import Gpus
 
 
 @pytest.fixture(autouse=True)
@@ -45,6 +48,35 @@ def test_a_dry_run_says_what_a_run_needs_and_where_it_fits(capsys):
     assert planned["command"] == "fpm pretrain --preset CPM-X-L"
 
 
+def test_a_dry_run_plans_the_start_and_the_memory_of_the_host(capsys):
+    planned = document(capsys, *DRY_RUN, "--device", "A100-40", "--devices", "8")
+    memory, parts = planned["memory_per_device_bytes"], planned["host_bytes_by_part"]
+    assert memory["params"] < memory["start_peak"] <= memory["load_peak"] < memory["total"]
+    assert planned["host_bytes"] == parts["ranks"] + parts["offloaded"] + parts["save_copies"]
+    assert planned["host_available_bytes"] == 10**12
+    assert any("DGX A100" in line for line in planned["assumptions"])
+
+
+def test_a_run_does_not_fit_a_host_that_is_too_small(capsys):
+    offload = ["--set", "engine.offload=optimizer", "--device", "A100-40", "--devices", "8"]
+    assert document(capsys, *DRY_RUN, *offload)["fits"] is True
+    assert document(capsys, *DRY_RUN, *offload, "--host-memory", "64")["fits"] is False
+    assert run([*DRY_RUN, *offload, "--host-memory", "64"]) == 0
+    assert "the host's memory is too small" in capsys.readouterr().out
+
+
+def test_training_that_the_host_has_no_room_for_exits_4(capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr(pretrain, "query_gpus", lambda: Gpus(8, 40 * 10**9, True))
+    machine = replace(pretrain.this_machine(), memory_bytes=64 * 10**9)
+    monkeypatch.setattr(pretrain, "this_machine", lambda: machine)
+    corpus = tmp_path / "corpus"
+    flags = ["pretrain", "--preset", "CPM-X-L", "--set", "engine.offload=optimizer", "--corpus", str(corpus)]
+    assert run([*flags, "--out", str(tmp_path / "run")]) == 4
+    said = capsys.readouterr().err
+    assert "of this machine's memory for 8 rank(s) and 59.6 GiB are available" in said
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_dry_run_for_people_names_its_assumptions(capsys):
     assert run([*DRY_RUN, "--device", "H100", "--devices", "64"]) == 0
     out = capsys.readouterr().out
@@ -74,6 +106,8 @@ def test_a_dry_runs_command_keeps_what_was_set(capsys):
     ("arguments", "words"),
     [
         ([*DRY_RUN, "--device", "A100-45"], "'A100-40'"),
+        ([*DRY_RUN, "--host-memory", "0"], "--host-memory"),
+        (["pretrain", "--preset", "CPM-X-S", "--host-memory", "64"], "--dry-run"),
         ([*DRY_RUN, "--devices", "0"], "greater than or equal to 1"),
         ([*DRY_RUN, "--price", "-2"], "--price"),
         (["plan", "--budget", "24", "--device", "H10"], "'H100'"),
@@ -93,6 +127,8 @@ def test_what_cannot_be_exits_2_with_the_likely_mend(capsys, arguments, words):
 def test_a_budget_is_spread_over_all_twenty(capsys):
     planned = document(capsys, "plan", "--budget", "24", "--device", "A100-40", "--devices", "8")
     assert len(planned["presets"]) == 20
+    assert all(preset["memory_per_device_bytes"]["start_peak"] > 0 for preset in planned["presets"])
+    assert all(preset["host_bytes"] > 0 for preset in planned["presets"])
     by_name = {preset["model"]: preset for preset in planned["presets"]}
     assert by_name["CPM-X-S"]["share_of_schedule"] > by_name["CPM-X-L"]["share_of_schedule"]
     assert by_name["CPM-X-L"]["tokens"] == by_name["CPM-X-L"]["steps"] * 512 * 1024

@@ -90,6 +90,34 @@ def test_repeated_spikes_lead_back_and_past_them_also_after_a_resume(
     assert [row["step"] for row in rows(parted, "train")] == list(range(1, 45))
 
 
+def test_a_run_without_a_checkpoint_begins_again_past_the_spike(
+    tmp_path: Path, sample_corpora: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As if it had begun with the batches after the spike: initial weights, and no optimizer states."""
+    original, poisoned = Pretraining.micro_batches, {2, 3}
+    moved = {"on": False}
+
+    def micro_batches(self: Pretraining, index: int, *arguments: Any) -> list[Batch]:
+        batches = original(self, index + 4 * moved["on"], *arguments)
+        if index in poisoned and not moved["on"]:
+            return [{**batch, "loss_mask": batch["loss_mask"] * math.nan} for batch in batches]
+        return batches
+
+    monkeypatch.setattr(Pretraining, "micro_batches", micro_batches)
+    for stage in (0, 1, 3):
+        corpus, through, fresh = sample_corpora("CPM-X-S"), tmp_path / f"t{stage}", tmp_path / f"f{stage}"
+        values = ("train.steps=6", "train.spike_patience=2", "model.dropout=0", f"engine.zero_stage={stage}")
+        moved["on"] = False
+        assert trained(through, corpus, *values) == 0
+        (back,) = rows(through, "rewind")
+        assert back["step"] == 0 and "rewound from step 4 to the initial weights" in back["message"]
+        moved["on"] = True
+        assert trained(fresh, corpus, *values) == 0
+        assert [row["loss"] for row in rows(through, "train")] == [
+            row["loss"] for row in rows(fresh, "train")
+        ]
+
+
 @pytest.mark.usefixtures("poison")
 def test_a_run_resumed_after_going_back_is_the_one_that_was_not(
     tmp_path: Path, sample_corpora: Callable[[str], Path]

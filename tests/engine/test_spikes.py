@@ -113,9 +113,18 @@ def test_gradient_norms_that_stay_high_under_a_stable_loss_are_a_new_level() -> 
     assert policy.should_skip(9.0, 8.0) is not None  # the loss still counts
 
 
-def test_without_a_checkpoint_or_without_detection_training_ends() -> None:
-    with pytest.raises(DivergedError, match="before the first checkpoint"):
-        SkipStepPolicy(plan()).rewind(3, None)
+def test_without_a_checkpoint_it_rewinds_to_the_initial_weights_until_that_does_not_help() -> None:
+    policy = SkipStepPolicy(plan("train.spike_patience=1"))
+    for tries in range(1, MAX_REWINDS + 1):
+        policy.update(3, result(math.nan, "loss"))
+        assert "rewound from step 3 to the initial weights" in policy.rewind(3, None)
+        assert policy.skipped_batches == 3 * tries and not policy.state().losses
+    policy.update(3, result(math.nan, "loss"))
+    with pytest.raises(DivergedError, match="rewinds to step 0"):
+        policy.rewind(3, None)
+
+
+def test_without_detection_training_ends() -> None:
     with pytest.raises(DivergedError, match=r"lower train\.lr"):
         SkipStepPolicy(plan("train.spike_sigmas=0")).update(3, result(math.nan, "not finite"))
 

@@ -8,7 +8,11 @@ import torch
 
 from fpm_cli.checkpoints.checkpoint import load_weights
 from fpm_cli.cli.app import run
-from fpm_cli.models.build import build_model
+from fpm_cli.config.resolve import resolve
+from fpm_cli.engine.deepspeed_engine import TrainingEngine
+from fpm_cli.engine.start import allocate_network
+from fpm_cli.engine.world import distributed_world
+from fpm_cli.models.build import build_model, build_network
 from fpm_cli.runs.run import Run
 from tests.small_runs import tiny
 
@@ -64,3 +68,18 @@ def test_zero_3_decays_matrices_and_not_vectors(tmp_path: Path) -> None:
         return float([row for row in rows if row["kind"] == "train"][-1]["loss"])
 
     assert last_loss(3) == pytest.approx(last_loss(1), abs=1e-5)
+
+
+@pytest.mark.parametrize("stage", [1, 2])
+def test_weights_are_allocated_once_as_one_flat_tensor_per_group(stage: int) -> None:
+    values = ("model.num_layers=2", f"engine.zero_stage={stage}", "train.global_batch=1")
+    config = resolve("CPM-X-S", proxy=True, environment={}, assignments=values).config
+    with distributed_world(60) as world:
+        network = allocate_network(lambda: build_network(config), config, world)
+        assert sum(p.untyped_storage().nbytes() for p in network.parameters()) < 1000
+        engine = TrainingEngine(network, config, world)
+        flat = engine.deepspeed.optimizer.bit16_groups_flat
+        addresses = {tensor.untyped_storage().data_ptr() for tensor in flat}
+        assert {p.untyped_storage().data_ptr() for p in network.parameters()} == addresses
+        gradients = [torch.ones(()).expand(3), torch.ones(2)]
+        assert engine.deepspeed.optimizer.flatten(gradients).equal(torch.ones(5))

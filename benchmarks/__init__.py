@@ -1,0 +1,1 @@
+"""Measurements of fpm, each beside a peer or beside its own plan."""

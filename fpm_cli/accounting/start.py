@@ -1,0 +1,69 @@
+"""Bytes until the first step: while a rank builds, shards and initialises, and while it loads a checkpoint.
+
+Follows `engine/start.py` and DeepSpeed 0.19 (deepspeed/runtime/zero): what is allocated when, and where. A
+tensor of zeros counts on a GPU; on a CPU the system gives it no memory before it is written to.
+"""
+
+from dataclasses import dataclass
+
+from fpm_cli.accounting.sharding import (
+    ELEMENT_BYTES,
+    FLOAT32,
+    MOMENTS,
+    StateBytes,
+    bucket_elements,
+    group_elements,
+    largest_parameter,
+)
+from fpm_cli.config.schema import Precision, RunConfig
+
+
+@dataclass(frozen=True)
+class StartBytes:
+    """Bytes of one rank at two moments, without the process itself."""
+
+    initial: int  # the peak from nothing to initial weights
+    loaded: int  # the peak of loading a checkpoint instead
+    staged: int = 0  # in host memory, for a moment
+
+
+def start_bytes(
+    config: RunConfig, precision: Precision, num_ranks: int, state: StateBytes, *, cpu: bool
+) -> StartBytes:
+    """What a rank needs on its device before the first step.
+
+    Args:
+        config: the run.
+        precision: of parameters.
+        num_ranks: data-parallel ranks.
+        state: of the model, wherever it is.
+        cpu: whether the device is the processor, in whose memory offloaded state is too.
+    """
+    e, stage, offload = ELEMENT_BYTES[precision], config.engine.zero_stage, config.engine.offload
+    shares = group_elements(config, num_ranks)
+    if stage == 0:
+        return _unsharded(state, precision, max(shares))
+    leaves = offload != "none" and not cpu
+    masters = 0 if leaves else state.optimizer // (1 + MOMENTS)
+    moments = MOMENTS * masters
+    if stage < 3:
+        # The share of a group is cloned before it becomes float32 or leaves the device.
+        cloned = e * max(shares) if e != FLOAT32 or leaves else 0
+        initial = state.params + masters + cloned
+        return StartBytes(initial, max(initial, state.params + masters + moments))
+    params = 0 if leaves and offload == "parameters" else state.params
+    buffers = 0 if cpu else e * bucket_elements(config) + (0 if leaves else state.grads)
+    converted = 0 if leaves or (cpu and e == FLOAT32) else FLOAT32 * max(shares)
+    module = e * largest_parameter(config)  # one at a time is whole
+    initial = params + max(module, masters + max(converted, buffers))
+    loaded = max(initial, params + masters + moments + buffers)
+    return StartBytes(initial, loaded, staged=0 if cpu or offload == "parameters" else e * sum(shares))
+
+
+def _unsharded(state: StateBytes, precision: Precision, largest_group: int) -> StartBytes:
+    """ZeRO 0: in fp32 the flat optimizer joins one group at a time; else DeepSpeed steps with zeros once."""
+    if precision == "fp32":
+        joined = state.params + FLOAT32 * largest_group
+        return StartBytes(joined, max(joined, state.params + state.optimizer))
+    stepped = state.params + state.grads + state.optimizer + state.step
+    return StartBytes(stepped, stepped)
