@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
+from fpm_cli.cli.calibrated import stored_calibration
 from fpm_cli.cli.console import JsonFlag, log, show, show_json, stderr_console
 from fpm_cli.cli.numbers import MAX_PRICE, MAX_PROCESSES
 from fpm_cli.config.sections import MAX_COUNT
@@ -212,10 +213,11 @@ def _run(study: "Study", jobs: int, nproc: int, as_json: bool) -> None:
 
 
 def _show(study: "Study", as_json: bool) -> None:
-    from fpm_cli.study.workflow import read_outcome, write_report
+    from fpm_cli.study.page import write_report
+    from fpm_cli.study.workflow import read_outcome
 
     outcome = read_outcome(study)
-    page = write_report(outcome)
+    page = write_report(outcome, calibration=stored_calibration())
     if as_json:
         show_json("study", outcome.document())
         return

@@ -11,17 +11,21 @@ from typing import Literal
 
 WIDTH, HEIGHT = 480.0, 280.0  # user units; the page scales the chart to its column
 LEFT, RIGHT, TOP, BOTTOM = 56.0, 12.0, 12.0, 44.0
+INSET = 14.0  # of a logarithmic x axis
 MOST_POINTS = 300  # of a line; more are averaged in bins
 TARGET_TICKS = 5
 
 Point = tuple[float, float]
 Place = Callable[[float], float]  # a value to user units
-Style = Literal["line", "thin", "points", "level"]
+Style = Literal["line", "thin", "dashed", "points", "dots", "circles", "level"]
 
 
 @dataclass(frozen=True)
 class Series:
-    """One curve. `color` is 1 to 4, of the style sheet; a level is a horizontal dashed line."""
+    """One curve. `color` is 1 to 4, of the style sheet; a level is a horizontal dashed line.
+
+    Dots and open circles are not connected. A series without a label is left out of legend and table.
+    """
 
     label: str
     points: Sequence[Point]
@@ -42,11 +46,18 @@ class Chart:
     mark_label: str = ""
     log_y: bool = False
     from_zero: bool = False
+    log_x: bool = False  # of positive values
+    x_ticks: Sequence[float] = ()  # where they are given, these and no others
 
     @property
     def drawn(self) -> list[Series]:
         """The series that have points."""
         return [series for series in self.series if series.points]
+
+    @property
+    def named(self) -> list[Series]:
+        """Those of them that have a label."""
+        return [series for series in self.drawn if series.label]
 
 
 def svg(chart: Chart, name: str) -> str:
@@ -55,7 +66,7 @@ def svg(chart: Chart, name: str) -> str:
     series = [s for s in series if s.points]
     xs = [x for s in series for x, _ in s.points if s.style != "level"] or [0.0, 1.0]
     ys = [y for s in series for _, y in s.points] or [1.0, 10.0]
-    x_low, x_high = min(0.0, *xs), max(xs)
+    x_low, x_high = min(xs if chart.log_x else (0.0, *xs)), max(xs)
     y_ticks = (
         _log_ticks(min(ys), max(ys))
         if chart.log_y
@@ -64,7 +75,10 @@ def svg(chart: Chart, name: str) -> str:
     y_low, y_high = y_ticks[0], y_ticks[-1]
 
     def place_x(x: float) -> float:
-        return LEFT + (x - x_low) / ((x_high - x_low) or 1) * (WIDTH - LEFT - RIGHT)
+        if not chart.log_x:
+            return LEFT + (x - x_low) / ((x_high - x_low) or 1) * (WIDTH - LEFT - RIGHT)
+        inner = LEFT + INSET  # a point lies inside the frame
+        return inner + _share(x, x_low, x_high, log=True) * (WIDTH - RIGHT - INSET - inner)
 
     def place_y(y: float) -> float:
         share = _share(y, y_low, y_high, log=chart.log_y)
@@ -80,7 +94,7 @@ def svg(chart: Chart, name: str) -> str:
         y = place_y(tick)
         parts.append(f'<line class="grid" x1="{LEFT:g}" x2="{WIDTH - RIGHT:g}" y1="{y:.1f}" y2="{y:.1f}"/>')
         parts.append(f'<text x="{LEFT - 6:g}" y="{y + 4:.1f}" text-anchor="end">{_number(tick)}</text>')
-    for tick in (t for t in _ticks(x_low, x_high) if x_low <= t <= x_high):
+    for tick in (t for t in chart.x_ticks or _ticks(x_low, x_high) if x_low <= t <= x_high):
         x = place_x(tick)
         parts.append(
             f'<text x="{x:.1f}" y="{HEIGHT - BOTTOM + 17:g}" text-anchor="middle">{_number(tick)}</text>'
@@ -105,12 +119,14 @@ def _draw(series: Series, place_x: Place, place_y: Place) -> list[str]:
         return [f'<line class="level {color}" {ends}/>']
     places = [f"{place_x(x):.1f},{place_y(y):.1f}" for x, y in series.points]
     parts = []
-    if len(places) > 1:
-        kind = "thin" if series.style == "thin" else "line"
-        parts.append(f'<polyline class="{kind} {color}" points="{" ".join(places)}"/>')
-    if series.style == "points" or len(places) == 1:
+    if len(places) > 1 and series.style not in ("dots", "circles"):
+        line = series.style if series.style in ("thin", "dashed") else "line"
+        parts.append(f'<polyline class="{line} {color}" points="{" ".join(places)}"/>')
+    if series.style in ("points", "dots", "circles") or len(places) == 1:
+        kind, radius = (f"{color} open", 4) if series.style == "circles" else (color, 3)
         parts += [
-            f'<circle class="{color}" cx="{place.partition(",")[0]}" cy="{place.partition(",")[2]}" r="3"/>'
+            f'<circle class="{kind}" cx="{place.partition(",")[0]}" cy="{place.partition(",")[2]}" '
+            f'r="{radius if series.style != "dots" else 4}"/>'
             for place in places
         ]
     return parts
@@ -118,7 +134,7 @@ def _draw(series: Series, place_x: Place, place_y: Place) -> list[str]:
 
 def values_table(chart: Chart, rows: int = 8) -> tuple[list[str], list[list[str]]]:
     """Heads and rows of a table with some of a chart's values, for readers who do not see the chart."""
-    series = [s for s in chart.drawn if s.style != "level"]
+    series = [s for s in chart.named if s.style not in ("level", "dashed")]
     if not series:
         return [], []
     fewest = min(series, key=lambda s: len(s.points))

@@ -2,10 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from fpm_cli.config.schema import Family
 from fpm_cli.corpus.corpus import Corpus
 from fpm_cli.corpus.manifest import Manifest
 from fpm_cli.errors import FpmError
@@ -49,9 +51,14 @@ def corpus_facts(run: RunFacts) -> CorpusFacts | None:
     recorded = run.manifest.corpus
     if recorded is None or run.task:
         return None
+    return read_corpus_facts(run.path / recorded, run.config.family)
+
+
+def read_corpus_facts(path: Path, family: Family) -> CorpusFacts | None:
+    """A corpus as a family of networks sees it; None where it is not there, or damaged."""
     try:
-        corpus = Corpus.open(run.path / recorded)
-        entropy = None if run.config.family == "encdec" else _entropy(corpus.split("validation").tokens)
+        corpus = Corpus.open(path)
+        entropy = None if family == "encdec" else _entropy(corpus.split("validation").tokens)
     except (FpmError, OSError):
         return None
     return CorpusFacts(corpus.manifest, entropy)

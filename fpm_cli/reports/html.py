@@ -32,7 +32,6 @@ def chart_entry(chart: Chart, name: str) -> ChartEntry:
 def render(template: str, **context: Any) -> str:
     """A page from a template in `templates/`; a name that the context lacks is an error."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
-    from markupsafe import Markup
 
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
@@ -41,5 +40,4 @@ def render(template: str, **context: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["svg"] = Markup  # a drawing is taken as it is
     return environment.get_template(template).render(version=__version__, **context)

@@ -36,16 +36,29 @@ def _draw(axes, chart: Chart) -> None:  # type: ignore[no-untyped-def]
     for series in chart.drawn:
         xs, ys = zip(*series.points, strict=True)
         color = COLORS[series.color]
+        label = series.label or None
         if series.style == "level":
-            axes.axhline(ys[0], color=color, linestyle="--", label=series.label)
-        else:
-            marker = "o" if series.style == "points" else ""
-            width = 0.8 if series.style == "thin" else 1.6
-            axes.plot(xs, ys, color=color, linewidth=width, marker=marker, markersize=4, label=series.label)
+            axes.axhline(ys[0], color=color, linestyle="--", label=label)
+            continue
+        axes.plot(
+            *(xs, ys),
+            color=color,
+            linestyle={"dots": "", "circles": "", "dashed": "--"}.get(series.style, "-"),
+            linewidth=0.8 if series.style == "thin" else 1.6,
+            marker="o" if series.style in ("points", "dots", "circles") else "",
+            markersize=4 if series.style == "points" else 6,
+            markerfacecolor="white" if series.style == "circles" else color,
+            label=label,
+        )
     for mark in chart.marks:
         axes.axvline(mark, color="#57606a", linestyle=":", linewidth=0.8)
     if chart.log_y:
         axes.set_yscale("log")
+    if chart.log_x:
+        axes.set_xscale("log")
+    if chart.x_ticks:
+        axes.set_xticks(list(chart.x_ticks), [f"{tick:g}" for tick in chart.x_ticks])
+        axes.minorticks_off()
     if chart.from_zero:
         axes.set_ylim(bottom=0)
     axes.set(title=chart.title, xlabel=chart.x_label, ylabel=chart.y_label)

@@ -94,15 +94,7 @@ class RunFacts:
 
         Empty for imported weights, which have no preset.
         """
-        if self.preset not in preset_names():
-            return {}
-        preset = dict(flatten(resolve(self.preset, proxy=self.config.proxy, environment={}).config))
-        run = dict(flatten(self.config))
-        return {
-            key: (preset.get(key), run.get(key))
-            for key in {**preset, **run}
-            if preset.get(key) != run.get(key) and not key.startswith("paper.")
-        }
+        return changed_settings(self.config)
 
     @cached_property
     def costs(self) -> RunCosts | None:
@@ -116,6 +108,22 @@ class RunFacts:
         """The files that `fpm evaluate TASK` left in the run, by split."""
         files = sorted(self.path.glob(f"{PREDICTIONS}*.jsonl"))
         return {file.stem.removeprefix(PREDICTIONS): file for file in files}
+
+
+def changed_settings(config: RunConfig) -> dict[str, tuple[Any, Any]]:
+    """Settings that differ from the preset of that name, or from its proxy: (the preset's, these) by key.
+
+    Empty where there is no such preset.
+    """
+    if config.name not in preset_names():
+        return {}
+    preset = dict(flatten(resolve(config.name, proxy=config.proxy, environment={}).config))
+    own = dict(flatten(config))
+    return {
+        key: (preset.get(key), own.get(key))
+        for key in {**preset, **own}
+        if preset.get(key) != own.get(key) and not key.startswith("paper.")
+    }
 
 
 def read_facts(path: Path, calibration: Calibration | None = None) -> RunFacts:

@@ -1,24 +1,20 @@
-"""A study from start to end: tune if asked, train and score the grid, analyse, write the page."""
+"""A study from start to end: tune if asked, train and score the grid, analyse."""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
 from fpm_cli.errors import UsageError
-from fpm_cli.files import replace_text
-from fpm_cli.reports.page import Section, TextTable, render_page
+from fpm_cli.reports.page import TextTable
 from fpm_cli.study.analysis import ScoreAnalysis, analyse, best_learning_rates
 from fpm_cli.study.chains import Chain, Stage, build_chains
 from fpm_cli.study.execution import run_chains
-from fpm_cli.study.figure import depth_figure
 from fpm_cli.study.results import ResultRow, collect_results
 from fpm_cli.study.study import Cell, Study
 from fpm_cli.study.tables import cost_table, learning_rate_table, score_table
 
-REPORT = "report.html"
 PROXY_NOTE = (
     "The networks are proxies at laptop width. The depth worth having grows with the logarithm of the width "
     "(Levine et al. 2020, arXiv 2006.12467), so that a wider network's optimum is deeper."
@@ -46,10 +42,10 @@ class StudyOutcome:
         """The verdict of each score and horizon, and the depths that are left out."""
         lines = []
         for analysis in self.analyses:
-            name = _name(analysis, self.study)
+            name = analysis_name(analysis, self.study)
             if analysis.verdict:
                 lines.append(f"{name}: {analysis.verdict.sentence}")
-                lines += _curve_sentence(analysis)
+                lines += curve_sentence(analysis)
             lines += [f"{name}: left out: {reason}" for reason in analysis.incomplete]
         if self.study.settings.reference_config.proxy:
             lines.append(PROXY_NOTE)
@@ -90,55 +86,13 @@ def read_outcome(study: Study) -> StudyOutcome:
     return StudyOutcome(study, rows, analyse(study, rows))
 
 
-def write_report(outcome: StudyOutcome) -> Path:
-    """Write `report.html` of a study."""
-    settings, path = outcome.study.settings, outcome.study.path / REPORT
-    config = settings.reference_config
-    sections = []
-    for analysis in outcome.analyses:
-        if analysis.comparison is None:
-            continue
-        table = score_table(analysis, settings.horizon_unit)
-        paragraphs = [*([analysis.verdict.sentence] if analysis.verdict else []), *_curve_sentence(analysis)]
-        paragraphs += [f"Left out: {reason}" for reason in analysis.incomplete]
-        figure = depth_figure(analysis)
-        sections.append(
-            Section(_name(analysis, outcome.study), tuple(paragraphs), (figure,), (table,) if table else ())
-        )
-    if tuned := learning_rate_table(outcome.study, outcome.rows):
-        sections.append(Section("Learning rates tried", (), (), (tuned,)))
-    sections.append(Section("What it took", (), (), (cost_table(outcome.study, outcome.rows),)))
-    sections.append(Section("How to read this", _method(outcome.study)))
-    title = f"Depth study {settings.name}: {config.name}{' (proxy)' if config.proxy else ''}"
-    summary = "; ".join(a.verdict.sentence for a in outcome.analyses if a.verdict) or "no run is scored yet"
-    replace_text(path, render_page(title, summary, sections, f"fpm study show {settings.name}"))
-    return path
-
-
-def _name(analysis: ScoreAnalysis, study: Study) -> str:
+def analysis_name(analysis: ScoreAnalysis, study: Study) -> str:
     """`bits per byte at 1,000 steps`."""
     return f"{analysis.score} at {analysis.horizon:,g} {study.settings.horizon_unit.replace('_', ' ')}"
 
 
-def _method(study: Study) -> tuple[str, ...]:
-    settings, config = study.settings, study.settings.reference_config
-    seeds = len(settings.seeds)
-    lines = [
-        f"Every depth is trained from {seeds} seed{'s' if seeds != 1 else ''} with the same samples in the "
-        f"same order ({config.language}, {config.tokenizer}); equal over depths: {settings.match}.",
-        "A depth is a candidate unless the best one beats it by more than what multiple comparisons with the "
-        "best allow at 95 % (seeds as blocks); intervals are of paired differences.",
-    ]
-    if settings.task:
-        lines.append(
-            "Intervals of task scores include the choice of evaluation examples as well as that of seeds."
-        )
-    if config.proxy:
-        lines.append(PROXY_NOTE)
-    return tuple(lines)
-
-
-def _curve_sentence(analysis: ScoreAnalysis) -> list[str]:
+def curve_sentence(analysis: ScoreAnalysis) -> list[str]:
+    """Where the optimum of the fitted parabola is, if it has one; a list of at most one sentence."""
     curve = analysis.curve
     if curve is None or curve.optimum is None:
         return []

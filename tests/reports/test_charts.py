@@ -65,3 +65,23 @@ def test_the_table_of_values_has_first_and_last_point() -> None:
     heads, rows = values_table(chart([(float(n), n / 2) for n in range(100)]))
     assert heads == ["step", "loss"]
     assert rows[0] == ["0", "0"] and rows[-1] == ["99", "49.5"] and len(rows) == 8
+
+
+def test_a_logarithmic_x_axis_has_equal_ratios_at_equal_distances() -> None:
+    text = svg(Chart("t", "d", "x", "y", [Series("s", [(2, 1.0), (4, 2.0), (16, 3.0)], 1)], log_x=True), "c")
+    (first, _), (second, _), (third, _) = polyline(text)
+    assert third - second == pytest.approx(2 * (second - first), abs=0.2)
+
+
+def test_only_the_given_x_ticks_are_labelled() -> None:
+    chart_ = Chart("t", "d", "x", "y", [Series("s", [(2, 1.0), (90, 2.0)], 1)], log_x=True, x_ticks=(2, 90))
+    labels = re.findall(r'text-anchor="middle">([^<]+)<', svg(chart_, "c"))
+    assert labels == ["2", "90", "x"]
+
+
+def test_open_circles_are_not_connected_and_a_series_without_a_label_is_not_in_the_table() -> None:
+    series = [Series("open", [(1, 1.0), (2, 2.0)], 2, "circles"), Series("", [(1, 1.5), (2, 2.5)], 1, "thin")]
+    chart_ = Chart("t", "d", "x", "y", series)
+    text = svg(chart_, "c")
+    assert text.count("<polyline") == 1 and text.count('class="c2 open"') == 2
+    assert values_table(chart_)[0] == ["x", "open"] and [s.label for s in chart_.named] == ["open"]

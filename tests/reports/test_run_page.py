@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Callable
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
@@ -14,37 +13,8 @@ from fpm_cli.corpus.corpus import Corpus
 from fpm_cli.reports.corpus_facts import corpus_facts
 from fpm_cli.reports.run_facts import read_facts
 from fpm_cli.reports.run_page import run_page
+from tests.reports.html_page import Page
 from tests.reports.report_runs import write_run, write_task_run
-
-VOID = {"meta", "link", "line", "circle", "polyline", "rect", "br"}
-
-
-class Page(HTMLParser):
-    """Collects ids and links, and fails on tags that do not close in their order."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.ids: list[str] = []
-        self.links: list[str] = []
-        self.tags: list[str] = []
-        self.feed(text)
-        assert not self.open
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        self.ids += [value for name, value in attrs if name == "id" and value]
-        self.links += [value for name, value in attrs if name in ("src", "href") and value]
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.handle_starttag(tag, attrs)
-        if tag not in VOID:
-            self.open.pop()
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
 
 
 def test_a_page_is_self_contained_and_well_formed(tmp_path: Path) -> None:

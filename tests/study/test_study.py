@@ -14,6 +14,8 @@ from fpm_cli.cli.app import run
 from fpm_cli.errors import UsageError
 from fpm_cli.study.settings import StudySettings
 from fpm_cli.study.study import Study
+from fpm_cli.study.workflow import read_outcome
+from tests.reports.html_page import Page
 
 SMALL = (
     *("study", "depth", "--preset", "CPM-X-S", "--proxy", "--depths", "2,4", "--seeds", "2", "--steps", "4"),
@@ -46,6 +48,32 @@ def test_a_study_scores_every_cell_and_writes_its_page(
     document = json.loads(capsys.readouterr().out)
     assert document["schema"] == "fpm.study/1"
     assert document["analyses"][0]["verdict"]["candidates"]
+
+
+def test_the_page_of_a_study_has_verdict_costs_runs_settings_and_data(finished: Path) -> None:
+    text = (finished / "report.html").read_text(encoding="utf-8")
+    page = Page(text)
+    assert "script" not in page.tags and page.links == ["data:,"] and len(page.ids) == len(set(page.ids))
+    assert text.count("<desc") == 1
+    outcome = read_outcome(Study.open(finished))
+    (analysis,) = outcome.analyses
+    assert analysis.verdict and analysis.verdict.sentence in text
+    for row in outcome.rows:
+        assert row.run in text and f"{row.loss:.4f}" in text and f"{row.bits_per_byte:.4f}" in text
+    for fact in ("train.sequence_length", "gpt-zh, ", "unigram entropy", "fpm study resume", "cpu"):
+        assert fact in text
+
+
+def test_report_writes_a_study_as_page_and_picture(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    html, png = tmp_path / "study.html", tmp_path / "study.png"
+    assert run(["report", str(finished), "--html", str(html), "--png", str(png), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["files"] == [str(html), str(png)]
+    assert png.read_bytes().startswith(b"\x89PNG") and "Depth study" in html.read_text(encoding="utf-8")
+    assert run(["report", str(finished), "--prompt", "x"]) == 2
+    assert run(["report", str(tmp_path)]) == 3
+    assert "neither a run folder" in capsys.readouterr().err
 
 
 def test_seeds_share_the_order_of_samples_over_depths(finished: Path) -> None:
