@@ -1,7 +1,7 @@
 """Every command in README and docs runs, on inputs of a few lines and with reduced settings."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,8 @@ from fpm_cli.config.resolve import flatten, resolve
 from tests.documented_commands import ROOT, CommandRunner, inline_commands, shell_commands
 from tests.documented_inputs import NEWEST, makers
 
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+GENERATED = ROOT / "docs/verbs.md"  # by the site; its examples are those of `--help`
+DOCUMENTS = [ROOT / "README.md", *sorted({*(ROOT / "docs").rglob("*.md")} - {GENERATED})]
 TEXTS = [*DOCUMENTS, ROOT / "CONTRIBUTING.md"]
 KEY = re.compile(r"^\| `([a-z_.0-9]+)` \|", re.MULTILINE)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
@@ -54,6 +55,15 @@ def test_a_planted_command_that_does_not_run_is_found(
         runner.check(command, monkeypatch)
 
 
+def commands(group: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Each command with its path."""
+    for word, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from commands(command, (*path, word))
+        else:
+            yield (*path, word), command
+
+
 def unknown_words(words: list[str]) -> list[str]:
     """What of a quoted command fpm does not have: its verb, or one of its flags."""
     command: Any = get_command(app)
@@ -82,12 +92,30 @@ def test_a_planted_unknown_flag_in_a_sentence_is_found() -> None:
     assert unknown_words(words) == ["--presett"]
 
 
-def test_the_configuration_reference_is_that_of_the_schema() -> None:
-    specification = spec_from_file_location("configuration", ROOT / "docs/configuration.py")
+def reference(name: str) -> str:
+    """The page that a script in docs/ generates."""
+    specification = spec_from_file_location(name, ROOT / f"docs/{name}.py")
     assert specification and specification.loader
     module = module_from_spec(specification)
     specification.loader.exec_module(module)
     page: str = module.reference()
+    return page
+
+
+def test_the_page_on_every_verb_has_every_command_with_its_options_and_examples() -> None:
+    page, command = reference("verbs"), get_command(app)
+    sections = dict(zip(*[iter(re.split(r"^### (fpm .+)$", page, flags=re.MULTILINE)[1:])] * 2, strict=True))
+    known = {" ".join(("fpm", *path)): each for path, each in commands(command)}
+    assert sections.keys() == known.keys() and len(sections) > 20
+    for title, text in sections.items():
+        options = [option for parameter in known[title].params for option in parameter.opts]
+        missing = [name for name in options if name.startswith("--") and f"`{name}`" not in text]
+        assert missing in ([], ["--help"]), title
+        assert text.count(title) >= 2, f"{title} has no examples"
+
+
+def test_the_configuration_reference_is_that_of_the_schema() -> None:
+    page = reference("configuration")
     assert (ROOT / "docs/configuration.md").read_text(encoding="utf-8") == page, "run docs/configuration.py"
     keys = {key for key, value in flatten(resolve("BERT-C", environment={}).config) if value is not None}
     assert keys - {"engine.deepspeed"} <= {*KEY.findall(page)}
