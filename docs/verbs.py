@@ -13,8 +13,8 @@ PAGE = Path(__file__).with_name("verbs.md")
 HEAD = """# Every verb
 
 Generated from the command line by `docs/verbs.py`; a test executes every example. Every verb also has
-`--help`, and nearly every one `--json`: one document on stdout whose `schema` names its kind. Before the verb,
-`--quiet` prints neither log nor progress, and `--debug` the traceback of an error.
+`--help`, and nearly every one `--json`: one document on stdout whose `schema` names its kind. Before the
+verb, `--quiet` prints neither log nor progress, and `--debug` the traceback of an error.
 
 Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 missing data, tokenizer or dependency, 4 does not
 fit in memory, 5 training diverged, 6 checkpoint or corpus damaged or mismatched, 75 stopped by a signal and
