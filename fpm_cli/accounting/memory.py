@@ -77,7 +77,8 @@ def device_memory(
         compiled: whether layers run as compiled operators, which keep less.
     """
     e = ELEMENT_BYTES[precision]
-    state = state_bytes(config, precision, split.num_ranks)
+    passes = split.num_micro_batches
+    state = state_bytes(config, precision, split.num_ranks, passes=passes)
     kind = CompiledActivations if compiled else SavedActivations
     saved = kind(config, e, split.micro_batch, cpu)
     activations = saved.total() + saved.recomputed()
@@ -96,7 +97,8 @@ def device_memory(
     work = activations + logits + gathered
     # `step` comes when the activations are gone
     other = logits + gathered + _bucket(config, e, cpu=cpu) + max(0, step - work)
-    if split.num_micro_batches > 1 and config.engine.zero_stage == 2:
+    in_fp32 = config.engine.accumulates_in_fp32(precision, passes)
+    if passes > 1 and config.engine.zero_stage == 2 and not in_fp32:
         other += grads  # the gradients of a pass are beside the sum of those before it
     if cpu:
         other += state.grads  # what the C library's allocator keeps of freed gradients, as measured

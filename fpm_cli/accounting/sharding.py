@@ -35,7 +35,9 @@ class StateBytes:
     step: int  # copies of gradients while the optimizer steps
 
 
-def state_bytes(config: RunConfig, precision: Precision, num_ranks: int, rank: int = 0) -> StateBytes:
+def state_bytes(
+    config: RunConfig, precision: Precision, num_ranks: int, rank: int = 0, passes: int = 1
+) -> StateBytes:
     """Parameters, gradients and optimizer states of one rank under `engine.zero_stage`.
 
     Args:
@@ -43,14 +45,22 @@ def state_bytes(config: RunConfig, precision: Precision, num_ranks: int, rank: i
         precision: of parameters and gradients; in bf16 and fp16 the optimizer has float32 copies.
         num_ranks: data-parallel ranks.
         rank: whose share; ranks differ where a parameter crosses the border of their partitions.
+        passes: forward passes per step, whose gradients may be added in float32 (`engine.grad_accum_dtype`).
     """
-    persistent = persistent_elements(config, num_ranks)
-    return _state_bytes(_groups(config), config.engine.zero_stage, persistent, precision, num_ranks, rank)
+    persistent, engine = persistent_elements(config, num_ranks), config.engine
+    in_fp32 = engine.accumulates_in_fp32(precision, passes)
+    return _state_bytes(_groups(config), engine.zero_stage, persistent, precision, num_ranks, rank, in_fp32)
 
 
 @cache  # a plan asks for the same state under many micro-batches and forms of recomputation
 def _state_bytes(
-    groups: Groups, stage: int, persistent: int, precision: Precision, num_ranks: int, rank: int
+    groups: Groups,
+    stage: int,
+    persistent: int,
+    precision: Precision,
+    num_ranks: int,
+    rank: int,
+    in_fp32: bool,
 ) -> StateBytes:
     e = ELEMENT_BYTES[precision]
     every = [size for group in groups for size in group]
@@ -72,11 +82,17 @@ def _state_bytes(
         # (runtime/zero/stage_1_and_2.py, `step`).
         flat = max(padded) // num_ranks
         step = flat * (FLOAT32 if precision == "fp32" else e + FLOAT32)
+        if in_fp32 and stage == 1:
+            # One buffer for all gradients, flattened and sent in bf16 (runtime/bf16_optimizer.py).
+            grads, step = FLOAT32 * sum(padded), (FLOAT32 + e) * max(padded)
+        elif in_fp32:
+            # One buffer for the shard, which the optimizer reads as it is.
+            grads, step = FLOAT32 * shard, 0
         return StateBytes(e * sum(padded), grads, (1 + MOMENTS) * FLOAT32 * shard + counts, step)
     shard = sum(-(-size // num_ranks) for size in every)
     return StateBytes(
         params=e * (shard + persistent),
-        grads=e * shard,
+        grads=(FLOAT32 if in_fp32 else e) * shard,
         optimizer=(1 + MOMENTS) * FLOAT32 * shard + counts,
         step=FLOAT32 * shard,
     )
@@ -177,13 +193,13 @@ def _owned_elements(groups: Groups, num_ranks: int, rank: int) -> list[int]:
 
 
 def _owned(sizes: Sequence[int], partition: int, rank: int) -> int:
-    """Elements whose gradients a rank keeps: parameters that cross its border in full, and the padding."""
+    """Elements whose gradients a rank keeps: parameters that cross its border in full."""
     owned, start, low, high = 0, 0, rank * partition, (rank + 1) * partition
     for size in sizes:
         if start < high and start + size > low:
             owned += size
         start += size
-    return owned + max(0, high - max(low, start))
+    return owned
 
 
 def _round_up(number: int, multiple: int) -> int:

@@ -47,11 +47,17 @@ def deepspeed_config(
         "bf16.enabled": precision == "bf16",
         "fp16.enabled": precision == "fp16",
         "steps_per_print": NEVER,
+        "timers.throughput.enabled": False,  # it waits for the GPU twice in each pass
     }
     if engine.zero_stage == 3:
         # DeepSpeed replaces `F.linear` in the whole process, so that autograd keeps no gathered weights; its
         # bias is an extra addition, which changes results. Where whole layers are recomputed none are kept.
         values["zero_optimization.memory_efficient_linear"] = engine.recompute != "full"
+    if engine.accumulates_in_fp32(precision, split.num_micro_batches):
+        values["data_types.grad_accum_dtype"] = "fp32"
+        if engine.zero_stage == 1:
+            # Else each bf16 gradient stays beside the float32 sum until the next backward pass.
+            values["bf16.immediate_grad_update"] = True
     options = without_auto(engine.deepspeed)
     options.pop("train_micro_batch_size_per_gpu", None)  # an upper bound; this launch may need a smaller one
     return _merge(_nest({option: value for option, value in values.items() if value != "none"}), options)

@@ -202,6 +202,10 @@ class EngineConfig(ConfigSection):
     )
     kernels_folder: str = Field("", description="where they are built; empty: in the user's cache folder")
     min_loss_scale: Count = Field(1, description="fp16: a run that needs a smaller one has diverged")
+    grad_accum_dtype: Literal["auto", "fp32", "compute"] = Field(
+        "auto",
+        description="in what bf16 gradients of several passes are added; auto: fp32 under ZeRO 2 and 3",
+    )
     deepspeed: dict[str, Any] = Field(default_factory=dict, description="passed through, merged last")
 
     def resolve_precision(self, *, has_bf16: bool) -> Precision:
@@ -213,12 +217,25 @@ class EngineConfig(ConfigSection):
             return "bf16" if has_bf16 else "fp32"
         return self.precision
 
+    def accumulates_in_fp32(self, precision: Precision, num_micro_batches: int) -> bool:
+        """Whether bf16 gradients of several passes are added in float32.
+
+        bf16 has 8 significant bits: sums of 8, 32 and 64 passes are off by 0.4, 0.7 and 1 % of their norm.
+        Float32 costs nothing under ZeRO 2, 2 bytes per parameter of the shard under ZeRO 3, and under ZeRO 1
+        4 bytes instead of 2 per parameter on every rank, which `auto` saves. ZeRO 0 has no float32 sums.
+        """
+        several_bf16 = precision == "bf16" and num_micro_batches > 1
+        lowest_stage = {"auto": 2, "fp32": 1, "compute": 4}[self.grad_accum_dtype]
+        return several_bf16 and self.zero_stage >= lowest_stage
+
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.offload != "none" and not self.zero_stage:
             raise ValueError(f"offload {self.offload!r}: DeepSpeed offloads under zero_stage 1, 2 or 3")
         if self.offload == "parameters" and self.zero_stage != 3:
             raise ValueError(f"offload 'parameters': needs zero_stage 3, not {self.zero_stage}")
+        if self.grad_accum_dtype == "fp32" and not self.zero_stage:
+            raise ValueError("grad_accum_dtype 'fp32': DeepSpeed adds in float32 under zero_stage 1, 2 or 3")
         if self.precision == "fp16" and not self.zero_stage:  # 0.19: `engine.backward` scales for ZeRO alone
             raise ValueError(
                 "precision fp16 under zero_stage 0: DeepSpeed unscales gradients there that it never scaled, "

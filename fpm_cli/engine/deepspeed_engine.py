@@ -3,8 +3,9 @@
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, redirect_stdout
 from dataclasses import dataclass, field
+from io import StringIO
 
 import torch
 from pydantic import ValidationError
@@ -83,7 +84,8 @@ class TrainingEngine:
         self._adam = self._flat or make_optimizer(model, config)
         self._adam.should_skip = should_skip
         try:
-            with wrapping_without_values(model):
+            # One of its optimizers prints its memory.
+            with wrapping_without_values(model), redirect_stdout(StringIO()):
                 self.deepspeed, self.optimizer, _, _ = deepspeed.initialize(
                     model=model, optimizer=self._adam, config=options, dist_init_required=False
                 )

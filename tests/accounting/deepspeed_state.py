@@ -33,15 +33,30 @@ def gradients_of(engine, stage):
     """Every gradient that is alive, wherever DeepSpeed keeps it."""
     if stage == 3:
         return [engine.optimizer.grad_partitions_flat_buffer]
+    if hasattr(engine.optimizer, "fp32_groups_gradients_flat"):  # ZeRO 1 that adds in float32
+        return [
+            *engine.optimizer.fp32_groups_gradients_flat,
+            *(p.grad for p in engine.model.parameters() if p.grad is not None),
+        ]
+    flat = [
+        group.flat_partition
+        for group in getattr(engine.optimizer, "averaged_gradients", {}).values()
+        if getattr(group, "flat_partition", None) is not None
+    ]
     summed = [t for group in getattr(engine.optimizer, "all_grad_tensors", {}).values() for t in group or []]
-    return [*summed, *(p.grad for p in engine.model.parameters() if p.grad is not None)]
+    return [*flat, *summed, *(p.grad for p in engine.model.parameters() if p.grad is not None)]
 
 
 def optimizer_states_of(engine):
     outer = engine.optimizer
     inner = getattr(outer, "optimizer", outer)
     yield from (t for state in inner.state.values() for t in state.values())
-    for name in ("single_partition_of_fp32_groups", "fp32_partitioned_groups_flat", "fp32_groups_flat"):
+    for name in (
+        "single_partition_of_fp32_groups",
+        "fp32_partitioned_groups_flat",
+        "fp32_groups_flat",
+        "fp32_groups_flat_partition",
+    ):
         yield from getattr(outer, name, [])
     yield from (t for group in getattr(outer, "fp32_groups", []) for t in group)
 

@@ -22,6 +22,12 @@ OTHERS = [
 ]
 
 
+SUMS_IN_FP32 = [  # ZeRO 2 and 3 by themselves
+    *(("BERT-C", stage, "bf16", [*BERT, "engine.grad_accum_dtype=fp32"]) for stage in (1, 2, 3)),
+    *(("BERT-C", stage, "bf16", [*BERT, "engine.grad_accum_dtype=compute"]) for stage in (2, 3)),
+]
+
+
 def measured(cases, num_ranks):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -50,7 +56,7 @@ def check(cases, num_ranks):
         for (name, stage, precision, sizes), result in zip(cases, results, strict=True):
             options = [f"engine.zero_stage={stage}", *sizes]
             config = resolve(name, proxy=True, environment={}, assignments=options).config
-            expected = state_bytes(config, precision, num_ranks, rank)
+            expected = state_bytes(config, precision, num_ranks, rank, passes=4 // num_ranks)
             case = f"{name} ZeRO {stage} {precision}, rank {rank} of {num_ranks}"
             assert [expected.params, expected.grads, expected.optimizer] == result, case
 
@@ -58,6 +64,12 @@ def check(cases, num_ranks):
 @pytest.mark.parametrize("num_ranks", [1, 2])
 def test_state_is_what_deepspeed_holds_to_the_byte(num_ranks):
     check(EVERY_STAGE, num_ranks)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("num_ranks", [1, 2])
+def test_sums_of_passes_are_exact_in_either_type(num_ranks):
+    check(SUMS_IN_FP32, num_ranks)
 
 
 @pytest.mark.long
