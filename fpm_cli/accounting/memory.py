@@ -13,6 +13,7 @@ from fpm_cli.accounting.sharding import (
     bucket_elements,
     gathered_elements,
     offloaded_bytes,
+    secondary_elements,
     state_bytes,
 )
 from fpm_cli.accounting.start import start_bytes
@@ -66,6 +67,7 @@ def device_memory(
     *,
     cpu: bool = False,
     compiled: bool = False,
+    ranks_per_server: int = 1,
 ) -> DeviceMemory:
     """The peak of one training step on one device, and of the start before it.
 
@@ -75,6 +77,7 @@ def device_memory(
         split: of the global batch over the devices.
         cpu: whether the device is the machine's processor, where offloaded state is in the same memory.
         compiled: whether layers run as compiled operators, which keep less.
+        ranks_per_server: devices of one server, in each of which ZeRO 3 keeps a second copy of the weights.
     """
     e = ELEMENT_BYTES[precision]
     passes = split.num_micro_batches
@@ -84,12 +87,15 @@ def device_memory(
     activations = saved.total() + saved.recomputed()
     logits = _logits_workspace(config, split.micro_batch)
     gathered = gathered_elements(config, split.num_ranks) * e
+    gathered += secondary_elements(config, split.num_ranks, ranks_per_server) * e
+    in_fp32 = config.engine.accumulates_in_fp32(precision, passes)
     params, grads, optimizer, step = state.params, state.grads, state.optimizer, state.step
     host = offloaded_bytes(config, precision, split.num_ranks, split.num_micro_batches)
     start = start_bytes(config, precision, split.num_ranks, state, cpu=cpu)
     if host:
         # Under ZeRO 1 all gradients stay on the device; the shard's are copied to float32 on the host.
-        grads, optimizer, step = grads if config.engine.zero_stage == 1 else 0, 0, 0
+        stays = config.engine.zero_stage == 1 or (config.engine.zero_stage == 2 and in_fp32)
+        grads, optimizer, step = grads if stays else 0, 0, 0
         if cpu:
             optimizer, host = host, 0
         elif config.engine.offload == "parameters":
@@ -97,7 +103,6 @@ def device_memory(
     work = activations + logits + gathered
     # `step` comes when the activations are gone
     other = logits + gathered + _bucket(config, e, cpu=cpu) + max(0, step - work)
-    in_fp32 = config.engine.accumulates_in_fp32(precision, passes)
     if passes > 1 and config.engine.zero_stage == 2 and not in_fp32:
         other += grads  # the gradients of a pass are beside the sum of those before it
     if cpu:

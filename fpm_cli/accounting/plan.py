@@ -163,7 +163,14 @@ def plan(
     precision = resolve_precision(config, device)
     split = split_batch(config.train, num_devices)
     compiled = compiled and device.is_cpu
-    memory = device_memory(config, precision, split, cpu=device.is_cpu, compiled=compiled)
+    memory = device_memory(
+        config,
+        precision,
+        split,
+        cpu=device.is_cpu,
+        compiled=compiled,
+        ranks_per_server=device.devices_per_server,
+    )
     local_ranks = num_devices if device.is_cpu else min(num_devices, device.devices_per_server)
     host = host_memory(memory, local_ranks, cpu=device.is_cpu)
     available = device.memory_bytes // (num_devices if device.is_cpu else 1)

@@ -12,13 +12,15 @@ from dataclasses import dataclass
 from functools import cache
 
 from fpm_cli.accounting.parameters import named_shapes
+from fpm_cli.config.deepspeed import REDUCE_BUCKET_ELEMENTS, secondary_shards
 from fpm_cli.config.schema import Family, ModelConfig, Precision, RunConfig
 
 FLOAT32 = 4
 MOMENTS = 2
 ELEMENT_BYTES: dict[Precision, int] = {"fp32": 4, "bf16": 2, "fp16": 2}
-# `zero_optimization` keys and DeepSpeed's own defaults, in elements.
-REDUCE_BUCKET = ("reduce_bucket_size", 500_000_000)
+# `zero_optimization` keys and their defaults, in elements.
+REDUCE_BUCKET = ("reduce_bucket_size", REDUCE_BUCKET_ELEMENTS)
+OVERLAP = ("overlap_comm", 1)  # of ZeRO 2
 PERSISTENCE = ("stage3_param_persistence_threshold", 100_000)
 MAX_LIVE = ("stage3_max_live_parameters", 1_000_000_000)
 
@@ -118,10 +120,12 @@ def offloaded_bytes(
     e = ELEMENT_BYTES[precision]
     optimizer = state_bytes(config, precision, num_ranks, rank).optimizer
     shard = optimizer // ((1 + MOMENTS) * FLOAT32)
+    in_fp32, stage = config.engine.accumulates_in_fp32(precision, passes), config.engine.zero_stage
     summed = 0
-    if config.engine.zero_stage < 3 and passes > 1:
+    if stage < 3 and passes > 1 and not in_fp32:
         summed = e * sum(_owned_elements(_groups(config), num_ranks, rank))
-    return optimizer + shard * (FLOAT32 + e) + summed
+    copied = FLOAT32 if stage == 3 and in_fp32 else e
+    return optimizer + shard * (FLOAT32 + copied) + summed
 
 
 def group_elements(config: RunConfig, num_ranks: int) -> list[int]:
@@ -136,8 +140,19 @@ def largest_parameter(config: RunConfig) -> int:
 
 
 def bucket_elements(config: RunConfig) -> int:
-    """Elements of the buffer in which ZeRO gathers gradients before it reduces them."""
-    return _zero_option(config, REDUCE_BUCKET) if config.engine.zero_stage else 0
+    """Elements of the buffers in which ZeRO gathers gradients before it reduces them.
+
+    ZeRO 2 has two, of which it fills one while it reduces the other.
+    """
+    stage = config.engine.zero_stage
+    num_buffers = 2 if stage == 2 and _zero_option(config, OVERLAP) else min(stage, 1)
+    return num_buffers * _zero_option(config, REDUCE_BUCKET)
+
+
+def secondary_elements(config: RunConfig, num_ranks: int, ranks_per_server: int) -> int:
+    """Elements of the second copy of the weights that ZeRO 3 shards within each of several servers."""
+    shards = secondary_shards(num_ranks, ranks_per_server) if config.engine.zero_stage == 3 else 1
+    return -(-sum(map(sum, _groups(config))) // shards) if shards > 1 else 0
 
 
 def persistent_elements(config: RunConfig, num_ranks: int) -> int:
@@ -207,6 +222,6 @@ def _round_up(number: int, multiple: int) -> int:
 
 
 def _zero_option(config: RunConfig, option: tuple[str, int]) -> int:
-    """The user's `[engine.deepspeed.zero_optimization]` value, or DeepSpeed's default."""
+    """The user's `[engine.deepspeed.zero_optimization]` value, or the default."""
     key, default = option
     return int(config.engine.deepspeed.get("zero_optimization", {}).get(key, default))

@@ -8,6 +8,7 @@ from fpm_cli.config.deepspeed_options import without_auto
 from fpm_cli.config.sections import EngineConfig, Precision, TrainConfig
 
 NEVER = 2**31  # steps between two of DeepSpeed's own progress lines
+REDUCE_BUCKET_ELEMENTS = 200_000_000  # gradients that are reduced together; DeepSpeed's own default is 5e8
 
 
 def decided_options(train: TrainConfig, engine: EngineConfig) -> dict[str, tuple[str, Any]]:
@@ -31,7 +32,11 @@ def decided_options(train: TrainConfig, engine: EngineConfig) -> dict[str, tuple
 
 
 def deepspeed_config(
-    train: TrainConfig, engine: EngineConfig, split: BatchSplit, precision: Precision
+    train: TrainConfig,
+    engine: EngineConfig,
+    split: BatchSplit,
+    precision: Precision,
+    ranks_per_server: int = 1,
 ) -> dict[str, Any]:
     """DeepSpeed's configuration for one launch; the user's `[engine.deepspeed]` table is merged last.
 
@@ -39,6 +44,7 @@ def deepspeed_config(
         train, engine: of the run.
         split: of the global batch over the ranks of this launch.
         precision: what `engine.precision` means on this launch's devices.
+        ranks_per_server: where there are several servers, ZeRO 3 gathers within each of them.
     """
     values = {option: value for option, (_, value) in decided_options(train, engine).items()}
     values |= {
@@ -49,6 +55,12 @@ def deepspeed_config(
         "steps_per_print": NEVER,
         "timers.throughput.enabled": False,  # it waits for the GPU twice in each pass
     }
+    if engine.zero_stage:
+        values["zero_optimization.reduce_bucket_size"] = REDUCE_BUCKET_ELEMENTS
+    if engine.zero_stage == 2:
+        values["zero_optimization.overlap_comm"] = True  # as ZeRO 3 by default: it reduces in every pass
+    if engine.zero_stage == 3 and (shards := secondary_shards(split.num_ranks, ranks_per_server)) > 1:
+        values["zero_optimization.zero_hpz_partition_size"] = shards
     if engine.zero_stage == 3:
         # DeepSpeed replaces `F.linear` in the whole process, so that autograd keeps no gathered weights; its
         # bias is an extra addition, which changes results. Where whole layers are recomputed none are kept.
@@ -61,6 +73,16 @@ def deepspeed_config(
     options = without_auto(engine.deepspeed)
     options.pop("train_micro_batch_size_per_gpu", None)  # an upper bound; this launch may need a smaller one
     return _merge(_nest({option: value for option, value in values.items() if value != "none"}), options)
+
+
+def secondary_shards(num_ranks: int, ranks_per_server: int) -> int:
+    """Shards of the second copy of the weights that ZeRO 3 keeps in each of several servers, or 1 for none.
+
+    The backward pass gathers from it, which takes half of the traffic of weights from the network between
+    servers (Wang et al., "ZeRO++", arXiv 2306.10209, section 3.2).
+    """
+    several = num_ranks > ranks_per_server > 1 and num_ranks % ranks_per_server == 0
+    return ranks_per_server if several else 1
 
 
 def _nest(options: Mapping[str, Any]) -> dict[str, Any]:

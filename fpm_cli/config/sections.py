@@ -204,7 +204,10 @@ class EngineConfig(ConfigSection):
     min_loss_scale: Count = Field(1, description="fp16: a run that needs a smaller one has diverged")
     grad_accum_dtype: Literal["auto", "fp32", "compute"] = Field(
         "auto",
-        description="in what bf16 gradients of several passes are added; auto: fp32 under ZeRO 2 and 3",
+        description="sums of a step's bf16 gradients; auto: fp32 under ZeRO 2 and 3 without offload",
+    )
+    deterministic: bool = Field(
+        False, description="GPUs: slower kernels that compute the same bits each time, so that runs repeat"
     )
     deepspeed: dict[str, Any] = Field(default_factory=dict, description="passed through, merged last")
 
@@ -222,9 +225,12 @@ class EngineConfig(ConfigSection):
 
         bf16 has 8 significant bits: sums of 8, 32 and 64 passes are off by 0.4, 0.7 and 1 % of their norm.
         Float32 costs nothing under ZeRO 2, 2 bytes per parameter of the shard under ZeRO 3, and under ZeRO 1
-        4 bytes instead of 2 per parameter on every rank, which `auto` saves. ZeRO 0 has no float32 sums.
+        4 bytes instead of 2 per parameter on every rank, which `auto` saves. ZeRO 0 has no float32 sums. With
+        offload `auto` leaves the sums to the host, in bf16, as the device is short of memory.
         """
         several_bf16 = precision == "bf16" and num_micro_batches > 1
+        if self.grad_accum_dtype == "auto" and self.offload != "none":
+            return False
         lowest_stage = {"auto": 2, "fp32": 1, "compute": 4}[self.grad_accum_dtype]
         return several_bf16 and self.zero_stage >= lowest_stage
 

@@ -77,7 +77,7 @@ class TrainingEngine:
         if compiled and config.engine.zero_stage == 3:
             set_z3_leaf_modules(model, [Layer])  # a compiled layer reads the parameters of its submodules
         split = split_batch(config.train, world.size)
-        options = deepspeed_config(config.train, config.engine, split, precision)
+        options = deepspeed_config(config.train, config.engine, split, precision, world.local_size)
         self._flat = FlatAdamW(model, config) if compiled and self._computes_norm else None
         if self._flat is not None:
             options["gradient_clipping"] = 0.0  # `FlatAdamW` clips

@@ -37,7 +37,7 @@ def allocate_network(build_network: Callable[[], nn.Module], config: RunConfig, 
         import deepspeed
 
         split = split_batch(config.train, world.size)
-        options = deepspeed_config(config.train, config.engine, split, precision)
+        options = deepspeed_config(config.train, config.engine, split, precision, world.local_size)
         with deepspeed.zero.Init(config_dict_or_path=options), _without_default_values():
             return build_network()
     with torch.device("meta"):

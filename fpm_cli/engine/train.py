@@ -5,6 +5,7 @@ import time
 from contextlib import closing
 
 from fpm_cli.config.schema import RunConfig
+from fpm_cli.engine.deterministic import deterministic_algorithms
 from fpm_cli.engine.pretraining import Pretraining
 from fpm_cli.engine.trainer import Trainer
 from fpm_cli.engine.workload import Workload
@@ -44,7 +45,10 @@ def train(
         workload = (workload_type or Pretraining)(run)
         if workload.keeps_freed_memory:
             keep_freed_memory()
-        with closing(Trainer(run, heartbeat, workload, world, quiet=quiet, began=began)) as trainer:
+        with (
+            deterministic_algorithms(config.engine.deterministic),
+            closing(Trainer(run, heartbeat, workload, world, quiet=quiet, began=began)) as trainer,
+        ):
             trainer.train()
 
 

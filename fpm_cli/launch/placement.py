@@ -6,6 +6,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.metadata import version
 
 import psutil
 
@@ -95,7 +96,7 @@ def single_process_environment() -> Iterator[None]:
         UsageError: GLOO_SOCKET_IFNAME names no interface of this machine.
     """
     require_known_interfaces()
-    reduce_fragmentation()
+    configure_allocator()
     inherited = {name: os.environ.pop(name) for name in list(os.environ) if is_rank_variable(name)}
     with reserved_port() as port:
         own = Placement().rank_variables(0, port)
@@ -120,7 +121,7 @@ def set_rank_environment(interface: str | None) -> None:
     """
     local_world_size = os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("LOCAL_SIZE") or "1"
     os.environ.setdefault("OMP_NUM_THREADS", str(threads_per_process(int(local_world_size))))
-    reduce_fragmentation()
+    configure_allocator()
     for name in [name for name in os.environ if name.startswith(RANK_PREFIXES)]:
         del os.environ[name]  # of another launcher, around DeepSpeed's
     if interface:
@@ -133,10 +134,18 @@ def set_rank_environment(interface: str | None) -> None:
             os.environ["GLOO_SOCKET_IFNAME"] = route
 
 
-def reduce_fragmentation() -> None:
-    """Let torch's CUDA allocator grow its segments, unless the user has chosen its options."""
-    if not {"PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"} & os.environ.keys():
-        os.environ["PYTORCH_ALLOC_CONF"] = "expandable_segments:True"
+def configure_allocator() -> None:
+    """Choose how torch allocates for GPUs, unless the user has.
+
+    Segments on the GPU grow, so that less is lost between tensors. Pinned host memory is not rounded up to a
+    power of two, which would take up to twice the copy that a checkpoint is written from.
+    """
+    if {"PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"} & os.environ.keys():
+        return
+    options = ["expandable_segments:True"]
+    if tuple(map(int, version("torch").split(".")[:2])) >= (2, 13):  # older ones refuse an unknown option
+        options.append("pinned_max_round_threshold_mb:1")
+    os.environ["PYTORCH_ALLOC_CONF"] = ",".join(options)
 
 
 def require_known_interfaces(origin: str = "GLOO_SOCKET_IFNAME") -> None:

@@ -18,7 +18,9 @@ def planned(name, *assignments):
 
 
 def sizes(name):
-    for stage, recompute, micro_batch in product((1, 3), ("none", "selective", "full"), (1, 2, 4, 8, 16, 32)):
+    for stage, recompute, micro_batch in product(
+        (1, 2, 3), ("none", "selective", "full"), (1, 2, 4, 8, 16, 32)
+    ):
         yield planned(
             name,
             f"engine.zero_stage={stage}",

@@ -36,7 +36,10 @@ def test_a_table_a_json_file_and_set_all_arrive_in_deepspeed(tmp_path: Path) -> 
     assert ours["zero_optimization"] == {"stage": 1, "reduce_bucket_size": 1000}
     for config in (config_of(config_file=named), config_of(f"engine.deepspeed={options}")):
         made = deepspeed_config(config)
-        assert made["wall_clock_breakdown"] is True and made["zero_optimization"] == {"stage": 1}
+        assert made["wall_clock_breakdown"] is True and made["zero_optimization"] == {
+            "stage": 1,
+            "reduce_bucket_size": 200_000_000,
+        }
     assert deepspeed_config(config_of("engine.deepspeed.steps_per_print=7"))["steps_per_print"] == 7
 
 

@@ -60,7 +60,7 @@ def test_float32_is_chosen_where_it_costs_little() -> None:
     assert [e.accumulates_in_fp32("bf16", 2) for e in engines.values()] == [False, False, True, True]
     assert not engines[2].accumulates_in_fp32("bf16", 1), "one pass needs no sum"
     assert not engines[2].accumulates_in_fp32("fp16", 2), "fp16 has 11 significant bits"
-    with pytest.raises(ValueError, match="grad_accum_dtype 'fp32'.*zero_stage 1, 2 or 3"):
+    with pytest.raises(ValueError, match=r"grad_accum_dtype 'fp32'.*zero_stage 1, 2 or 3"):
         EngineConfig(zero_stage=0, grad_accum_dtype="fp32")
 
 

@@ -10,6 +10,7 @@ import pytest
 from fpm_cli.engine import world
 from fpm_cli.engine.world import distributed_world
 from fpm_cli.errors import MissingError, UsageError
+from fpm_cli.launch import placement
 from fpm_cli.launch.placement import Placement, set_rank_environment, single_process_environment
 from tests.fake_gpus import FakeGpus
 
@@ -63,7 +64,7 @@ def test_an_interface_that_does_not_exist_is_named_at_once(monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("given", [None, "PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"])
-def test_the_allocator_grows_its_segments_unless_the_user_has_chosen(
+def test_the_allocator_grows_segments_and_rounds_no_pinned_memory_unless_the_user_has_chosen(
     given: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
@@ -74,7 +75,7 @@ def test_the_allocator_grows_its_segments_unless_the_user_has_chosen(
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", next(iter(psutil.net_if_addrs())))
     set_rank_environment(None)
     chosen = {name: value for name, value in os.environ.items() if name.endswith("ALLOC_CONF")}
-    default = {"PYTORCH_ALLOC_CONF": "expandable_segments:True"}
+    default = {"PYTORCH_ALLOC_CONF": "expandable_segments:True,pinned_max_round_threshold_mb:1"}
     expected = {given: "max_split_size_mb:64"} if given else default
     assert chosen == expected
 
@@ -108,3 +109,22 @@ def test_a_gpu_that_torch_cannot_use_is_not_passed_over_in_silence(
     gpus.cuda_version = None
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     assert world._rank_device(0).type == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("installed", "expected"),
+    [
+        ("2.10.1", "expandable_segments:True"),
+        ("2.13.0", "expandable_segments:True,pinned_max_round_threshold_mb:1"),
+        ("3.0", "expandable_segments:True,pinned_max_round_threshold_mb:1"),
+    ],
+)
+def test_only_options_that_this_torch_knows_are_set(
+    installed: str, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(placement, "version", lambda package: installed)
+    placement.configure_allocator()
+    assert os.environ["PYTORCH_ALLOC_CONF"] == expected
+    monkeypatch.delenv("PYTORCH_ALLOC_CONF")
