@@ -1,7 +1,7 @@
-"""The errors a user can meet, each with the exit status that scripts rely on.
+"""The errors that are reported to the user, each with its exit code.
 
-An error says what, where and the likely mend, in a line or two. `fpm_cli.cli.app.main` prints it
-and exits with `exit_status`; everything else that is raised is a bug and exits 1.
+A message says in a line or two what is wrong, where, and the likely remedy. `fpm_cli.cli.app.main` prints it
+and exits with `exit_status`; any other exception is a bug and exits with 1.
 """
 
 from collections.abc import Iterable
@@ -9,7 +9,7 @@ from difflib import get_close_matches
 
 
 class FpmError(Exception):
-    """Something failed, and the message is meant for the user."""
+    """A failure whose message is addressed to the user."""
 
     exit_status = 1
 
@@ -21,19 +21,19 @@ class UsageError(FpmError):
 
 
 class MissingError(FpmError):
-    """Data, a tokenizer or a dependency that is not there."""
+    """Missing data, a missing tokenizer or a missing dependency."""
 
     exit_status = 3
 
 
 class OutOfMemoryError(FpmError):
-    """The model does not fit into the memory at hand."""
+    """The model does not fit into the available memory."""
 
     exit_status = 4
 
 
 class DivergedError(FpmError):
-    """Training produced a non-finite loss or state."""
+    """Training diverged: a loss or a state is not finite."""
 
     exit_status = 5
 
@@ -45,12 +45,12 @@ class DamagedError(FpmError):
 
 
 class StoppedError(FpmError):
-    """A signal stopped the work after a saved state; it can be resumed."""
+    """A signal stopped the work after its state was saved; it can be resumed."""
 
     exit_status = 75
 
 
-MOST_SUGGESTIONS = 4
+MAX_SUGGESTIONS = 4
 DISTRIBUTION = "fpm-depth"  # the name on an index, where `fpm` is the Fortran package manager
 
 
@@ -66,9 +66,9 @@ def install_hint(extra: str) -> str:
 def did_you_mean(wrong: str, known: Iterable[str]) -> str:
     """Return `; did you mean 'x'?` for the nearest known names, or an empty string.
 
-    A name that differs in case only is the nearest; then all names that the wrong one begins, so that `A100`
-    finds both `A100-40` and `A100-80`; then a dotted name that ends in it, as `train.lr` in `lr`; then the
-    most similar one.
+    In this order: a name that differs only in case; all names with `wrong` as prefix (`A100` suggests
+    `A100-40` and `A100-80`); dotted names with `wrong` as last part (`lr` suggests `train.lr`); the most
+    similar name.
     """
     by_lower = {name.lower(): name for name in known}
     lower = wrong.lower()
@@ -80,5 +80,5 @@ def did_you_mean(wrong: str, known: Iterable[str]) -> str:
             or [name for name in by_lower if name.endswith(f".{lower}")]
             or get_close_matches(lower, by_lower, n=1, cutoff=0.6)
         )
-    names = [repr(by_lower[name]) for name in nearest[:MOST_SUGGESTIONS]]
+    names = [repr(by_lower[name]) for name in nearest[:MAX_SUGGESTIONS]]
     return f"; did you mean {' or '.join(names)}?" if names else ""

@@ -1,4 +1,4 @@
-"""Reading files that somebody else made: none outside their folder, none endless, with typed errors."""
+"""Reads files from elsewhere: only inside their folder, only up to a size, with typed errors."""
 
 import json
 from pathlib import Path
@@ -6,14 +6,14 @@ from typing import Any
 
 from fpm_cli.errors import DamagedError
 
-MOST_BYTES = 2**28  # of a JSON file or a tokenizer's; the largest vocabularies take a tenth
+MAX_BYTES = 2**28  # of a JSON file or a tokenizer file; the largest vocabularies take a tenth of it
 
 
 def within(folder: Path, name: str) -> Path:
-    """`folder / name`, if neither `..` nor a link in it leads out of the folder.
+    """The path `folder / name`, which must lie inside the folder.
 
     Raises:
-        DamagedError: it does.
+        DamagedError: `..` or a link leads out of the folder.
     """
     path = folder / name
     if "\0" in name or not path.resolve().is_relative_to(folder.resolve()):
@@ -22,24 +22,24 @@ def within(folder: Path, name: str) -> Path:
 
 
 def read_whole(path: Path) -> bytes:
-    """The bytes of a file that somebody else made.
+    """The bytes of a file from elsewhere.
 
     Raises:
-        FileNotFoundError: it is not there.
-        DamagedError: it is a pipe, a device or a folder, or has more than MOST_BYTES.
+        FileNotFoundError: there is no such file.
+        DamagedError: it is a pipe, a device or a folder, or is larger than MAX_BYTES.
     """
     if path.exists() and not path.is_file():
-        raise DamagedError(f"{path} is no file")
-    if (size := path.stat().st_size) > MOST_BYTES:
-        raise DamagedError(f"{path}: {size:,} bytes, but such a file has at most {MOST_BYTES:,}")
+        raise DamagedError(f"{path} is not a regular file")
+    if (size := path.stat().st_size) > MAX_BYTES:
+        raise DamagedError(f"{path}: {size:,} bytes; at most {MAX_BYTES:,} are read")
     return path.read_bytes()
 
 
 def parse_json(content: bytes) -> Any:
-    """The JSON value in UTF-8 text that somebody else made.
+    """The JSON value of UTF-8 text from elsewhere.
 
     Raises:
-        ValueError: it is none, or is nested too deep.
+        ValueError: the text is not JSON, or is nested too deep.
     """
     try:
         return json.loads(content)

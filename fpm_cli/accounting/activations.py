@@ -1,13 +1,13 @@
-"""Bytes that autograd keeps between forward and backward, from the structure of `fpm_cli/models`.
+"""Bytes that autograd saves between forward and backward pass, from the structure of `fpm_cli/models`.
 
-In the manner of Korthikanti et al. 2022 (arXiv:2205.05198, section 4.1), but counting what these
-modules and torch's kernels really save. Kernels differ by device:
+The method is that of Korthikanti et al. 2022 (arXiv:2205.05198, section 4.1), applied to the tensors that
+these modules and PyTorch's kernels save. Kernels differ by device:
 
-- dropout keeps its mask: as many bytes as an element on a CPU, one byte on a GPU;
-- RMSNorm on a CPU is made of smaller operators and keeps its normalised input too;
-- attention keeps query, key, value, result and one number a query where a fused kernel takes it.
-  The CPU's does not take dropout or a learned bias; the scores' matrix is kept then, three times
-  with dropout (weights, mask, product).
+- dropout saves its mask: on a CPU as many bytes as the element has, on a GPU one byte per element;
+- RMSNorm consists of smaller operators on a CPU and also saves its normalised input;
+- a fused attention kernel saves query, key, value, output and one number per query. The CPU's kernel supports
+  neither dropout nor a learned bias; without it the score matrix is saved, with dropout three times (weights,
+  mask, product).
 """
 
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ INT64 = 8
 
 @dataclass(frozen=True)
 class SavedActivations:
-    """Counts saved bytes for one run: `layers` what each keeps inside, `outside` all the rest."""
+    """Bytes saved by one micro-batch of a run: `layers` inside each layer, `outside` everywhere else."""
 
     config: RunConfig
     element_bytes: int
@@ -29,22 +29,22 @@ class SavedActivations:
     cpu: bool
 
     def total(self) -> int:
-        """Bytes kept from the forward pass of one micro-batch, under `engine.recompute`."""
+        """Bytes saved by the forward pass of one micro-batch, under `engine.recompute`."""
         recompute = self.config.engine.recompute
-        kept = 0 if recompute == "full" else sum(self.layers())
+        saved = 0 if recompute == "full" else sum(self.layers())
         if recompute == "selective":
-            kept -= sum(self.mlps())
+            saved -= sum(self.mlps())
         if recompute != "none":
-            kept += self._inputs()
-        return kept + self._relative_bias() + self.outside()
+            saved += self._inputs()
+        return saved + self._relative_bias() + self.outside()
 
     def recomputed(self) -> int:
-        """What recomputation adds at its worst moment: the inside of one layer, or of one MLP."""
+        """The most that recomputation adds at any moment: the inside of one layer, or of one MLP."""
         inside = {"none": [0], "selective": self.mlps(), "full": self.layers()}
         return max(inside[self.config.engine.recompute])
 
     def layers(self) -> list[int]:
-        """Bytes kept inside each layer when nothing is recomputed, first layer first."""
+        """Bytes saved inside each layer when nothing is recomputed, in the order of the layers."""
         train, count = self.config.train, self.config.model.num_layers
         s, s_d = train.sequence_length, train.decoder_length
         if self.config.family != "encdec":
@@ -59,12 +59,11 @@ class SavedActivations:
         train, count = self.config.train, self.config.model.num_layers
         if self.config.family != "encdec":
             return [self._mlp(train.sequence_length)] * count
-        return [self._mlp(train.sequence_length)] * (count // 2) + [self._mlp(train.decoder_length)] * (
-            count // 2
-        )
+        encoder, decoder = self._mlp(train.sequence_length), self._mlp(train.decoder_length)
+        return [encoder] * (count // 2) + [decoder] * (count // 2)
 
     def outside(self) -> int:
-        """Ids and masks, embedding dropout, norms outside the layers, heads and log-probabilities."""
+        """Bytes of ids, masks, embedding dropout, norms outside the layers, heads and log-probabilities."""
         model, train = self.config.model, self.config.train
         h, b, e = model.hidden_size, self.micro_batch, self.element_bytes
         s, s_d = train.sequence_length, train.decoder_length
@@ -73,7 +72,7 @@ class SavedActivations:
         norms = self._norm(s) + (self._norm(s_d) if s_d else 0)
         if self.config.family == "encdec":
             norms = norms if model.norm_placement == "pre" else 0
-            ends = b * (s + s_d) * h * e  # the encoder's states for all cross-attentions; the head's input
+            ends = b * (s + s_d) * h * e  # the encoder's output for all cross-attentions; the head's input
             buckets = (s * s + s_d * s_d) * INT64 + s_d * s_d + b * s
             return ids + dropout + norms + ends + buckets + self._cross_entropy(b * s_d)
         ends = b * s * h * e
@@ -81,7 +80,7 @@ class SavedActivations:
             norms = norms if model.norm_placement == "pre" else 0
             return ids + dropout + norms + ends + self._cross_entropy(b * s)
         predicted = b * masked_positions(train)
-        words = predicted * (4 * h * e + 2 * FLOAT32)  # chosen, dense, gelu, norm
+        words = predicted * (4 * h * e + 2 * FLOAT32)  # selected positions, dense, GELU, norm
         pooled = b * (h * e + 2 * FLOAT32 + INT64 + FLOAT32)
         types_and_masks = b * s * (INT64 + 2)
         return (
@@ -89,7 +88,7 @@ class SavedActivations:
         )
 
     def _inputs(self) -> int:
-        """What recomputation starts from: the input of each layer, or of each MLP."""
+        """Bytes of the tensors that recomputation starts from: the input of each layer, or of each MLP."""
         train, layers = self.config.train, self.config.model.num_layers
         lengths = layers * train.sequence_length
         if self.config.family == "encdec":
@@ -97,25 +96,25 @@ class SavedActivations:
         return self.micro_batch * lengths * self.config.model.hidden_size * self.element_bytes
 
     def _attention(self, queries: int, keys: int, *, cross: bool = False) -> int:
-        """Norm, projections, attention and residual dropout of one branch."""
+        """Bytes of norm, projections, attention and residual dropout of one branch."""
         model, b, e = self.config.model, self.micro_batch, self.element_bytes
         h, a = model.hidden_size, model.attention_size
-        projected = (queries + 2 * keys + queries) * a  # query, key and value, result
-        kept = self._norm(queries) + b * (queries * h + projected) * e + self._dropout(queries * h)
+        projected = (queries + 2 * keys + queries) * a  # query, key and value, output
+        saved = self._norm(queries) + b * (queries * h + projected) * e + self._dropout(queries * h)
         if self._fused(cross=cross):
             masks = b * keys * e if self.config.family == "bert" or cross else 0
-            return kept + b * queries * model.num_heads * FLOAT32 + masks
-        if min(b, model.num_heads) == 1:  # the values stay a view, which keeps all that they are a part of
-            kept += b * keys * (1 if cross else 2) * a * e
+            return saved + b * queries * model.num_heads * FLOAT32 + masks
+        if min(b, model.num_heads) == 1:  # the values remain a view, which keeps its whole base tensor
+            saved += b * keys * (1 if cross else 2) * a * e
         matrices = 3 if model.dropout else 1
-        return kept + matrices * b * model.num_heads * queries * keys * e
+        return saved + matrices * b * model.num_heads * queries * keys * e
 
     def _fused(self, *, cross: bool) -> bool:
         learned_bias = self.config.family == "encdec" and not cross
         return not self.cpu or not (self.config.model.dropout or learned_bias)
 
     def _relative_bias(self) -> int:
-        """The scores' bias of both stacks, kept where recomputation or a fused kernel needs it again."""
+        """Bytes of the score bias of both stacks, saved for recomputation or a fused kernel."""
         if self.config.family != "encdec" or (self.cpu and self.config.engine.recompute != "full"):
             return 0
         train, heads = self.config.train, self.config.model.num_heads
@@ -123,15 +122,15 @@ class SavedActivations:
         return (encoder + heads * train.decoder_length**2) * self.element_bytes
 
     def _mlp(self, length: int) -> int:
-        """Norm, projections, activation and residual dropout."""
+        """Bytes of norm, projections, activation and residual dropout."""
         model, b, e = self.config.model, self.micro_batch, self.element_bytes
-        # gelu's input and output; gated: gate, its gelu, up, and their product
+        # GELU's input and output; gated: gate, its GELU, up projection and their product
         inner = (4 if self.config.family == "encdec" else 2) * model.ffn_size
         h = model.hidden_size
         return self._norm(length) + b * length * (h + inner) * e + self._dropout(length * h)
 
     def _norm(self, length: int) -> int:
-        """A norm keeps its input and, in float32, the statistics of each position."""
+        """Bytes of a norm: its input and, in float32, the statistics of each position."""
         positions, h = self.micro_batch * length, self.config.model.hidden_size
         if self.config.family != "encdec":
             return positions * (h * self.element_bytes + 2 * FLOAT32)
@@ -143,5 +142,5 @@ class SavedActivations:
         return self.micro_batch * elements * mask_bytes if self.config.model.dropout else 0
 
     def _cross_entropy(self, positions: int) -> int:
-        """Log-probabilities in float32, the label and the mask of each position."""
+        """Bytes of the log-probabilities in float32, and of the label and the mask of each position."""
         return positions * (self.config.model.vocab_size * FLOAT32 + INT64 + FLOAT32)

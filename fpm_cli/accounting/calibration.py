@@ -1,4 +1,4 @@
-"""This machine's own speed: a few seconds of real steps of small shapes, fitted, and kept in a file."""
+"""The speed of this machine's processor, fitted to the times of training steps of small shapes; its file."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -13,14 +13,14 @@ from fpm_cli.config.schema import RunConfig
 from fpm_cli.errors import DamagedError
 from fpm_cli.files import replace_text
 
-# A decoder layer has more operators than an encoder's or a GPT's: cross-attention, gates, biases.
+# Operators per layer, relative to GPT: a decoder layer also has cross-attention, gates and biases.
 OPERATORS = {"gpt": 1.0, "bert": 1.0, "encdec": 1.3}
-# The loss goes over the logits about three times as often as other operators over their results: softmax,
-# logarithm, their gradients. Found by fitting; the calibration then needs one rate for both.
+# The loss reads and writes the logits about three times as often (softmax, logarithm, gradients) as other
+# operators do their outputs. The ratio was fitted once, so that the calibration needs one rate for both.
 LOSS_PASSES = 3
 PRESET = {"gpt": "CPM-X-S", "bert": "BERT-C", "encdec": "CPM-2-X-S"}
-# (family, layers, hidden size, heads, vocabulary, sequence, batch, micro-batch, recompute): spread so
-# that each kind of work decides the time of some shape.
+# (family, layers, hidden size, heads, vocabulary, sequence length, batch, micro-batch, recompute): each
+# kind of work dominates the time of some shape.
 SHAPES = (
     ("gpt", 2, 32, 2, 512, 32, 1, 1, "none"),
     ("gpt", 24, 64, 4, 1024, 64, 4, 4, "none"),
@@ -41,7 +41,7 @@ SHAPES = (
 
 @dataclass(frozen=True)
 class Calibration:
-    """Seconds a unit of each kind of work takes on this machine's processor."""
+    """Seconds per unit of each kind of work on this machine's processor."""
 
     rates: tuple[float, ...]
     peak_flops: float  # of large float32 matrix products
@@ -50,23 +50,23 @@ class Calibration:
     fit_error: float  # median relative error over the calibration's own shapes
 
     def step_time(self, config: RunConfig, num_ranks: int = 1) -> StepTime:
-        """Predict one optimizer step; ranks share the cores, so their work adds up."""
+        """Predict the seconds of one optimizer step; the ranks share the cores, so their work adds up."""
         compute, activations, optimizer, passes, step = (
             amount * rate for amount, rate in zip(_amounts(config, num_ranks), self.rates, strict=True)
         )
         return StepTime(compute, activations + optimizer, 0.0, passes + step)
 
     def save(self, path: Path) -> None:
-        """Write it, replacing an older one."""
+        """Write the file, replacing an older one."""
         path.parent.mkdir(parents=True, exist_ok=True)
         replace_text(path, json.dumps(asdict(self), indent=2) + "\n")
 
     @classmethod
     def load(cls, path: Path) -> "Calibration | None":
-        """Read it back; None if this machine was never calibrated.
+        """Read the file; None if this machine was never calibrated.
 
         Raises:
-            DamagedError: the file is not what `save` writes.
+            DamagedError: the file is not a calibration.
         """
         if not path.is_file():
             return None
@@ -75,11 +75,11 @@ class Calibration:
             matmul, activations, optimizer, passes, step = map(float, stored["rates"])
             return cls(**{**stored, "rates": (matmul, activations, optimizer, passes, step)})
         except (ValueError, KeyError, TypeError) as error:
-            raise DamagedError(f"{path}: not a calibration; `fpm plan --calibrate` makes it anew") from error
+            raise DamagedError(f"{path}: not a calibration; `fpm plan --calibrate` writes one") from error
 
 
 def calibration_configs() -> Iterator[RunConfig]:
-    """The shapes that are measured."""
+    """The configurations whose steps are timed."""
     for family, layers, hidden, heads, vocabulary, length, batch, micro_batch, recompute in SHAPES:
         values = {
             "model.num_layers": layers,
@@ -102,13 +102,13 @@ def calibration_configs() -> Iterator[RunConfig]:
 def calibrate(
     measure: Callable[[RunConfig], float], *, peak_flops: float, threads: int, measured_at: str
 ) -> Calibration:
-    """Fit this machine's rates.
+    """Fit the rates of this machine.
 
     Args:
-        measure: seconds of one real optimizer step of a configuration.
-        peak_flops: the float32 rate of large matrix products, measured.
-        threads: how many the measurement used.
-        measured_at: date and time, for the reader.
+        measure: returns the seconds of one optimizer step of a configuration.
+        peak_flops: measured FLOP/s of large float32 matrix products.
+        threads: number of CPU threads that the measurement used.
+        measured_at: date and time, as text.
     """
     configs = list(calibration_configs())
     seconds = [measure(config) for config in configs]

@@ -1,7 +1,7 @@
-"""Bytes that a layer of compiled operators keeps (`fpm_cli/ops/transformer_layer.py`), on any device.
+"""Bytes that a layer of compiled operators saves (`fpm_cli/ops/transformer_layer.py`), on any device.
 
-Each branch keeps the residual stream and the statistics of its norm, its input, and what its matrix products
-read. No mask is kept: dropout is a function of its seed, and attention computes its scores again from one
+Each branch saves the residual stream, the statistics of its norm, its input, and the inputs of its matrix
+products. No mask is saved: dropout is a function of its seed, and attention recomputes its scores from one
 number per query.
 """
 
@@ -14,30 +14,30 @@ STATISTICS = 2 * FLOAT32  # of each row's norm
 
 @dataclass(frozen=True)
 class CompiledActivations(SavedActivations):
-    """As `SavedActivations`, where every layer is one compiled operator."""
+    """`SavedActivations` of a model whose layers are one compiled operator each."""
 
     def total(self) -> int:
-        """Bytes kept from the forward pass of one micro-batch, under `engine.recompute`."""
+        """Bytes saved by the forward pass of one micro-batch, under `engine.recompute`."""
         recompute = self.config.engine.recompute
         if recompute == "full":
             return self._inputs() + self._relative_bias() + self.outside()
-        kept = sum(self.layers()) + self._relative_bias() + self.outside()
-        return kept - (sum(self.mlps()) if recompute == "selective" else 0)
+        saved = sum(self.layers()) + self._relative_bias() + self.outside()
+        return saved - (sum(self.mlps()) if recompute == "selective" else 0)
 
     def layers(self) -> list[int]:
-        """Bytes kept inside each layer when nothing is recomputed, first layer first."""
+        """Bytes saved inside each layer when nothing is recomputed, in the order of the layers."""
         branch = self._positions_bytes()
         return [inside + mlp_branch for inside, mlp_branch in zip(super().layers(), branch, strict=True)]
 
     def outside(self) -> int:
-        """As of PyTorch's modules, less the masks of the encoder-decoder's relative position bias."""
+        """As of PyTorch's modules, without the masks of the encoder-decoder's relative position bias."""
         if self.config.family != "encdec":
             return super().outside()
         train = self.config.train
         return super().outside() - train.decoder_length**2 - self.micro_batch * train.sequence_length
 
     def _positions_bytes(self) -> list[int]:
-        """Residual stream and statistics of the MLP's norm, and with post-norm its input, of each layer."""
+        """Per layer: residual stream and statistics of the MLP's norm, with post-norm also its input."""
         model, train = self.config.model, self.config.train
         streams = 1 if model.norm_placement == "pre" else 2
         position = streams * model.hidden_size * self.element_bytes + STATISTICS
@@ -48,7 +48,7 @@ class CompiledActivations(SavedActivations):
         return [self.micro_batch * length * position for length in lengths]
 
     def _attention(self, queries: int, keys: int, *, cross: bool = False) -> int:
-        """Residual stream, statistics, input, projections, result and log-sum-exp of one branch."""
+        """Bytes of residual stream, statistics, input, projections, output and log-sum-exp of one branch."""
         model, b, e = self.config.model, self.micro_batch, self.element_bytes
         projected = (queries + 2 * keys + queries) * model.attention_size
         streams = 2 * queries * model.hidden_size
@@ -56,8 +56,8 @@ class CompiledActivations(SavedActivations):
         return b * ((streams + projected) * e + per_query)
 
     def _mlp(self, length: int) -> int:
-        """What selective recomputation leaves out: the activation's input and output, and with pre-norm
-        the MLP's own input, which is computed again from the residual stream.
+        """Bytes that selective recomputation saves: the activation's input and output, and with pre-norm the
+        MLP's own input, which is recomputed from the residual stream.
         """
         model = self.config.model
         inner = (3 if self.config.family == "encdec" else 2) * model.ffn_size
@@ -65,7 +65,7 @@ class CompiledActivations(SavedActivations):
         return self.micro_batch * length * (own_input + inner) * self.element_bytes
 
     def _relative_bias(self) -> int:
-        """The scores' bias of both stacks, once for all layers, and in a form that is contiguous."""
+        """Bytes of the score bias of both stacks, contiguous and once for all layers."""
         if self.config.family != "encdec":
             return 0
         train, heads = self.config.train, self.config.model.num_heads

@@ -1,6 +1,6 @@
-"""Non-negative least squares in relative terms: how many seconds a unit of each kind of work takes.
+"""Non-negative least squares of relative errors: seconds per unit of each kind of work.
 
-Small enough not to need a numerical library, which `--dry-run` would wait for.
+It needs no numerical library, whose import would slow `--dry-run` down.
 """
 
 from collections.abc import Sequence

@@ -1,18 +1,17 @@
-"""FLOPs of a training step from the structure: matrix multiplications, 2 FLOPs a multiply-add.
+"""FLOPs of a training step from the structure: matrix multiplications at 2 FLOPs per multiply-add.
 
-Three conventions, never mixed and always named:
+Three conventions, which are always named:
 
-1. *peak budget*: seconds x devices x the device's dense peak. What Table 4 of the paper prints.
-2. *model FLOPs*: what forward and backward need, nothing computed twice. MFU divides this.
-3. *hardware FLOPs*: model FLOPs plus what recomputation repeats. HFU divides this.
+1. *peak budget*: seconds x devices x the device's dense peak, which Table 4 of the paper prints.
+2. *model FLOPs*: forward and backward pass without recomputation; the numerator of MFU.
+3. *hardware FLOPs*: model FLOPs and recomputation; the numerator of HFU.
 
-The backward pass of a matrix product needs two products of the same size, so a step is three
-forwards; full recomputation repeats the layers' forward, not the embedding's and not the heads',
-selective recomputation the MLPs'.
-torch stops repeating a layer once everything saved is there again: where nothing after the last
-projection is saved (pre-norm without dropout), that projection is not repeated.
-Causal attention is counted in full, as Narayanan et al. 2021 (Megatron-LM, arXiv:2104.04473) and
-Chowdhery et al. 2022 (PaLM, appendix B) do; `causal="halved"` gives the part above the diagonal away.
+The backward pass of a matrix product consists of two products of the same size, so a step costs three forward
+passes. Full recomputation repeats the forward pass of the layers, without embedding and heads; selective
+recomputation repeats that of the MLPs. PyTorch stops recomputing a layer as soon as all saved tensors are
+restored: where nothing after the last projection is saved (pre-norm without dropout), that projection is
+not repeated. Causal attention is counted in full, as by Narayanan et al. 2021 (Megatron-LM, arXiv:2104.04473)
+and Chowdhery et al. 2022 (PaLM, appendix B); `causal="halved"` leaves out the part above the diagonal.
 """
 
 from dataclasses import dataclass
@@ -26,7 +25,7 @@ SENTENCE_ORDERS = 2
 
 @dataclass(frozen=True)
 class ForwardFlops:
-    """One sample's forward pass by part. `attention` is scores and weighted sums, without projections."""
+    """FLOPs of one sample's forward pass; `attention` is scores and weighted sums, without projections."""
 
     projections: int
     attention: int
@@ -45,7 +44,7 @@ class ForwardFlops:
 
 @dataclass(frozen=True)
 class StepFlops:
-    """One optimizer step over the global batch: convention 2 and convention 3."""
+    """FLOPs of one optimizer step over the global batch, by conventions 2 and 3."""
 
     model: int
     hardware: int
@@ -53,17 +52,17 @@ class StepFlops:
 
     @property
     def model_per_token(self) -> float:
-        """Model FLOPs a token, encoder and decoder tokens alike."""
+        """Model FLOPs per token, where encoder and decoder tokens both count."""
         return self.model / self.tokens
 
 
 def masked_positions(train: TrainConfig) -> int:
-    """How many positions of a BERT sequence are predicted; the vocabulary's logits exist only there."""
+    """The number of positions of a BERT sequence that are predicted; logits are computed only for these."""
     return int(train.masked_share * train.sequence_length)
 
 
 def tokens_per_sample(config: RunConfig) -> int:
-    """Positions that the layers process for one sample: encoder and decoder together."""
+    """Positions that the layers process per sample: those of the encoder and the decoder."""
     return config.train.sequence_length + config.train.decoder_length
 
 
@@ -73,9 +72,8 @@ def forward_flops(
     """FLOPs of one sample's forward pass.
 
     Args:
-        config: the run; lengths come from `train`, so padded and packed samples cost the same.
-        predicted_positions: BERT only, positions whose vocabulary logits are computed;
-            by default the masked ones.
+        config: the run; lengths are those of `train`, so padding counts as any other position.
+        predicted_positions: of BERT, positions whose logits are computed; by default the masked ones.
         causal: whether a causal score matrix counts in full or as its lower half.
     """
     if config.family == "encdec":
@@ -90,9 +88,9 @@ def forward_flops(
     predicted = masked_positions(config.train) if predicted_positions is None else predicted_positions
     masked_lm = predicted * (2 * h * h + 2 * h * model.vocab_size)
     if model.sentence_task == "order":
-        sentence = 2 * h * h + 2 * h * SENTENCE_ORDERS  # pooler and classifier, on [CLS] only
+        sentence = 2 * h * h + 2 * h * SENTENCE_ORDERS  # pooler and classifier of [CLS]
     else:
-        sentence = 2 * 2 * h * h + 2 * h * config.train.micro_batch  # pooler on both halves, their products
+        sentence = 2 * 2 * h * h + 2 * h * config.train.micro_batch  # pooler of both halves, their products
     return ForwardFlops(projections, attention, masked_lm + sentence)
 
 
@@ -109,7 +107,7 @@ def _encdec(config: RunConfig, causal: Causal) -> ForwardFlops:
 
 
 def _attention(queries: int, keys: int, width: int) -> int:
-    """Scores and weighted sums over all heads."""
+    """FLOPs of scores and weighted sums over all heads."""
     return 2 * 2 * queries * keys * width
 
 
@@ -125,32 +123,32 @@ def step_flops(
 
 
 def mlp_flops(config: RunConfig) -> int:
-    """The MLPs' part of one sample's forward pass."""
+    """FLOPs of the MLPs in one sample's forward pass."""
     return (3 if config.family == "encdec" else 2) * _mlp_product_flops(config)
 
 
 def _mlp_product_flops(config: RunConfig) -> int:
-    """One of the MLPs' matrix products, over all layers."""
+    """FLOPs of one of the MLPs' matrix products, over all layers."""
     model = config.model
     layers = model.num_layers // 2 if config.family == "encdec" else model.num_layers
     return layers * tokens_per_sample(config) * 2 * model.ffn_size * model.hidden_size
 
 
 def _recomputed(config: RunConfig, forward: ForwardFlops) -> int:
-    """What the backward pass of one sample repeats."""
+    """FLOPs of the forward pass that the backward pass of one sample repeats."""
     model, recompute = config.model, config.engine.recompute
     if recompute == "none":
         return 0
-    inside = forward.layers if recompute == "full" else mlp_flops(config)
-    keeps_last = model.norm_placement != "pre" or model.dropout
-    return inside if keeps_last else inside - _mlp_product_flops(config)
+    repeated = forward.layers if recompute == "full" else mlp_flops(config)
+    repeats_last = model.norm_placement != "pre" or model.dropout
+    return repeated if repeats_last else repeated - _mlp_product_flops(config)
 
 
 def classification_flops(config: RunConfig, length: int) -> StepFlops:
-    """Forward and backward over one sequence of `length` tokens under a classification head.
+    """FLOPs of forward and backward pass over one sequence of `length` tokens under a classification head.
 
-    BERT's pooler and head cost what its sentence-order head does; the other heads are too small to count.
-    The decoder of `encdec` takes a single step.
+    BERT's pooler and head cost as much as its sentence-order head; other heads are negligible. The decoder of
+    `encdec` has one position.
     """
     lengths = {"sequence_length": length, "decoder_length": int(config.family == "encdec"), "global_batch": 1}
     model = config.model.model_copy(update={"sentence_task": "order"})
@@ -175,5 +173,5 @@ def published_step_flops(config: RunConfig) -> int:
 
 
 def peak_budget_flops(seconds: float, devices: int, peak_flops: float) -> float:
-    """Convention 1: everything the devices could have multiplied in that time."""
+    """FLOPs by convention 1: the most that the devices could have computed in that time."""
     return seconds * devices * peak_flops

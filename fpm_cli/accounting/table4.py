@@ -1,4 +1,4 @@
-"""Table 4 of the paper, recomputed and audited: what its FLOPs column is, and what it could pay for."""
+"""Table 4 of the paper, recomputed and audited: its FLOPs column, and the batch affordable within it."""
 
 import math
 from dataclasses import asdict, dataclass
@@ -9,18 +9,17 @@ from fpm_cli.accounting.flops import peak_budget_flops, published_step_flops, to
 from fpm_cli.config.schema import RunConfig
 
 EXA = 1e18
-REALISTIC_FRACTION = 0.40  # of the dense peak: what well-tuned runs of that time reached
+REALISTIC_FRACTION = 0.40  # of the dense peak, which well-tuned runs of that time reached
 PLAIN_SENTENCE = (
-    "An implied utilisation above 100 % cannot be: with the batch that section 4.1 states (512 sequences "
-    "taken for the encoder-decoders, whose batch it does not state), those rows needed more model FLOPs than "
-    "their GPUs could have done at peak in the printed time, so the batch, the steps or the hours were not "
-    "all as printed."
+    "An implied utilisation above 100 % is impossible: with the batch of section 4.1 (512 sequences for the "
+    "encoder-decoders, whose batch it does not state), those rows need more model FLOPs than their GPUs can "
+    "compute at peak in the printed time, so that batch, steps and hours cannot all be as printed."
 )
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of Table 4. EFLOP is 10^18 floating-point operations, a total and not a rate."""
+    """A row of Table 4. One EFLOP is 10^18 floating-point operations: a total, not a rate."""
 
     model: str
     hours: float
@@ -30,8 +29,8 @@ class Row:
     eflops_recomputed: float  # peak budget: seconds x GPUs x dense peak
     agrees: bool
     agreement: str  # truncated, rounded, both or none
-    explanation: str | None  # of a row that does not agree
-    hours_for_printed: float  # hours whose peak budget is exactly the printed figure
+    explanation: str | None  # of a row whose figures do not agree
+    hours_for_printed: float  # whose peak budget is the printed figure
     model_flops_per_token: float
     model_flops_per_step: int
     model_eflops_at_stated_batch: float
@@ -46,12 +45,12 @@ class Row:
         return self.eflops_printed - self.eflops_recomputed
 
     def document(self) -> dict[str, Any]:
-        """For `--json`."""
+        """The row as printed by `--json`."""
         return {**asdict(self), "difference": self.difference}
 
 
 def audit_row(config: RunConfig) -> Row:
-    """Recompute the row of a preset that carries the paper's facts."""
+    """Recompute the row of one of the twenty presets."""
     paper = config.paper
     assert paper is not None, "only the twenty presets have a row in Table 4"
     peak = find_device(PAPER_DEVICE).peak("bf16")
@@ -89,7 +88,7 @@ def audit_row(config: RunConfig) -> Row:
 
 
 def _explain(hours: float, printed: int, eflops_per_hour: float) -> str:
-    """Which hours would give the printed figure: the exact value, and the half hours that round to it."""
+    """The hours that give the printed figure: the exact value, and the half hours that round to it."""
     halves = [
         half / 2
         for half in range(1, round(4 * hours) + 2)

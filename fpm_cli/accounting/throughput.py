@@ -13,12 +13,12 @@ from fpm_cli.config.schema import Precision
 
 FITTED_DEVICES = ("A100-40", "A100-80", "H100")
 HOST_LINK = 25e9  # bytes/s, PCIe 4 x16 as measured in practice; an assumption, not fitted
-ADAM_BYTES = 28  # read and written a parameter: float32 copy and two moments, gradient, parameter
+ADAM_BYTES = 28  # read and written per parameter: float32 copy and two moments, gradient, parameter
 
 
 @dataclass(frozen=True)
 class Slowdowns:
-    """Multiples of the ideal time; `matmul` and `attention` by device."""
+    """Factors on the time at the data sheet's peak; `matmul` and `attention` by device."""
 
     matmul: dict[str, float]
     attention: dict[str, float]
@@ -33,12 +33,12 @@ class Slowdowns:
 
 @dataclass(frozen=True)
 class StepTime:
-    """Seconds by kind. The fitted rates are what is left after overlap, so the step takes their sum."""
+    """Seconds by kind of work. The fitted rates include overlap, so the step takes the sum."""
 
     compute: float
     memory: float
     communication: float
-    overhead: float  # launching operators, whatever their size
+    overhead: float  # launching operators, independent of their size
 
     @property
     def seconds(self) -> float:
@@ -47,7 +47,7 @@ class StepTime:
 
     @property
     def bound(self) -> str:
-        """Which kind takes longest."""
+        """The kind of work that takes longest."""
         return max(asdict(self).items(), key=lambda item: item[1])[0]
 
 
@@ -97,7 +97,7 @@ def fit_slowdowns(runs: Sequence[tuple[Work, Device, Precision, int, float]]) ->
 
 
 def _ideal(work: Work, device: Device, precision: Precision, num_devices: int) -> list[float] | None:
-    """Seconds at the data sheet's peak, each kind on its own; the count of layer passes."""
+    """Seconds at the data sheet's peak by kind of work, and the number of layer passes."""
     peak = device.peak(precision)
     if peak is None or device.bandwidth is None or device.link_bandwidth is None:
         return None

@@ -1,4 +1,4 @@
-"""What one device does in a training step, from the structure: the amounts that time is proportional to."""
+"""The work of one device in a training step, from the structure: amounts to which time is proportional."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -18,9 +18,9 @@ class Work:
     matmul_flops: float  # projections and MLP
     attention_flops: float
     head_flops: float
-    activation_bytes: float  # what element-wise operators in the layers read and write goes with it
+    activation_bytes: float  # to which the traffic of element-wise operators in the layers is proportional
     head_bytes: float  # the same for embedding, loss and heads
-    layer_passes: float  # each launches the same few dozen operators
+    layer_passes: float  # each launches the same number of operators
     optimizer_parameters: float  # that this device updates
     sent_bytes: float  # to other devices, by ring collectives
     host_bytes: float  # between device and host memory, where something is offloaded
@@ -32,15 +32,15 @@ def step_work(config: RunConfig, precision: Precision, num_devices: int, *, cpu:
     forward = forward_flops(config)
     sequences = split.sequences_per_rank
     saved = SavedActivations(config, ELEMENT_BYTES[precision], split.micro_batch, cpu)
-    recomputed = _recomputed_shares(config, saved)  # a step is three forwards and what is recomputed
+    recomputed = _recomputed_shares(config, saved)  # a step costs three forward passes and what is recomputed
     num_shards = num_devices if config.engine.zero_stage else 1
     return Work(
         matmul_flops=(3 + recomputed.projections) * sequences * forward.projections,
         attention_flops=(3 + recomputed.attention) * sequences * forward.attention,
         head_flops=3 * sequences * forward.heads,
-        activation_bytes=(1 + recomputed.kept / 3) * split.num_micro_batches * sum(saved.layers()),
+        activation_bytes=(1 + recomputed.saved / 3) * split.num_micro_batches * sum(saved.layers()),
         head_bytes=split.num_micro_batches * saved.outside(),
-        layer_passes=(1 + recomputed.kept / 3) * split.num_micro_batches * config.model.num_layers,
+        layer_passes=(1 + recomputed.saved / 3) * split.num_micro_batches * config.model.num_layers,
         optimizer_parameters=count_parameters(config) / num_shards,
         sent_bytes=_sent_bytes(config, precision, split),
         host_bytes=0.0 if cpu else _host_bytes(config, precision, split),
@@ -48,11 +48,11 @@ def step_work(config: RunConfig, precision: Precision, num_devices: int, *, cpu:
 
 
 class _Shares(NamedTuple):
-    """What recomputation repeats of the layers' forward pass, 0 to 1."""
+    """The shares of the layers' forward pass that recomputation repeats, 0 to 1."""
 
     projections: float
     attention: float
-    kept: float  # of what the layers keep; operators too small to save anything go with it
+    saved: float  # of the saved bytes, which also stand for the operators that save nothing
 
 
 def _recomputed_shares(config: RunConfig, saved: SavedActivations) -> _Shares:
@@ -78,7 +78,7 @@ def _sent_bytes(config: RunConfig, precision: Precision, split: BatchSplit) -> f
 
 
 def _host_bytes(config: RunConfig, precision: Precision, split: BatchSplit) -> float:
-    """Offloaded optimizer: gradients down, parameters up, once a step; parameters: up twice a pass too."""
+    """Gradients and parameters cross once per step, offloaded parameters also twice per pass."""
     shard = count_parameters(config) * ELEMENT_BYTES[precision] / split.num_ranks
     trips = {"none": 0, "optimizer": 2, "parameters": 2 + 2 * split.num_micro_batches}[config.engine.offload]
     return shard * trips

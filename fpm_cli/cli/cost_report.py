@@ -9,10 +9,10 @@ from rich.table import Table
 from fpm_cli.accounting.paper_tables import (
     TABLE3,
     Finding,
+    audit_statements_on_table4,
     audit_table1,
     audit_table2,
     audit_table3,
-    audit_words_on_table4,
 )
 from fpm_cli.accounting.run_costs import RunCosts, read_run, run_costs
 from fpm_cli.accounting.table4 import PLAIN_SENTENCE, Row, audit_row
@@ -67,7 +67,7 @@ def cost_report(
         *audit_table1(),
         *map(audit_table2, configs.values()),
         *map(audit_table3, TABLE3),
-        *audit_words_on_table4(configs),
+        *audit_statements_on_table4(configs),
     ]
     folders = (runs or []) + (run or [])
     costs = [

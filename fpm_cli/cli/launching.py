@@ -1,4 +1,4 @@
-"""The flags that say where a training runs: on this machine, on several, through DeepSpeed or SLURM."""
+"""The flags that place a training: on this machine, on several, through DeepSpeed or SLURM."""
 
 import shlex
 import sys
@@ -23,12 +23,12 @@ from fpm_cli.runs.run import Run
 if TYPE_CHECKING:
     from fpm_cli.engine.workload import Workload
 
-MASTER_PORT = 29500  # torch's and DeepSpeed's own default
-READY_SECONDS = 600.0  # node 0 may have a sample corpus to build first
+MASTER_PORT = 29500  # the default of torch and DeepSpeed
+READY_SECONDS = 600.0  # node 0 may first build a sample corpus
 
 
 class Launcher(StrEnum):
-    """Who starts the ranks."""
+    """What starts the ranks."""
 
     local = "local"
     deepspeed = "deepspeed"
@@ -37,46 +37,52 @@ class Launcher(StrEnum):
 
 NprocFlag = Annotated[
     int | None,
-    typer.Option(min=1, max=MAX_PROCESSES, help="Processes on this machine; by default one a GPU, or one."),
+    typer.Option(min=1, max=MAX_PROCESSES, help="Processes on this machine; by default one per GPU, or one."),
 ]
 LauncherFlag = Annotated[
     Launcher,
     typer.Option(
-        help="local: fpm itself, on this node; deepspeed: on the hosts of --hostfile; slurm: a job."
+        help="local: fpm, on this node; deepspeed: on the hosts of --hostfile; slurm: as a SLURM job."
     ),
 ]
 HostfileFlag = Annotated[
-    Path | None, typer.Option(help="With --launcher deepspeed: lines `host slots=N`, one for each host.")
+    Path | None, typer.Option(help="With --launcher deepspeed: a file with one line `host slots=N` per host.")
 ]
 NnodesFlag = Annotated[
     int,
     typer.Option(
         min=1,
         max=MAX_COUNT,
-        help="How many nodes; each runs fpm with the same flags and its own --node-rank.",
+        help="Number of nodes; each runs fpm with the same flags and its own --node-rank.",
     ),
 ]
 NodeRankFlag = Annotated[
-    int, typer.Option(min=0, max=MAX_COUNT, help="Which node this is; 0 makes the run folder.")
+    int, typer.Option(min=0, max=MAX_COUNT, help="The rank of this node; node 0 creates the run folder.")
 ]
 MasterAddrFlag = Annotated[
-    str | None, typer.Option(help="Address of node 0, as the others see it; with a hostfile, its first host.")
+    str | None,
+    typer.Option(
+        help="Address at which other nodes reach node 0; with a hostfile, by default its first host."
+    ),
 ]
 MasterPortFlag = Annotated[
     int | None, typer.Option(min=1, max=65535, help=f"Port on node 0; by default {MASTER_PORT}.")
 ]
 InterfaceFlag = Annotated[
-    str | None, typer.Option(help="Network interface of gloo and NCCL; by default the way to node 0.")
+    str | None,
+    typer.Option(help="Network interface of gloo and NCCL; by default the one that reaches node 0."),
 ]
 LauncherArgFlag = Annotated[
     list[str] | None,
-    typer.Option("--launcher-arg", help="Passed on to deepspeed, or to sbatch, such as --time=24:00:00."),
+    typer.Option(
+        "--launcher-arg", help="Passed to deepspeed or sbatch, for example --time=24:00:00; may be repeated."
+    ),
 ]
 
 
 @dataclass(frozen=True)
 class Launching:
-    """What the flags said, and to which verb."""
+    """The values of these flags, and the verb that they were given to."""
 
     verb: str
     launcher: Launcher
@@ -93,39 +99,44 @@ class Launching:
         if (self.launcher is Launcher.deepspeed) != (self.hostfile is not None):
             raise UsageError("--hostfile and --launcher deepspeed belong together")
         if self.extra and self.launcher is Launcher.local:
-            raise UsageError("--launcher-arg needs --launcher deepspeed or slurm to pass it on to")
+            raise UsageError("--launcher-arg needs --launcher deepspeed or slurm, to which it is passed")
         if self.launcher is Launcher.slurm and self.nproc is None:
-            raise UsageError("--launcher slurm needs --nproc, the processes on each node: one a GPU")
+            raise UsageError("--launcher slurm needs --nproc, the processes per node: one per GPU")
         if self.launcher is Launcher.local:
-            self._placement(self.nproc or 1)  # refuses what does not go together
+            self._placement(self.nproc or 1)  # refuses contradictory flags
 
     @property
     def is_main_node(self) -> bool:
-        """Whether this node makes the run folder and prints messages."""
+        """Whether this node creates the run folder and prints messages."""
         return self.node_rank == 0
 
     def world_size(self, nproc: int) -> int:
-        """Ranks over all nodes, `nproc` being this node's."""
+        """The number of ranks over all nodes, with `nproc` on this one."""
         return sum(self._hosts().values()) if self.hostfile else nproc * self.nnodes
 
     def require_hosts(self) -> None:
-        """Refuse at once what DeepSpeed's launcher would stumble over half-way."""
+        """Check that DeepSpeed's launcher will reach all hosts, before it starts ranks on some of them.
+
+        Raises:
+            MissingError: ssh or pdsh is not installed, or a host cannot be reached.
+        """
         if self.hostfile:
             hosts = self._hosts()
             require_programs(["ssh", "pdsh"], "deepspeed")
             require_reachable(hosts)
 
     def script(self, begin: Sequence[str], out: Path, *, gpus: bool) -> str:
-        """What starts the run elsewhere: a batch script, DeepSpeed's command, or for `local` nothing.
+        """The script that starts the run: for SLURM a batch script, for DeepSpeed its command, else empty.
 
-        `begin` are the verb's flags for a new run, without `--out`; `gpus` asks SLURM for one a process.
+        `begin` are the verb's flags for a new run, without `--out`; `gpus` requests one GPU per process of
+        SLURM.
         """
         if self.launcher is Launcher.local:
             return ""
         if self.launcher is Launcher.deepspeed:
-            making = shlex.join(["fpm", self.verb, *begin, "--out", str(out)])
+            creating = shlex.join(["fpm", self.verb, *begin, "--out", str(out)])
             command = shlex.join(self._deepspeed_command(out, []))
-            return f"# in a run folder, which `{making}` with this launcher makes:\n{command}"
+            return f"# in a run folder, which `{creating}` with this launcher creates:\n{command}"
         assert self.nproc
         return batch_script(
             fpm=[sys.executable, "-m", "fpm_cli"],
@@ -139,7 +150,7 @@ class Launching:
         )
 
     def submit(self, script: str, as_json: bool) -> None:
-        """Hand a script to SLURM and say which job it is."""
+        """Submit a script to SLURM and show the job."""
         answer = submit(script)
         if as_json:
             show_json(self.verb, {"submitted": answer, "script": script})
@@ -147,7 +158,7 @@ class Launching:
             show(answer)
 
     def train(self, run: Run, began: float, workload_type: "type[Workload] | None" = None) -> None:
-        """Start the ranks of a run that is made and see them through to their end."""
+        """Start the ranks of an existing run and supervise them until they end."""
         if self.launcher is Launcher.deepspeed:
             from fpm_cli.engine.local_launch import worker_flags
             from fpm_cli.launch.deepspeed_launch import supervise
@@ -165,13 +176,11 @@ class Launching:
             launch(run, self._placement(nproc), workload_type, quiet=verbosity.quiet, began=began)
 
     def follow(self, out: Path | None, began: float, workload_type: "type[Workload] | None" = None) -> None:
-        """Start this node's ranks in the run folder that node 0 creates or continues."""
+        """Start the ranks of this node in the run folder that node 0 creates or continues."""
         if out is None:
-            raise UsageError("--node-rank above 0 needs --out, the run folder that node 0 makes")
+            raise UsageError("--node-rank above 0 needs --out, the run folder that node 0 creates")
         if self.master_addr:
-            interface_towards(
-                self.master_addr
-            )  # refuses a wrong address before a wait of minutes for the folder
+            interface_towards(self.master_addr)  # refuses a wrong address before minutes of waiting
         with stop_immediately_on_signal("stopped before training; start every node again to continue"):
             self.train(Run.wait_until_ready(out, READY_SECONDS), began, workload_type)
 

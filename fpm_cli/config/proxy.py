@@ -1,16 +1,18 @@
-"""`--proxy`: the same network at laptop width. Width, vocabulary, lengths, batch and steps shrink;
-depth, family, objective, norm placement and tokenizer kind do not.
+"""`--proxy`: a preset at laptop width.
 
-Initialisation scales with 1/sqrt(width): a weight matrix with standard deviation s and n inputs
-multiplies the size of a normalised signal by s*sqrt(n), so 0.02 at width 1024 is 0.08 at width 64.
-Keeping 0.02 would leave the branches of a narrow network far weaker than in the wide one it stands
-for, and its depth would hardly count.
+Width, vocabulary, sequence lengths, batch and steps are reduced; depth, family, objective, norm placement and
+tokenizer kind are kept.
 
-Proxies learn in some hundred steps, where the presets take 100,000 and more, so they need a high
-learning rate, which deep networks do not survive. What lets every depth learn at the same rate is
-`train.lr_depth_scaled` (see `fpm_cli/engine/optimizer.py`): after the same 102,400 tokens a 128-layer
-pre-LN prototype was 0.66 nat below the unigram level with it, and 0.23 with the projections' rate alone
-scaled. `tests/engine/test_learning.py` holds the evidence for the proxies as they are.
+The standard deviation of the initial weights scales with 1/sqrt(width): a weight matrix with standard
+deviation s and n inputs multiplies the RMS of a normalised input by s*sqrt(n), so 0.02 at width 1024
+corresponds to 0.08 at width 64. With 0.02 the branches of the narrow network would contribute far less than
+those of the wide one, and depth would hardly matter.
+
+Proxies train for some hundred steps instead of 100,000 and more, and need a high learning rate, at which deep
+networks diverge. `train.lr_depth_scaled` (`fpm_cli/engine/optimizer.py`) lets one rate train every depth:
+after 102,400 tokens a 128-layer pre-LN prototype was 0.66 nats below the unigram entropy with it, and 0.23
+nats where only the rate of the projections was scaled. `tests/engine/test_learning.py` tests the proxies at
+full depth.
 """
 
 import math
@@ -20,17 +22,16 @@ from fpm_cli.config.schema import Family, RunConfig
 
 WIDTH = 64
 HEADS = 4
-# The largest round sizes that the packaged samples carry: character vocabularies need fewer pieces
-# than a bert-zh sample has, and SentencePiece needs nearly all of a gpt-zh sample's characters.
+# The largest powers of two that can be trained on the packaged samples: the Chinese SentencePiece
+# vocabularies need nearly all characters of the sample.
 VOCABULARY = {"gpt-zh": 2048, "t5-zh": 2048}
 OTHER_VOCABULARY = 1024
 
 
-# What each objective needs to leave the unigram level behind in a few minutes on two cores. A causal
-# sample predicts every token; a masked one a seventh of them, from neighbours that it must first learn
-# to find, which short sequences and larger batches make easier: 90 layers were 0.41 nat below the unigram
-# level after 800 steps of 32 sequences and 0.53 after as many of 64; other rates and more masked tokens
-# did not help.
+# Settings that end clearly below the unigram entropy within a few minutes on two cores. A causal sample
+# predicts every token, a masked one 15 % of them, which short sequences and larger batches make easier to
+# learn: 90 layers were 0.41 nats below the unigram entropy after 800 steps of 32 sequences and 0.53 nats
+# after 800 steps of 64. Other learning rates and more masked tokens did not lower the loss.
 FAMILIES: dict[Family, dict[str, int | float]] = {
     "gpt": {"sequence_length": 64, "decoder_length": 0, "global_batch": 4, "steps": 600, "lr": 1e-2},
     "bert": {"sequence_length": 32, "decoder_length": 0, "global_batch": 64, "steps": 1000, "lr": 4e-3},
@@ -38,14 +39,14 @@ FAMILIES: dict[Family, dict[str, int | float]] = {
 }
 
 
-# The rate of a proxy of COMPLETEP_LAYERS layers and WIDTH, from which CompleteP derives those of every other
-# depth and width (docs/studies.md has the grids).
+# The tuned learning rate of a proxy with COMPLETEP_LAYERS layers and width WIDTH, from which CompleteP
+# derives that of every other depth and width (grids: docs/studies.md).
 COMPLETEP_LAYERS = 4
 COMPLETEP_LR: dict[Family, float] = {"gpt": 8e-3, "bert": 2.5e-3, "encdec": 3e-3}
 
 
 def completep_assignments(config: RunConfig) -> tuple[str, ...]:
-    """CompleteP as key=value. A proxy's base is the network whose rate was tuned; a preset is its own."""
+    """CompleteP as key=value. A proxy's base is the network with the tuned rate; a preset is its own base."""
     width, layers = config.model.hidden_size, config.model.num_layers
     settings = ["model.residual_init_scaled=false", "train.lr_depth_scaled=false"]
     if config.proxy:
@@ -55,7 +56,7 @@ def completep_assignments(config: RunConfig) -> tuple[str, ...]:
 
 
 def proxy_layer(config: RunConfig) -> dict[str, Any]:
-    """The values that turn the plain preset `config` into its proxy, as a configuration layer."""
+    """The configuration layer that turns the preset `config` into its proxy."""
     model, family = config.model, FAMILIES[config.family]
     return {
         "proxy": True,

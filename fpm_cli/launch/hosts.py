@@ -1,4 +1,4 @@
-"""Several hosts: DeepSpeed's hostfile (`host slots=N`), the first one's address, whether ssh reaches them."""
+"""Several hosts: DeepSpeed's hostfile (`host slots=N`), the first host's address, a check of ssh."""
 
 import re
 import socket
@@ -15,11 +15,11 @@ SSH_SECONDS = 10
 
 
 def read_hostfile(path: Path) -> dict[str, int]:
-    """The processes to start on each host, in the file's order; rank 0 is on the first.
+    """The number of processes per host, in the order of the file; rank 0 is on the first host.
 
     Raises:
-        MissingError: no such file.
-        UsageError: a line that is not `host slots=N`, a host named twice, or no host at all; says where.
+        MissingError: there is no such file.
+        UsageError: a line is not `host slots=N`, a host is named twice, or there is no host; names the line.
     """
     if not path.is_file():
         raise MissingError(f"--hostfile {path}: no such file; a line of it is `worker-1 slots=8`")
@@ -32,7 +32,9 @@ def read_hostfile(path: Path) -> dict[str, int]:
             raise UsageError(f"{path}, line {number}: {line.strip()!r} is not `host slots=N`")
         host, slots = match.groups()
         if host in hosts:
-            raise UsageError(f"{path}, line {number}: {host} is named twice; add up its slots in one line")
+            raise UsageError(
+                f"{path}, line {number}: {host} is named twice; write one line with the sum of its slots"
+            )
         hosts[host] = int(slots)
     if not hosts:
         raise UsageError(f"{path}: names no host; a line of it is `worker-1 slots=8`")
@@ -40,18 +42,18 @@ def read_hostfile(path: Path) -> dict[str, int]:
 
 
 def first_host_address(hosts: Mapping[str, int]) -> str:
-    """The address of the first host, as the others must see it.
+    """The address under which the other hosts reach the first one.
 
     Raises:
-        UsageError: its name is unknown, or names this machine's loopback, which others cannot reach.
+        UsageError: its name is unknown, or is a loopback address, which other hosts cannot reach.
     """
     first = next(iter(hosts))
     try:
         address = str(socket.getaddrinfo(first, None, socket.AF_INET)[0][4][0])
     except OSError as error:
-        raise UsageError(f"host {first}: {error.strerror or error}; is its name right?") from error
+        raise UsageError(f"host {first}: {error.strerror or error}; is the name correct?") from error
     if address.startswith("127.") and len(hosts) > 1:
-        raise UsageError(f"host {first} is {address} here, which the others cannot reach; give --master-addr")
+        raise UsageError(f"host {first} is {address} here, which other hosts cannot reach; add --master-addr")
     return address
 
 
@@ -59,7 +61,7 @@ def require_programs(programs: Iterable[str], launcher: str) -> None:
     """Check that the programs are installed.
 
     Raises:
-        MissingError: names the first that is not there.
+        MissingError: names the first one that is missing.
     """
     for program in find_missing(programs):
         raise MissingError(
@@ -69,15 +71,15 @@ def require_programs(programs: Iterable[str], launcher: str) -> None:
 
 
 def require_reachable(hosts: Iterable[str]) -> None:
-    """Try every host by ssh, all at the same time, without asking for a password.
+    """Connect to all hosts by ssh at the same time, without asking for a password.
 
     Raises:
-        MissingError: names those that do not answer, with ssh's own words.
+        MissingError: names the hosts that cannot be reached, with ssh's messages.
     """
     options = ["-o", "BatchMode=yes", "-o", f"ConnectTimeout={SSH_SECONDS}"]
 
     def try_host(host: str) -> str | None:
-        """What is wrong with it, if anything."""
+        """The reason why the host cannot be reached, or None."""
         try:
             ssh = run_program(["ssh", *options, host, "true"], timeout_seconds=3 * SSH_SECONDS)
         except subprocess.TimeoutExpired:
@@ -88,4 +90,4 @@ def require_reachable(hosts: Iterable[str]) -> None:
     with ThreadPoolExecutor(32) as pool:
         problems = [problem for problem in pool.map(try_host, hosts) if problem]
     if problems:
-        raise MissingError("\n  ".join(["hosts that ssh does not reach without a password:", *problems]))
+        raise MissingError("\n  ".join(["hosts that ssh cannot reach without a password:", *problems]))

@@ -1,4 +1,4 @@
-"""Where the ranks of a launch run: how many on this node, which node this is, where all of them meet."""
+"""The placement of ranks: their number on this node, the node's rank, the address of the process group."""
 
 import ctypes
 import os
@@ -30,7 +30,7 @@ class Placement:
     """`nproc` ranks on each of `nnodes` nodes, of which this is number `node_rank`.
 
     A port of 0 is any free one, which only a single node can choose by itself. `interface` is the network
-    interface for gloo and NCCL; None is the one that is_main_node to `master_addr`.
+    interface for gloo and NCCL; None is the one that reaches `master_addr`.
     """
 
     nproc: int = 1

@@ -1,7 +1,7 @@
-"""A batch script for SLURM: one fpm on each node, which starts and watches the ranks there.
+"""The batch script for SLURM: one fpm process per node, which starts and supervises the ranks of the node.
 
-Two minutes before the time is over, and before a preemption, SLURM sends SIGUSR1 to every process; they
-save and end with status 75, and the job is queued again, and resumes where it stopped.
+Two minutes before the time limit, and before a preemption, SLURM sends SIGUSR1 to every process. The ranks
+save a checkpoint and exit with 75; the job is requeued and resumes.
 """
 
 import shlex
@@ -13,7 +13,7 @@ from fpm_cli.launch.hosts import require_programs
 from fpm_cli.programs import run_program
 
 NOTICE_SECONDS = 120
-CORES_PER_PROCESS = 4  # where no option says otherwise; many sites give a task one core by default
+CORES_PER_PROCESS = 4  # unless an option sets it; the default of many sites is one core per task
 SCRIPT = """\
 #!/bin/bash
 #SBATCH --job-name={name}
@@ -27,9 +27,9 @@ SCRIPT = """\
 MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 MASTER_PORT=$((20000 + SLURM_JOB_ID % 20000))
 if [ -f {out}/config.toml ]; then run=(--resume); else run=({begin}); fi
-# srun does not take this over from sbatch (since slurm 22.05).
+# Since SLURM 22.05, srun does not inherit this from sbatch.
 export SRUN_CPUS_PER_TASK="${{SLURM_CPUS_PER_TASK:-$SLURM_CPUS_ON_NODE}}"
-# One task a node; $SLURM_NODEID is known only inside it.
+# One task per node; $SLURM_NODEID is set only inside the task.
 srun --ntasks-per-node=1 --kill-on-bad-exit=1 bash -c 'exec "$@" --node-rank "$SLURM_NODEID"' fpm \\
     {fpm} {verb} "${{run[@]}}" --out {out} --nproc {nproc} --nnodes {nnodes}{interface} \\
     --master-addr "$MASTER_ADDR" --master-port "$MASTER_PORT"
@@ -50,12 +50,12 @@ def batch_script(
     interface: str | None,
     options: Sequence[str],
 ) -> str:
-    """The whole script. `begin` are the flags of a new run, `options` further ones of sbatch.
+    """The batch script. `begin` are the flags of a new run, `options` further options of sbatch.
 
-    Every node must see the working folder, `out` and fpm under the same paths.
+    The working folder, `out` and fpm must have the same paths on every node.
 
     Raises:
-        UsageError: an option has a line break.
+        UsageError: an option contains a line break.
     """
     cores = () if _asks_for_cores(options) else (f"--cpus-per-task={nproc * CORES_PER_PROCESS}",)
     return SCRIPT.format(
@@ -80,22 +80,22 @@ def _asks_for_cores(options: Sequence[str]) -> bool:
 
 
 def _quote(option: str) -> str:
-    """As sbatch reads a directive: words of it are quoted as in a shell (slurm, src/sbatch/opt.c).
+    """Quote an option for an #SBATCH line, whose words are parsed as in a shell (slurm, src/sbatch/opt.c).
 
     Raises:
-        UsageError: it has a line break, which would end the directive.
+        UsageError: it contains a line break, which would end the directive.
     """
     if "\n" in option:
-        raise UsageError(f"--launcher-arg {option!r}: a line break cannot be passed on to sbatch")
+        raise UsageError(f"--launcher-arg {option!r}: a line break cannot be passed to sbatch")
     return shlex.quote(option)
 
 
 def submit(script: str) -> str:
-    """Hand the script to sbatch; its answer, which names the job.
+    """Submit the script with sbatch and return its output, which names the job.
 
     Raises:
-        MissingError: there is no SLURM here.
-        FpmError: sbatch refused it, in its own words.
+        MissingError: SLURM is not installed.
+        FpmError: sbatch refused the job; the message is that of sbatch.
     """
     require_programs(["sbatch", "srun", "scontrol"], "slurm")
     sbatch = run_program(["sbatch"], stdin=script)

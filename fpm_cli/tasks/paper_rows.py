@@ -9,7 +9,7 @@ from fpm_cli.accounting.paper_tables import (
     TABLE1,
     TABLE3,
     TURING_TEST_F1,
-    scores_behind,
+    implied_scores,
 )
 
 DEV, TEST = ("dev", "validation"), ("test",)
@@ -85,11 +85,11 @@ def _notes_on_table3() -> list[str]:
     """Why its F1 is a macro F1, and what follows for the paper's comparisons."""
     parts = []
     for system, (precision, recall, f1, accuracy) in TABLE3.items():
-        behind = scores_behind(accuracy / 100, recall / 100)
+        implied = implied_scores(accuracy / 100, recall / 100)
         harmonic = 2 * precision * recall / (precision + recall)
         parts.append(
-            f"{system} {f1:.2f} / {harmonic:.2f} / {100 * behind.f1_macro:.2f} / "
-            f"{100 * behind.f1_positive:.1f}"
+            f"{system} {f1:.2f} / {harmonic:.2f} / {100 * implied.f1_macro:.2f} / "
+            f"{100 * implied.f1_positive:.1f}"
         )
     _, recall, f1, accuracy = TABLE3["BERT-E-L"]
     return [
