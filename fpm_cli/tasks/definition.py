@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import tomli_w
-from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, PositiveFloat, ValidationError, field_validator, model_validator
 
 from fpm_cli.config.presets import read_toml
 from fpm_cli.config.schema import Language
+from fpm_cli.config.sections import ConfigSection, Count
 from fpm_cli.errors import MissingError, UsageError, did_you_mean
 from fpm_cli.frozen import Frozen
 
@@ -86,13 +87,13 @@ class Layout(Frozen):
         return self
 
 
-class RecipeOverrides(Frozen):
+class RecipeOverrides(ConfigSection):
     """Settings of `fpm finetune` that the task overrides; None: the default."""
 
     epochs: PositiveFloat | None = None
     lr: PositiveFloat | None = None
-    batch_size: PositiveInt | None = None
-    max_length: PositiveInt | None = Field(None, description="tokens per example, special ones included")
+    batch_size: Count | None = None
+    max_length: Count | None = Field(None, description="tokens per example, special ones included")
     weight_decay: float | None = Field(None, ge=0)
     warmup_ratio: float | None = Field(None, ge=0, lt=1, description="fraction of the steps")
     label_smoothing: float | None = Field(None, ge=0, lt=1)
@@ -164,6 +165,13 @@ class TaskDefinition(Frozen):
     def to_toml(self) -> str:
         """The definition as a file that `load_task` reads."""
         return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True, exclude_defaults=True))
+
+    @field_validator("value_range", mode="before")
+    @classmethod
+    def _refuse_bool_as_number(cls, value: Any) -> Any:
+        if isinstance(value, list | tuple) and any(isinstance(bound, bool) for bound in value):
+            raise ValueError("true and false are not accepted here")
+        return value
 
     @model_validator(mode="after")
     def _check(self) -> Self:

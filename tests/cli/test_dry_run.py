@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from fpm_cli.accounting.calibration import Calibration
-from fpm_cli.cli import pretrain
+from fpm_cli.cli import new_run
 from fpm_cli.cli.app import run
 from fpm_cli.cli.calibrated import calibration_path
 from fpm_cli.launch.gpus import Gpus
@@ -66,9 +66,9 @@ def test_a_run_does_not_fit_a_host_that_is_too_small(capsys):
 
 
 def test_training_that_the_host_has_no_room_for_exits_4(capsys, monkeypatch, tmp_path):
-    monkeypatch.setattr(pretrain, "query_gpus", lambda: Gpus(8, 40 * 10**9, True))
-    machine = replace(pretrain.this_machine(), memory_bytes=64 * 10**9)
-    monkeypatch.setattr(pretrain, "this_machine", lambda: machine)
+    monkeypatch.setattr(new_run, "query_gpus", lambda: Gpus(8, 40 * 10**9, True))
+    machine = replace(new_run.this_machine(), memory_bytes=64 * 10**9)
+    monkeypatch.setattr(new_run, "this_machine", lambda: machine)
     corpus = tmp_path / "corpus"
     flags = ["pretrain", "--preset", "CPM-X-L", "--set", "engine.offload=optimizer", "--corpus", str(corpus)]
     assert run([*flags, "--out", str(tmp_path / "run")]) == 4

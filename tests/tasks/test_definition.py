@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from fpm_cli.errors import MissingError, UsageError
-from fpm_cli.tasks.definition import TaskDefinition, load_task, task_names
+from fpm_cli.tasks.definition import RecipeOverrides, TaskDefinition, load_task, task_names
 from tests.tasks.small_tasks import TEN_LINES
 
 
@@ -105,6 +105,9 @@ def test_a_mistake_in_a_definition_names_file_and_key(
         ("value_range = [5, 0]", "value_range: two finite numbers, the smaller one first"),
         ('value_range = [0, 5]\nlabels = ["0", "1"]', "a task with value_range has no labels"),
         ('value_range = [0, 5]\nmetrics = ["accuracy"]', "metrics: of a regression task are pearson"),
+        ("value_range = [false, true]", "value_range: true and false are not accepted here"),
+        ("value_range = [0, inf]", "value_range: two finite numbers, the smaller one first"),
+        ("value_range = [nan, 5]", "value_range: two finite numbers, the smaller one first"),
         ('labels = ["0", "1"]\nmetrics = ["pearson"]', "pearson and spearman are of regression tasks"),
         ('labels = ["0", "1", "2"]\nmetrics = ["f1_positive"]', "f1_positive takes two labels"),
     ],
@@ -112,4 +115,12 @@ def test_a_mistake_in_a_definition_names_file_and_key(
 def test_a_mistake_in_metrics_or_values_is_named(own: Path, table: str, message: str) -> None:
     own.write_text(TEN_LINES.replace('labels = ["0", "1"]', table))
     with pytest.raises(UsageError, match=re.escape(message)):
+        load_task(own)
+
+
+@pytest.mark.parametrize("key", RecipeOverrides.model_fields)
+@pytest.mark.parametrize("value", ["inf", "nan", "true", "-1", "1e999"])
+def test_a_number_of_the_recipe_that_is_out_of_range_is_named(own: Path, key: str, value: str) -> None:
+    own.write_text(f"{TEN_LINES}\n[recipe]\n{key} = {value}\n")
+    with pytest.raises(UsageError, match=rf"recipe\.{key}: "):
         load_task(own)
