@@ -61,12 +61,15 @@ def cost_report(
     as_json: JsonFlag = False,
 ) -> None:
     """Account for runs. Without runs, or with --audit, recompute and audit the paper's tables."""
+    from fpm_cli.study.paper_study import audit_best_depth  # needs scipy, which --help does not
+
     configs = {name: resolve(name, environment={}).config for name in preset_names()}
     rows = [audit_row(config) for config in configs.values()]
     findings = [
         *audit_table1(),
         *map(audit_table2, configs.values()),
         *map(audit_table3, TABLE3),
+        audit_best_depth(),
         *audit_statements_on_table4(configs),
     ]
     folders = (runs or []) + (run or [])

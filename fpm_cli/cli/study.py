@@ -1,5 +1,8 @@
 """`fpm study`: how many layers for this task, language and budget, answered by runs with statistics."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,16 +13,27 @@ from fpm_cli.cli.calibrated import stored_calibration
 from fpm_cli.cli.console import JsonFlag, log, show, show_json, stderr_console
 from fpm_cli.cli.numbers import MAX_PRICE, MAX_PROCESSES
 from fpm_cli.config.sections import MAX_COUNT
+from fpm_cli.errors import UsageError
 from fpm_cli.progress_bars import StageProgress, shows_bars
 
 if TYPE_CHECKING:
     from fpm_cli.reports.page import TextTable
     from fpm_cli.study.chains import Chain, Stage
     from fpm_cli.study.study import Study
+    from fpm_cli.study.workflow import Progress
 
 app = typer.Typer(
     help="Compare depths: train a grid, score it, say what the data carry.", no_args_is_help=True
 )
+
+
+class StudyLauncher(StrEnum):
+    """Who starts the runs of a study."""
+
+    local = "local"
+    slurm = "slurm"
+
+
 JobsFlag = Annotated[
     int, typer.Option(min=1, max=MAX_PROCESSES, help="Runs side by side; each gets its share of the cores.")
 ]
@@ -61,8 +75,8 @@ def depth(
     transfer: Annotated[
         str,
         typer.Option(
-            help="How the rate is carried over depth and width: completep, depth-mup, none; auto: the first "
-            "for pre-norm networks."
+            help="How the rate is carried over depth and width: completep, depth-mup, norm-scaling, none; "
+            "auto: the first for pre-norm networks."
         ),
     ] = "auto",
     learning_rates: Annotated[
@@ -78,6 +92,10 @@ def depth(
     train: Annotated[list[Path] | None, typer.Option(help="The task's training files.")] = None,
     dev: Annotated[Path | None, typer.Option(help="The task's evaluation file.")] = None,
     task_set: Annotated[list[str] | None, typer.Option(help="key=value of the fine-tunings.")] = None,
+    task_score: Annotated[
+        str | None,
+        typer.Option(help="What is compared: accuracy (the default), f1_positive or f1_macro."),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="The study folder; by default a new one in studies/.")
     ] = None,
@@ -86,7 +104,20 @@ def depth(
     price: Annotated[
         float | None, typer.Option(min=0, max=MAX_PRICE, help="Of a device-hour, any currency.")
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it takes; train nothing.")] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run", help="Say what it takes, or with --launcher slurm what is submitted; train nothing."
+        ),
+    ] = False,
+    launcher: Annotated[
+        StudyLauncher,
+        typer.Option(help="local: on this machine; slurm: a job array, a task per depth and seed."),
+    ] = StudyLauncher.local,
+    launcher_arg: Annotated[
+        list[str] | None,
+        typer.Option("--launcher-arg", help="Passed on to sbatch, such as --time=24:00:00."),
+    ] = None,
     config: Annotated[Path | None, typer.Option(help="A TOML file over the preset.")] = None,
     assignments: Annotated[list[str] | None, typer.Option("--set", help="key=value over everything.")] = None,
     as_json: JsonFlag = False,
@@ -119,9 +150,17 @@ def depth(
         train_files=tuple(train or ()),
         dev_file=dev,
         task_assignments=tuple(task_set or ()),
+        task_score=task_score,
     )
     folder = out or STUDIES / f"{preset}{'-proxy' if proxy else ''}-{match}-{'-'.join(depths.split(','))}"
     settings = resolve_study(request, folder)
+    if launcher_arg and launcher is StudyLauncher.local:
+        raise UsageError("--launcher-arg needs --launcher slurm to pass it on to")
+    if launcher is StudyLauncher.slurm:
+        if jobs > 1:
+            raise UsageError("--launcher slurm runs as many side by side as SLURM allows; leave out --jobs")
+        _submit(Study(folder, settings), nproc, launcher_arg or [], dry_run, as_json)
+        return
     if dry_run:
         from fpm_cli.cli.study_request import estimate
 
@@ -134,10 +173,29 @@ def depth(
 @app.command(
     "resume", epilog="Examples:\n\n  fpm study resume my-study\n\n  fpm study resume my-study --jobs 2"
 )
-def resume(study: StudyArgument, jobs: JobsFlag = 1, nproc: NprocFlag = 1, as_json: JsonFlag = False) -> None:
+def resume(
+    study: StudyArgument,
+    jobs: JobsFlag = 1,
+    nproc: NprocFlag = 1,
+    part: Annotated[
+        str | None,
+        typer.Option(
+            help="Only this depth and seed, such as depth-012-seed-1, as a task of a job array does."
+        ),
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
     """Finish what is left of a study."""
     from fpm_cli.study.study import Study
 
+    if part:
+        from fpm_cli.study.workflow import run_part
+
+        if as_json:
+            raise UsageError("--part trains and prints no result; `fpm study show --json` does")
+        with _progress() as progress:
+            run_part(Study.open(study), part, nproc, progress)
+        return
     _run(Study.open(study), jobs, nproc, as_json)
 
 
@@ -197,6 +255,14 @@ def layers(
 def _run(study: "Study", jobs: int, nproc: int, as_json: bool) -> None:
     from fpm_cli.study.workflow import run_study
 
+    with _progress() as progress:
+        run_study(study, jobs, nproc, progress)
+    _show(study, as_json)
+
+
+@contextmanager
+def _progress() -> "Iterator[Progress]":
+    """Prints each finished command, and shows a bar where there is a terminal."""
     with StageProgress("commands", stderr_console()) as bar:
 
         def progress(
@@ -208,8 +274,28 @@ def _run(study: "Study", jobs: int, nproc: int, as_json: bool) -> None:
             if shows_bars(bar.console):
                 bar.update("training and scoring", done, total)
 
-        run_study(study, jobs, nproc, progress)
-    _show(study, as_json)
+        yield progress
+
+
+def _submit(study: "Study", nproc: int, options: list[str], dry_run: bool, as_json: bool) -> None:
+    from fpm_cli.launch.hosts import require_programs
+    from fpm_cli.launch.slurm import PROGRAMS, submit
+    from fpm_cli.study.slurm_arrays import removed_unless_submitted, study_scripts, submit_study
+    from fpm_cli.study.study import Study
+
+    scripts, answers = study_scripts(study, nproc, options), tuple[str, ...]()
+    if not dry_run:
+        require_programs(PROGRAMS, "slurm")
+        Study.create(study.path, study.settings)
+        with removed_unless_submitted(study):
+            answers = submit_study(study, nproc, options, submit)
+    if as_json:
+        show_json("study-slurm", {"study": str(study.path), "scripts": scripts, "submitted": answers})
+        return
+    for text in answers or scripts:
+        show(text)
+    if answers:
+        show(f"`fpm study show {study.path}` compares what is done")
 
 
 def _show(study: "Study", as_json: bool) -> None:
@@ -249,6 +335,8 @@ def _show_estimate(found: Any, name: str, as_json: bool) -> None:
         return
     table = Table("what", "amount", title=f"{name} would take")
     table.add_row("runs", f"{found.runs}")
+    if found.finetunings:
+        table.add_row("fine-tunings", f"{found.finetunings}")
     table.add_row("model FLOPs", f"{found.model_flops:.4g}")
     table.add_row("device-hours", f"{found.device_hours:.3f}")
     table.add_row("hours", f"{found.hours:.3f}")

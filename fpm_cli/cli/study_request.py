@@ -13,12 +13,12 @@ from fpm_cli.config.resolve import resolve
 from fpm_cli.config.schema import RunConfig
 from fpm_cli.errors import MissingError, UsageError, did_you_mean
 from fpm_cli.study.matching import Match, match_depth, with_depth_and_heads
-from fpm_cli.study.settings import HorizonUnit, StudySettings, TaskSettings
+from fpm_cli.study.settings import HorizonUnit, StudySettings, TaskScore, TaskSettings
 
 if TYPE_CHECKING:
     from fpm_cli.study.estimate import Estimate
 
-TRANSFER_RULES = ("auto", "completep", "depth-mup", "none")
+TRANSFER_RULES = ("auto", "completep", "depth-mup", "norm-scaling", "none")
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,7 @@ class StudyRequest:
     train_files: tuple[Path, ...]
     dev_file: Path | None
     task_assignments: tuple[str, ...]
+    task_score: str | None
 
 
 def resolve_study(request: StudyRequest, folder: Path) -> StudySettings:
@@ -93,14 +94,9 @@ def estimate(
 
     study = Study(folder, settings)
     cells = (*study.tuning_cells, *study.cells({}))
-    pace, samples = measure_pace(study, cells, num_jobs)
+    pace = measure_pace(study, cells, num_jobs)
     return estimate_study(
-        cells,
-        pace,
-        num_jobs=num_jobs,
-        num_processes=num_processes,
-        validation_samples=samples,
-        price_per_device_hour=price,
+        cells, pace, num_jobs=num_jobs, num_processes=num_processes, price_per_device_hour=price
     )
 
 
@@ -164,15 +160,16 @@ def transfer_assignments(rule: str, config: RunConfig) -> tuple[str, ...]:
             f"--transfer {rule}: one of {', '.join(TRANSFER_RULES)}{did_you_mean(rule, TRANSFER_RULES)}"
         )
     pre_norm = config.model.norm_placement == "pre"
-    if rule == "completep" and not pre_norm:
+    if rule in ("completep", "norm-scaling") and not pre_norm:
         placement = config.model.norm_placement
-        raise UsageError(
-            f"--transfer completep: its rules are for pre-norm, and {config.name} has {placement}"
-        )
+        raise UsageError(f"--transfer {rule}: its rules are for pre-norm, and {config.name} has {placement}")
     if rule == "auto":
         rule = "completep" if pre_norm else "depth-mup"
     if rule == "completep":
         return completep_assignments(config)
+    if rule == "norm-scaling":
+        scaled = ("model.norm_scaled=true", "model.residual_init_scaled=false")
+        return (*scaled, "train.lr_depth_scaled=false")
     return ("model.residual_init_scaled=true", f"train.lr_depth_scaled={str(rule == 'depth-mup').lower()}")
 
 
@@ -206,9 +203,13 @@ def _corpus(request: StudyRequest, reference: RunConfig) -> str:
 
 def _task(request: StudyRequest) -> TaskSettings | None:
     if request.task is None:
-        if request.train_files or request.dev_file or request.task_assignments:
-            raise UsageError("--train, --dev and --task-set belong to a --task")
+        if request.train_files or request.dev_file or request.task_assignments or request.task_score:
+            raise UsageError("--train, --dev, --task-set and --task-score belong to a --task")
         return None
+    score = request.task_score or "accuracy"
+    if score not in get_args(TaskScore):
+        known = get_args(TaskScore)
+        raise UsageError(f"--task-score {score}: one of {', '.join(known)}{did_you_mean(score, known)}")
     if not request.train_files or request.dev_file is None:
         raise UsageError(f"--task {request.task}: needs --train and --dev")
     for path in (*request.train_files, request.dev_file):
@@ -216,12 +217,15 @@ def _task(request: StudyRequest) -> TaskSettings | None:
             raise MissingError(f"{path}: no such file")
     from fpm_cli.tasks.definition import load_task
 
-    load_task(request.task)  # an unknown task is refused before anything is trained
+    task = load_task(request.task)  # an unknown task is refused before anything is trained
+    if task.is_regression or (score == "f1_positive" and task.positive_class is None):
+        raise UsageError(f"--task-score {score}: {task.name} has no such score")
     return TaskSettings(
         name=str(Path(request.task).resolve()) if request.task.endswith(".toml") else request.task,
         train_files=tuple(str(path.resolve()) for path in request.train_files),
         dev_file=str(request.dev_file.resolve()),
         assignments=request.task_assignments,
+        score=cast(TaskScore, score),
     )
 
 

@@ -78,6 +78,16 @@ class RunConfig(Frozen):
                     "transfer: it scales with depth itself; set model.residual_init_scaled and "
                     "train.lr_depth_scaled to false"
                 )
+        if self.model.norm_scaled:
+            if self.model.norm_placement != "pre":
+                raise ValueError(
+                    f"model.norm_scaled: it is for norm_placement 'pre', not {self.model.norm_placement!r}"
+                )
+            if self.model.residual_init_scaled or self.transfer:
+                raise ValueError(
+                    "model.norm_scaled: it scales with depth itself; set model.residual_init_scaled to false "
+                    "and leave out transfer"
+                )
         for key in ("document_mask", "mask_eod_loss"):
             if self.family != "gpt" and getattr(self.train, key):
                 raise ValueError(f"train.{key}: only the gpt family joins documents into one stream")

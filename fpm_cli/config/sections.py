@@ -63,6 +63,9 @@ class ModelConfig(ConfigSection):
     norm_epsilon: PositiveFloat
     init_std: PositiveFloat = Field(description="standard deviation of every weight matrix at initialisation")
     residual_init_scaled: bool = Field(True, description="projections into the residual stream by 1/sqrt(2L)")
+    norm_scaled: bool = Field(
+        False, description="norms of layer l times 1/sqrt(l): LayerNorm Scaling (arXiv 2502.05795)"
+    )
     dropout: float = Field(0.1, ge=0, lt=1)
     sentence_task: Literal["order", "match"] = Field(
         "order",

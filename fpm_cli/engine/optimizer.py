@@ -20,8 +20,9 @@ from torch import Tensor, nn
 from fpm_cli.config.schema import RunConfig
 from fpm_cli.models.attention import Attention
 from fpm_cli.models.blocks import MLP, Stack
+from fpm_cli.models.parameter_scales import parameter_scales
 from fpm_cli.models.parameters import whole_shape
-from fpm_cli.models.transfer import ParameterScale, transfer_scales
+from fpm_cli.models.transfer import ParameterScale
 
 ShouldSkip = Callable[[float, float], str | None]  # loss, gradient norm -> why to skip the step
 LR_SCALE = "lr_scale"  # a group's share of the scheduled learning rate
@@ -84,10 +85,10 @@ def parameter_groups(model: nn.Module, config: RunConfig) -> list[dict[str, Any]
     if train.layer_lr_decay < 1:
         for parameter, share in _layer_decays(model, train.layer_lr_decay).items():
             shares[parameter] = shares.get(parameter, 1.0) * share
-    transfer = transfer_scales(model, config.model, config.transfer) if config.transfer else {}
+    scales = parameter_scales(model, config)
     groups: dict[tuple[float, float, float], list[nn.Parameter]] = {}
     for parameter in model.parameters():
-        scale = transfer.get(parameter, ParameterScale())
+        scale = scales.get(parameter, ParameterScale())
         decay = train.weight_decay * scale.weight_decay if len(whole_shape(parameter)) >= 2 else 0.0
         epsilon = train.adam_epsilon * scale.epsilon
         groups.setdefault((decay, shares.get(parameter, 1.0) * scale.lr, epsilon), []).append(parameter)

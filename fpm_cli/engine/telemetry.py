@@ -8,6 +8,7 @@ import torch
 from fpm_cli.accounting.flops import StepFlops
 from fpm_cli.config.schema import RunConfig
 from fpm_cli.engine.deepspeed_engine import StepResult
+from fpm_cli.engine.memory import peak_memory_bytes
 from fpm_cli.engine.metrics_writer import MetricsWriter
 from fpm_cli.engine.progress_log import ProgressLog
 from fpm_cli.engine.workload import ValidationResult
@@ -56,6 +57,7 @@ class RunTelemetry(Telemetry):
         """`step_flops` gives what an optimizer step (counted from 1) computes over all ranks."""
         self.run, self.config, self._step_flops = run, config, step_flops
         self._last_step = first_step  # the last one recorded
+        self._device = world.device
         self._log = ProgressLog(run, config, world, first_step, quiet=quiet)
         self._writer = MetricsWriter(run, first_step)
         self._began = time.monotonic()
@@ -106,7 +108,7 @@ class RunTelemetry(Telemetry):
         if result.layers:
             self._writer.write_layers(step, result.layers)
         if step % self.config.train.log_every == 0:  # steps that a kill loses are charged up to here
-            self.run.update_launch(last_step=step, seconds=launch_seconds, state="running")
+            self._update_launch(launch_seconds, "running")
 
     def validating(self, done: int, total: int | None) -> None:
         """See `Telemetry`."""
@@ -124,7 +126,7 @@ class RunTelemetry(Telemetry):
     def saves(self, steps: Sequence[int], state: str) -> None:
         """See `Telemetry`."""
         for saved in steps:
-            self.run.update_launch(last_step=self._last_step, seconds=self.seconds, state=state)
+            self._update_launch(self.seconds, state)
             self._event("save", saved, f"saved checkpoints/step-{saved}")
 
     def rewind(self, step: int, message: str) -> None:
@@ -141,6 +143,14 @@ class RunTelemetry(Telemetry):
         """See `Telemetry`."""
         self._log.close()
         self._writer.close()
+
+    def _update_launch(self, seconds: float, state: str) -> None:
+        self.run.update_launch(
+            last_step=self._last_step,
+            seconds=seconds,
+            state=state,
+            peak_memory_bytes=peak_memory_bytes(self._device),
+        )
 
     def _event(self, kind: str, step: int, message: str) -> None:
         self._writer.write({"kind": kind, "step": step, "message": message})

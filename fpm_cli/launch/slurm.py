@@ -4,6 +4,7 @@ Two minutes before the time limit, and before a preemption, SLURM sends SIGUSR1 
 save a checkpoint and exit with 75; the job is requeued and resumes.
 """
 
+import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from fpm_cli.launch.hosts import require_programs
 from fpm_cli.programs import run_program
 
 NOTICE_SECONDS = 120
+PROGRAMS = ("sbatch", "srun", "scontrol")
 CORES_PER_PROCESS = 4  # unless an option sets it; the default of many sites is one core per task
 SCRIPT = """\
 #!/bin/bash
@@ -39,6 +41,54 @@ exit $status
 """
 
 
+ARRAY_SCRIPT = """\
+#!/bin/bash
+#SBATCH --job-name={name}
+#SBATCH --array=0-{last}
+#SBATCH --nodes=1
+#SBATCH --ntasks-per-node=1
+#SBATCH --output={name}-%A_%a.log
+#SBATCH --open-mode=append
+#SBATCH --signal=USR1@{notice}
+#SBATCH --requeue
+{more}cd {folder} || exit 1
+parts=({parts})
+# srun does not take this over from sbatch (since slurm 22.05).
+export SRUN_CPUS_PER_TASK="${{SLURM_CPUS_PER_TASK:-$SLURM_CPUS_ON_NODE}}"
+srun --ntasks=1 --kill-on-bad-exit=1 {command} "${{parts[$SLURM_ARRAY_TASK_ID]}}"
+status=$?
+if [ $status -eq {stopped} ]; then scontrol requeue "$SLURM_JOB_ID"; fi
+exit $status
+"""
+
+
+def array_script(
+    *, name: str, parts: Sequence[str], command: Sequence[str], nproc: int, options: Sequence[str]
+) -> str:
+    """A job array with a task for each part: `command` with the part as its last argument, on one node.
+
+    Args:
+        name: of the jobs.
+        parts: what the tasks are for, in the order of their numbers.
+        command: resumes where an earlier start of the same task stopped.
+        nproc: processes of each task.
+        options: further ones of sbatch.
+
+    Raises:
+        UsageError: an option has a line break.
+    """
+    return ARRAY_SCRIPT.format(
+        name=shlex.quote(f"fpm-{name}"),
+        last=len(parts) - 1,
+        notice=NOTICE_SECONDS,
+        more=_directives(options, nproc),
+        folder=shlex.quote(str(Path.cwd())),
+        parts=shlex.join(parts),
+        command=shlex.join(command),
+        stopped=StoppedError.exit_status,
+    )
+
+
 def batch_script(
     *,
     fpm: Sequence[str],
@@ -57,13 +107,12 @@ def batch_script(
     Raises:
         UsageError: an option contains a line break.
     """
-    cores = () if _asks_for_cores(options) else (f"--cpus-per-task={nproc * CORES_PER_PROCESS}",)
     return SCRIPT.format(
         name=shlex.quote(f"fpm-{out.name}"),
         nnodes=nnodes,
         nproc=nproc,
         notice=NOTICE_SECONDS,
-        more="".join(f"#SBATCH {_quote(option)}\n" for option in (*cores, *options)),
+        more=_directives(options, nproc),
         folder=shlex.quote(str(Path.cwd())),
         out=shlex.quote(str(out)),
         begin=shlex.join(begin),
@@ -72,6 +121,12 @@ def batch_script(
         interface=f" --interface {shlex.quote(interface)}" if interface else "",
         stopped=StoppedError.exit_status,
     )
+
+
+def _directives(options: Sequence[str], nproc: int) -> str:
+    """A line for each option, and for cores where none asks for them."""
+    cores = () if _asks_for_cores(options) else (f"--cpus-per-task={nproc * CORES_PER_PROCESS}",)
+    return "".join(f"#SBATCH {_quote(option)}\n" for option in (*cores, *options))
 
 
 def _asks_for_cores(options: Sequence[str]) -> bool:
@@ -97,8 +152,20 @@ def submit(script: str) -> str:
         MissingError: SLURM is not installed.
         FpmError: sbatch refused the job; the message is that of sbatch.
     """
-    require_programs(["sbatch", "srun", "scontrol"], "slurm")
+    require_programs(PROGRAMS, "slurm")
     sbatch = run_program(["sbatch"], stdin=script)
     if sbatch.returncode:
         raise FpmError(f"sbatch refused the job: {sbatch.stderr.strip()}")
     return sbatch.stdout.strip()
+
+
+def job_number(answer: str) -> str:
+    """The number of the job in sbatch's answer, `Submitted batch job 123`.
+
+    Raises:
+        FpmError: there is none.
+    """
+    numbers = re.findall(r"\b\d+\b", answer)
+    if not numbers:
+        raise FpmError(f"sbatch's answer names no job: {answer!r}")
+    return str(numbers[-1])

@@ -8,7 +8,7 @@
 | norms                                  | weight 1, bias 0                                   |
 | under DeepNorm: queries, keys          | Xavier normal, gain 1                              |
 | under DeepNorm: values, outputs, MLP   | Xavier normal, gain beta (arXiv 2203.00555)        |
-| with `transfer`                        | times the factor in `transfer.py`                  |
+| with `transfer` or `model.norm_scaled` | times the factor in `parameter_scales.py`          |
 
 The first four rows are the references' (Megatron-LM's scaled init; CPM-1, CPM-2). Random numbers come from a
 stream for each (seed, parameter name, chunk of CHUNK elements), drawn on the CPU in fp32, so that any process
@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from fpm_cli.config.schema import ModelConfig, RunConfig
 from fpm_cli.models.attention import Attention, CrossAttention, SelfAttention
 from fpm_cli.models.blocks import MLP, Stack
-from fpm_cli.models.transfer import transfer_scales
+from fpm_cli.models.parameter_scales import parameter_scales
 
 CHUNK = 2**20  # elements: 4 MiB, drawn at a time
 
@@ -94,7 +94,7 @@ def initial_distributions(model: nn.Module, config: RunConfig) -> dict[str, Init
     for module in model.modules():
         if isinstance(module, Stack):
             by_parameter |= _branch_distributions(module, config.model)
-    scales = transfer_scales(model, config.model, config.transfer) if config.transfer else {}
+    scales = parameter_scales(model, config)
     distributions = {}
     for name, parameter in model.named_parameters():
         distribution = by_parameter.get(parameter, InitialDistribution(parameter.numel()))

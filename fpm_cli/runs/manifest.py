@@ -48,6 +48,7 @@ class Launch(Frozen):
     first_step: NonNegativeInt  # optimizer steps taken before it
     last_step: NonNegativeInt  # optimizer steps taken after it, as last recorded
     seconds: NonNegativeFloat  # wall time of training, as last recorded
+    peak_memory_bytes: NonNegativeInt | None = None  # of the main rank: allocated on its GPU, or resident
 
     @property
     def steps(self) -> range:

@@ -252,10 +252,17 @@ class Run:
             log.warning("%s: %s; its numbers will differ in the last bits", self.path, difference)
         self.update_manifest(state=RunState.running, launches=(*manifest.launches, launch))
 
-    def update_launch(self, *, last_step: int, seconds: float, state: str) -> None:
+    def update_launch(
+        self, *, last_step: int, seconds: float, state: str, peak_memory_bytes: int | None = None
+    ) -> None:
         """Bring the current launch's entry up to date: at each checkpoint and at the end."""
         *earlier, launch = self.manifest().launches
-        launch = launch.model_copy(update={"last_step": last_step, "seconds": round(seconds, 3)})
+        changes = {
+            "last_step": last_step,
+            "seconds": round(seconds, 3),
+            "peak_memory_bytes": peak_memory_bytes,
+        }
+        launch = launch.model_copy(update=changes)
         self.update_manifest(state=state, launches=(*earlier, launch))
 
 

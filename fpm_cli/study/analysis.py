@@ -13,8 +13,10 @@ from fpm_cli.errors import DamagedError
 from fpm_cli.study.comparison import DepthComparison, compare_depths
 from fpm_cli.study.curve import DepthCurve, fit_curve
 from fpm_cli.study.results import ResultRow
+from fpm_cli.study.settings import TaskScore
 from fpm_cli.study.study import Study
 from fpm_cli.study.verdict import Verdict, give_verdict
+from fpm_cli.tasks.definition import load_task
 
 PREDICTIONS = "predictions-dev.jsonl"
 LANGUAGE_MODEL = {"gpt": "bits per byte", "bert": "masked loss, nats", "encdec": "target loss, nats"}
@@ -50,15 +52,13 @@ def analyse(study: Study, rows: Sequence[ResultRow]) -> list[ScoreAnalysis]:
         here = [row for row in rows if row.horizon == horizon and not row.tuning]
         name = LANGUAGE_MODEL[settings.reference_config.family]
         losses = {(row.depth, row.seed): row.language_model_score for row in here}
-        analyses.append(_analyse(study, here, name, horizon, losses, lower_is_better=True))
+        analyses.append(_analyse(study, here, name, horizon, losses))
         if task := settings.task:
             scores = {
                 (row.depth, row.seed): row.task_scores.get(task.score) if row.task_scores else None
                 for row in here
             }
-            analyses.append(
-                _analyse(study, here, f"{task.name} {task.score}", horizon, scores, lower_is_better=False)
-            )
+            analyses.append(_analyse(study, here, f"{task.name} {task.score}", horizon, scores, of_task=True))
     return analyses
 
 
@@ -76,15 +76,16 @@ def best_learning_rates(rows: Sequence[ResultRow]) -> dict[int, float]:
 
 
 def example_scores(
-    labels: npt.NDArray[np.int64], predictions: npt.NDArray[np.int64], score: str
+    labels: npt.NDArray[np.int64], predictions: npt.NDArray[np.int64], score: TaskScore, positive: int = 1
 ) -> npt.NDArray[np.float64]:
     """Each example's share of a score, (n,): correctness for accuracy, jackknife pseudo-values for F1.
 
-    Their mean is the score (to 1/n for F1), and their variance over n is that of the score over examples.
+    `positive` is the class of `f1_positive`. Their mean is the score (to 1/n for F1), and their variance over
+    n is that of the score over examples.
     """
     if score == "accuracy":
         return np.asarray(labels == predictions, dtype=np.float64)
-    classes = (1,) if score == "f1_positive" else tuple(range(int(labels.max()) + 1))
+    classes = (positive,) if score == "f1_positive" else tuple(range(int(labels.max()) + 1))
     values = [_f1_pseudo_values(labels == c, predictions == c) for c in classes]
     return np.asarray(np.mean(values, axis=0), dtype=np.float64)
 
@@ -104,13 +105,16 @@ def _analyse(
     horizon: float,
     scores: dict[tuple[int, int], float | None],
     *,
-    lower_is_better: bool,
+    of_task: bool = False,
 ) -> ScoreAnalysis:
+    """Losses are better lower, a task's scores higher."""
+    lower_is_better = not of_task
     seeds = study.settings.seeds
     complete, incomplete = [], []
     for depth in study.settings.depths:
         missing = [seed for seed in seeds if scores.get((depth, seed)) is None]
-        diverged = sum(row.diverged for row in rows if row.depth == depth)
+        here = [row for row in rows if row.depth == depth]
+        diverged = sum(row.diverged or (of_task and row.task_diverged) for row in here)
         if not missing:
             complete.append(depth)
         elif diverged:
@@ -123,7 +127,7 @@ def _analyse(
     matrix = sign * np.array(
         [[scores[depth, seed] for depth in complete] for seed in seeds], dtype=np.float64
     )
-    examples = None if lower_is_better else _examples(study, rows, complete)
+    examples = _examples(study, rows, complete) if of_task else None
     comparison = compare_depths(complete, matrix, examples)
     return ScoreAnalysis(
         name,
@@ -138,24 +142,21 @@ def _analyse(
 
 def _examples(study: Study, rows: Sequence[ResultRow], depths: Sequence[int]) -> npt.NDArray[np.float64]:
     """The score of each evaluation example, (num_seeds, num_depths, num_examples)."""
-    assert study.settings.task
+    settings = study.settings.task
+    assert settings
+    task = load_task(settings.name)
     by_cell = {(row.depth, row.seed): row.run for row in rows}
-    score = study.settings.task.score
-    return np.array(
-        [
-            [
-                example_scores(
-                    *read_predictions(study.run_path(f"{by_cell[depth, seed]}-task") / PREDICTIONS), score
-                )
-                for depth in depths
-            ]
-            for seed in study.settings.seeds
-        ]
-    )
+
+    def scores(depth: int, seed: int) -> npt.NDArray[np.float64]:
+        path = study.run_path(f"{by_cell[depth, seed]}-task") / PREDICTIONS
+        labels, predictions = read_predictions(path, task.labels)
+        return example_scores(labels, predictions, settings.score, task.positive_class or 0)
+
+    return np.array([[scores(depth, seed) for depth in depths] for seed in study.settings.seeds])
 
 
-def read_predictions(path: Path) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Labels and predictions (n,) as class numbers, from the file that `fpm evaluate` writes.
+def read_predictions(path: Path, names: Sequence[str]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Labels and predictions (n,) as places in `names`, from the file that `fpm evaluate` writes.
 
     Raises:
         DamagedError: it is not such a file.
@@ -163,7 +164,6 @@ def read_predictions(path: Path) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.
     try:
         with path.open(encoding="utf-8") as lines:
             rows: list[dict[str, Any]] = [json.loads(line) for line in lines]
-        names = sorted({row["label"] for row in rows} | {row["prediction"] for row in rows})
         numbers = {name: number for number, name in enumerate(names)}
         labels = np.array([numbers[row["label"]] for row in rows], dtype=np.int64)
         predictions = np.array([numbers[row["prediction"]] for row in rows], dtype=np.int64)

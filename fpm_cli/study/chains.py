@@ -71,7 +71,7 @@ class Chain:
 
 
 def build_chains(study: Study, cells: Sequence[Cell], num_processes: int) -> tuple[Chain, ...]:
-    """One chain for each depth and seed (and rate tried); writes the configurations that it reads."""
+    """One chain for each depth and seed (and rate tried)."""
     groups: dict[tuple[int, int, bool, float], list[Cell]] = {}
     for cell in cells:
         key = (cell.depth, cell.seed, cell.tuning, cell.learning_rate if cell.tuning else 0.0)
@@ -85,10 +85,15 @@ def build_chains(study: Study, cells: Sequence[Cell], num_processes: int) -> tup
     return tuple(chains)
 
 
+def write_configs(study: Study, cells: Sequence[Cell]) -> None:
+    """Write the configurations that the chains of these cells read."""
+    for cell in cells:
+        document = cell.config.model_dump(mode="json", exclude_none=True)
+        replace_text(study.config_path(cell), tomli_w.dumps(document))
+
+
 def _stages(study: Study, cell: Cell, num_processes: int) -> list[Stage]:
     run, nproc = study.run_path(cell.name), ("--nproc", str(num_processes))
-    document = cell.config.model_dump(mode="json", exclude_none=True)
-    replace_text(study.config_path(cell), tomli_w.dumps(document))
     begin = _fpm("pretrain", "--out", str(run), *nproc)
     if cell.trunk:
         begin += ("--decay-from", f"{study.run_path(cell.trunk)}@{cell.trunk_step}")

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from fpm_cli.accounting.paper_tables import QQP_DEV_PAIRS, TABLE3
+from fpm_cli.accounting.paper_tables import QQP_DEV_PAIRS, TABLE3, Finding
 from fpm_cli.study.comparison import critical_value, seeds_needed
 
 DEPTHS = {"BERT-E-S": 50, "BERT-E-M": 60, "BERT-E-L": 70, "BERT-E-X": 80, "BERT-E-E": 90}
@@ -63,6 +63,22 @@ def analyse_table3() -> PaperVerdict:
         "named, and fine-tuning BERT-Large is known to spread by several tenths"
     )
     return PaperVerdict(rows, best, runner_up, gap, gap / binomial, largest, needed, sentence)
+
+
+def audit_best_depth() -> Finding:
+    """The paper's conclusion from Table 3 beside what its figures support, for `fpm cost-report`."""
+    verdict = analyse_table3()
+    needed = "; ".join(
+        f"{std:.1f} points of spread between seeds: {'over 10,000' if seeds is None else f'{seeds:,}'}"
+        for std, seeds in verdict.seeds_needed
+    )
+    return Finding(
+        table="Table 3",
+        row="the best depth",
+        printed=f"{verdict.best.depth} layers",
+        recomputed="no single winner",
+        explanation=f"{verdict.sentence}. Seeds per depth that would name it alone, at {needed}",
+    )
 
 
 def _binomial_error(share: float) -> float:

@@ -4,16 +4,19 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from fpm_cli.accounting.flops import step_flops
 from fpm_cli.accounting.parameters import count_parameters
-from fpm_cli.accounting.run_costs import read_run, run_costs
+from fpm_cli.accounting.run_costs import RunCosts, read_run, run_costs
 from fpm_cli.errors import DamagedError, MissingError
 from fpm_cli.files import replace_text
 from fpm_cli.study.chains import DIVERGED, LM_SCORE, TASK_SCORE
 from fpm_cli.study.matching import layer_parameters
+from fpm_cli.study.settings import TaskScore
 from fpm_cli.study.study import Cell, Study
+
+TASK_SCORES: tuple[TaskScore, ...] = get_args(TaskScore)
 
 
 @dataclass(frozen=True)
@@ -33,10 +36,12 @@ class ResultRow:
     model_flops: int  # of the whole training, a trunk's share included
     tokens: int
     seconds: float  # of wall time over all launches; a run that decays from a trunk has its own steps only
-    device_hours: float
-    price: float | None
-    peak_memory_bytes: int | None
-    diverged: bool
+    task_seconds: float | None  # of fine-tuning, over all launches
+    device_hours: float  # of pretraining and fine-tuning
+    price: float | None  # of those
+    peak_memory_bytes: int | None  # of one process in pretraining: a GPU's, or a CPU process's own
+    diverged: bool  # in pretraining
+    task_diverged: bool
     loss: float | None  # nats per prediction on the validation text
     bits_per_byte: float | None  # gpt
     task_scores: dict[str, float] | None
@@ -66,10 +71,12 @@ def _row(study: Study, cell: Cell) -> ResultRow | None:
         record = read_run(folder)
     except MissingError:
         return None
-    costs, flops = run_costs(record), step_flops(config)
-    tuned = _document(study.task_run_path(cell) / TASK_SCORE) if study.settings.task else None
-    names = ("accuracy", "f1_positive", "f1_macro")
-    memory = [int(row["memory_bytes"]) for row in record.train_rows if row.get("memory_bytes")]
+    costs, flops, tuned_folder = run_costs(record), step_flops(config), study.task_run_path(cell)
+    tuned = _document(tuned_folder / TASK_SCORE) if study.settings.task else None
+    tuned_costs = _costs(tuned_folder) if tuned else None
+    every = [costs, *([tuned_costs] if tuned_costs else [])]
+    prices = [each.price for each in every if each.price is not None]
+    memory = [each.peak_memory_bytes for each in record.launches if each.peak_memory_bytes]
     return ResultRow(
         run=cell.name,
         depth=cell.depth,
@@ -84,16 +91,25 @@ def _row(study: Study, cell: Cell) -> ResultRow | None:
         model_flops=flops.model * config.train.steps,
         tokens=flops.tokens * config.train.steps,
         seconds=costs.hours * 3600,
-        device_hours=costs.device_hours,
-        price=costs.price,
+        task_seconds=tuned_costs.hours * 3600 if tuned_costs else None,
+        device_hours=sum(each.device_hours for each in every),
+        price=sum(prices) if len(prices) == len(every) else None,
         peak_memory_bytes=max(memory) if memory else None,
         diverged=diverged,
+        task_diverged=(tuned_folder / DIVERGED).is_file(),
         loss=None if diverged or not score else float(score["loss"]),
         bits_per_byte=None if diverged or not score else score.get("bits_per_byte"),
-        task_scores={name: float(tuned[name]) for name in names if tuned.get(name) is not None}
+        task_scores={name: float(tuned[name]) for name in TASK_SCORES if tuned.get(name) is not None}
         if tuned
         else None,
     )
+
+
+def _costs(folder: Path) -> RunCosts | None:
+    try:
+        return run_costs(read_run(folder))
+    except MissingError:
+        return None
 
 
 def _document(path: Path) -> dict[str, Any] | None:

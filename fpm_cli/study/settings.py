@@ -16,6 +16,7 @@ from fpm_cli.frozen import Frozen
 from fpm_cli.study.matching import Match, with_depth_and_heads
 
 STUDY_FILE = "study.toml"
+TaskScore = Literal["accuracy", "f1_positive", "f1_macro"]
 HorizonUnit = Literal["steps", "tokens", "flops", "tokens_per_parameter"]
 
 
@@ -26,7 +27,7 @@ class TaskSettings(Frozen):
     train_files: tuple[str, ...]
     dev_file: str
     assignments: tuple[str, ...] = Field((), description="key=value, as `fpm finetune --set` takes them")
-    score: Literal["accuracy", "f1_positive", "f1_macro"] = "accuracy"
+    score: TaskScore = "accuracy"
 
 
 class StudySettings(Frozen):

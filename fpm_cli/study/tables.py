@@ -52,16 +52,26 @@ def cost_table(study: Study, rows: Sequence[ResultRow]) -> TextTable:
                     f"{first.model_flops:.3g}",
                     f"{first.learning_rate:g}",
                     f"{fmean(row.seconds for row in here):.1f}",
+                    _mean_text([row.task_seconds for row in here if row.task_seconds is not None]),
                     f"{max(memory) / 2**20:,.0f}" if memory else "-",
                 )
             )
     columns: tuple[str, ...] = (
         *("layers", "width", "layer parameters", "steps", "tokens", "model FLOPs", "lr"),
-        *("seconds", "peak MiB"),
+        *("seconds", "fine-tuning", "peak MiB"),
     )
-    if not any(row.peak_memory_bytes for row in rows):  # a CPU's is not recorded
-        columns, cells = columns[:-1], [cell[:-1] for cell in cells]
-    return TextTable("What each depth took (means over seeds)", columns, tuple(cells))
+    # A column that no run fills is left out: no task, or runs from before the memory was recorded.
+    filled = [place for place in range(len(columns)) if any(cell[place] != "-" for cell in cells)]
+    shown = tuple(columns[place] for place in filled)
+    return TextTable(
+        "What each depth took (means over seeds)",
+        shown,
+        tuple(tuple(cell[place] for place in filled) for cell in cells),
+    )
+
+
+def _mean_text(values: Sequence[float]) -> str:
+    return f"{fmean(values):.1f}" if values else "-"
 
 
 def learning_rate_table(study: Study, rows: Sequence[ResultRow]) -> TextTable | None:

@@ -45,7 +45,9 @@ def give_verdict(comparison: DepthComparison) -> Verdict:
     needed = comparison.seeds_to_separate(index)
     more = None if needed is None else max(1, needed - comparison.num_seeds)
     sentence = f"{_list(candidates)} layers cannot be told apart with {seeds}"
-    if more is None:
+    if comparison.difference(comparison.best, index).value == 0:
+        sentence += f"; {best} and {runner_up} have the same mean score"
+    elif more is None:
         sentence += (
             f"; no number of seeds would separate {best} from {runner_up} on these evaluation examples"
         )

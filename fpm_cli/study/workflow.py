@@ -1,15 +1,16 @@
 """A study from start to end: tune if asked, train and score the grid, analyse."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from filelock import FileLock, Timeout
 
-from fpm_cli.errors import UsageError
+from fpm_cli.errors import UsageError, did_you_mean
 from fpm_cli.reports.page import TextTable
 from fpm_cli.study.analysis import ScoreAnalysis, analyse, best_learning_rates
-from fpm_cli.study.chains import Chain, Stage, build_chains
+from fpm_cli.study.chains import Chain, Stage, build_chains, write_configs
 from fpm_cli.study.execution import run_chains
 from fpm_cli.study.results import ResultRow, collect_results
 from fpm_cli.study.study import Cell, Study
@@ -68,16 +69,48 @@ def run_study(study: Study, num_jobs: int, num_processes: int, progress: Progres
         UsageError: another process runs it.
         StoppedError, FpmError: as `run_chains`.
     """
-    lock = FileLock(study.path / ".lock")
+    with _locked(study, ".lock"):
+        study.ensure_corpus()
+        if study.tuning_cells:
+            _run(study, study.tuning_cells, num_jobs, num_processes, progress)
+        _run(study, study.cells(_learning_rates(study)), num_jobs, num_processes, progress)
+
+
+def run_part(study: Study, part: str, num_processes: int, progress: Progress) -> None:
+    """Train and score one depth and seed, or one learning rate that is tried, as a task of a job array does.
+
+    Args:
+        study: whose corpus is there.
+        part: the name of a chain.
+        num_processes: devices of each run.
+        progress: told of each finished command.
+
+    Raises:
+        UsageError: there is no such part, another process runs it, or the rates are not tried yet.
+        StoppedError, FpmError: as `run_chains`.
+    """
+    grid = study.cells(_learning_rates(study))
+    tuning = build_chains(study, study.tuning_cells, num_processes)
+    chains = {chain.name: chain for chain in (*tuning, *build_chains(study, grid, num_processes))}
+    if part not in chains:
+        raise UsageError(f"--part {part}: not a part of {study.path}{did_you_mean(part, tuple(chains))}")
+    if chains[part] not in tuning and any(chain.next_stage() for chain in tuning):
+        raise UsageError(f"--part {part}: the learning rates of {study.path} are not all tried yet")
+    with _locked(study, f".lock-{part}"):
+        study.ensure_corpus()
+        cells = [cell for cell in (*study.tuning_cells, *grid) if cell.name == part or cell.trunk == part]
+        _run(study, cells, 1, num_processes, progress)
+
+
+@contextmanager
+def _locked(study: Study, name: str) -> Iterator[None]:
+    lock = FileLock(study.path / name)
     try:
         lock.acquire(timeout=0)
     except Timeout as error:
         raise UsageError(f"{study.path}: another process runs this study") from error
     with lock:
-        study.ensure_corpus()
-        if study.tuning_cells:
-            _run(study, study.tuning_cells, num_jobs, num_processes, progress)
-        _run(study, study.cells(_learning_rates(study)), num_jobs, num_processes, progress)
+        yield
 
 
 def read_outcome(study: Study) -> StudyOutcome:
@@ -108,9 +141,8 @@ def _learning_rates(study: Study) -> dict[int, float]:
     return best_learning_rates(collect_results(study, study.tuning_cells)) if study.tuning_cells else {}
 
 
-def _run(
-    study: Study, cells: tuple[Cell, ...], num_jobs: int, num_processes: int, progress: Progress
-) -> None:
+def _run(study: Study, cells: Sequence[Cell], num_jobs: int, num_processes: int, progress: Progress) -> None:
+    write_configs(study, cells)
     chains = build_chains(study, cells, num_processes)
     total = sum(len(chain.stages) for chain in chains)
     done = sum(stage.done for chain in chains for stage in chain.stages)

@@ -98,6 +98,14 @@ def test_tables_1_to_3_are_audited_too(capsys):
     assert {finding["table"] for finding in findings} == {"Table 1", "Table 2", "Table 3", "Table 4"}
 
 
+def test_the_best_depth_of_table_3_is_audited(capsys):
+    assert run(["cost-report", "--json"]) == 0
+    findings = json.loads(capsys.readouterr().out)["findings"]
+    (finding,) = [each for each in findings if each["row"] == "the best depth"]
+    assert (finding["printed"], finding["recomputed"]) == ("70 layers", "no single winner")
+    assert "2.6 binomial standard errors" in finding["explanation"]
+
+
 def test_a_run_has_its_price(capsys, tmp_path):
     write_run(tmp_path / "run", [launch(0, 10, 3600.0, 8, "NVIDIA H100 80GB HBM3")], range(1, 11))
     assert run(["cost-report", str(tmp_path / "run"), "--price", "2.5", "--json"]) == 0

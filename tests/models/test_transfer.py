@@ -1,7 +1,7 @@
 """CompleteP: activations and their change under training do not depend on depth and width."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 import torch
@@ -16,6 +16,7 @@ from fpm_cli.models.transfer import transfer_scales
 from fpm_cli.study.matching import with_depth_and_heads
 
 BASE = ("transfer.base_width=64", "transfer.base_layers=4", "model.residual_init_scaled=false")
+DEPTH_BOUND, WIDTH_BOUND = 4.0, 1.5  # largest over smallest RMS, of activations and of their change
 FAMILIES = {"gpt": "CPM-X-S", "bert": "BERT-E-S", "encdec": "CPM-2-X-S"}
 
 
@@ -27,6 +28,12 @@ def transferred(family: str, depth: int, heads: int, rule: Sequence[str] = BASE)
 
 def coordinates(config: RunConfig, steps: int) -> tuple[float, float]:
     """RMS of the last layer's output before training, and of its change after `steps` steps."""
+    initial, changes = all_coordinates(config, steps)
+    return initial, changes[-1]
+
+
+def all_coordinates(config: RunConfig, steps: int) -> tuple[float, list[float]]:
+    """RMS of the last layer's output before training, and of its change after each of `steps` steps."""
     torch.manual_seed(0)
     model = build_model(config)
     groups = parameter_groups(model, config)
@@ -46,7 +53,7 @@ def coordinates(config: RunConfig, steps: int) -> tuple[float, float]:
     def rms(x: torch.Tensor) -> float:
         return float(x.square().mean().sqrt())
 
-    return rms(outputs[0]), rms(outputs[-1] - outputs[0])
+    return rms(outputs[0]), [rms(output - outputs[0]) for output in outputs[1:]]
 
 
 @pytest.mark.parametrize("family", ["gpt", "bert"])
@@ -57,6 +64,20 @@ def test_the_change_of_activations_depends_little_on_depth_and_width(family: str
     assert change[3] == pytest.approx(change[1], rel=0.2)
     assert max(change) / min(change) < 3.5  # sixteen times the depth
     assert max(initial) == initial[0]  # the residual stream does not grow with the depth
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("family", ["gpt", "bert"])
+def test_coordinates_over_depths_2_to_128_and_widths_64_to_512(
+    family: str, record_testsuite_property: Callable[[str, object], None]
+) -> None:
+    depths = [all_coordinates(transferred(family, depth, 4), 10) for depth in (2, 4, 16, 64, 128)]
+    widths = [all_coordinates(transferred(family, 4, heads), 10) for heads in (4, 8, 16, 32)]
+    for name, found, bound in (("depth", depths, DEPTH_BOUND), ("width", widths, WIDTH_BOUND)):
+        initial, changes = zip(*found, strict=True)
+        spreads = [max(each) / min(each) for each in (initial, *zip(*changes, strict=True))]
+        record_testsuite_property(f"{family} {name}", [round(spread, 2) for spread in spreads])
+        assert max(spreads) < bound, spreads
 
 
 def test_without_the_rule_the_change_grows_with_the_depth() -> None:
@@ -108,6 +129,41 @@ def test_a_branch_multiplier_in_the_weights_trains_as_one_in_the_forward_pass() 
         return weight.detach() if inside else weight.detach() / depth
 
     assert torch.allclose(train(inside=True), train(inside=False), rtol=1e-10)
+
+
+def test_a_norm_multiplier_in_the_gain_trains_as_one_in_the_forward_pass() -> None:
+    """LayerNorm Scaling: six layers whose norms are scaled in the parameters, and in the forward pass."""
+    rule = ("model.norm_scaled=true", "model.residual_init_scaled=false")
+    config = transferred("gpt", 6, 4, rule)
+
+    def train(inside: bool) -> list[float]:
+        scaled = config.model.model_copy(update={"norm_scaled": inside})
+        chosen = config.model_copy(update={"model": scaled})
+        model = build_model(chosen).double()
+        if not inside:
+            for number, layer in enumerate(model.decoder.layers, start=1):
+                for norm in (module for module in layer.modules() if isinstance(module, torch.nn.LayerNorm)):
+                    norm.register_forward_hook(lambda _, __, output, n=number: output / math.sqrt(n))
+        groups = parameter_groups(model, chosen)
+        for group in groups:
+            group["lr"] = 1e-2 * group[LR_SCALE]
+        optimizer, batch, losses = torch.optim.AdamW(groups), synthetic_batch(config, 4), []
+        for _ in range(5):
+            optimizer.zero_grad()
+            loss = sum(model(batch).values())
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+        return losses
+
+    assert train(inside=True) == pytest.approx(train(inside=False), rel=1e-9)
+
+
+@pytest.mark.parametrize("assignment", ["model.residual_init_scaled=true", "model.norm_placement=deepnorm"])
+def test_what_contradicts_layer_norm_scaling_is_refused(assignment: str) -> None:
+    assignments = ["model.norm_scaled=true", "model.residual_init_scaled=false", assignment]
+    with pytest.raises(UsageError, match="norm_scaled"):
+        resolve("CPM-X-S", proxy=True, environment={}, assignments=assignments)
 
 
 @pytest.mark.parametrize(

@@ -1,15 +1,18 @@
 """Which layers work: planted identities cost nothing, and every measure agrees with a direct computation."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
+from matplotlib.figure import Figure
 
 from fpm_cli.cli.app import run
 from fpm_cli.corpus.corpus import Corpus
 from fpm_cli.engine.batches import load_batch
 from fpm_cli.inference.trained_model import TrainedModel, load_trained_model
+from fpm_cli.models.attention import AttentionContext
 from fpm_cli.models.blocks import Layer
 from fpm_cli.objectives.build import build_samples
 from fpm_cli.runs.run import Run
@@ -17,12 +20,14 @@ from fpm_cli.study.layers import measure_layers, named_layers, plot_layers
 from tests.small_runs import tiny
 
 DEPTH = {"CPM-X-S": 6, "BERT-C": 6, "CPM-2-X-S": 8}
+DEEP = {"CPM-X-L": 128, "BERT-E-E": 90}
+NETWORKS = [*DEPTH.items(), *(pytest.param(network, marks=pytest.mark.long) for network in DEEP.items())]
 
 
-@pytest.fixture(scope="module", params=sorted(DEPTH))
+@pytest.fixture(scope="module", params=NETWORKS, ids=lambda network: f"{network[0]}-{network[1]}")
 def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> TrainedModel:
-    name, folder = request.param, tmp_path_factory.mktemp("layers") / "run"
-    flags = tiny(name, "train.steps=2", f"model.num_layers={DEPTH[name]}")
+    (name, depth), folder = request.param, tmp_path_factory.mktemp("layers") / "run"
+    flags = tiny(name, "train.steps=2", f"model.num_layers={depth}")
     assert run(["--quiet", *flags, "--nproc", "1", "--out", str(folder)]) == 0
     return load_trained_model(Run.open(folder))
 
@@ -39,7 +44,7 @@ def make_identity(layer: Layer) -> None:
 
 def test_a_planted_identity_costs_nothing_and_others_cost_something(trained: TrainedModel) -> None:
     layers = dict(named_layers(trained.model))
-    assert len(layers) == DEPTH[trained.config.name]
+    assert len(layers) == trained.config.model.num_layers
     planted = list(layers)[2]
     kept = {key: value.clone() for key, value in layers[planted].state_dict().items()}
     make_identity(layers[planted])
@@ -58,46 +63,64 @@ def test_the_last_layers_logit_lens_is_the_networks_own_loss(trained: TrainedMod
     assert measured.layers[-1].logit_lens_loss == pytest.approx(measured.loss, rel=1e-6)
 
 
-def test_gpt_measures_equal_a_direct_computation(trained: TrainedModel) -> None:
-    if trained.config.family != "gpt":
-        pytest.skip("written out for GPT")
+def test_measures_equal_a_direct_computation(trained: TrainedModel) -> None:
+    if trained.config.family == "encdec":
+        pytest.skip("written out for one stack")
     measured = measure_layers(trained, max_samples=4)
     model, corpus = trained.model, Corpus.open(trained.run.corpus_path())
     batch = load_batch(build_samples(trained.config, corpus, "validation"), range(4), trained.device)
     tokens, labels, mask = batch["tokens"], batch["labels"], batch["loss_mask"]
-
-    def layer(index: int, x: torch.Tensor) -> torch.Tensor:
-        from fpm_cli.models.attention import AttentionContext
-
-        return model.decoder.layers[index](x, AttentionContext(causal=True))
+    is_gpt = trained.config.family == "gpt"
+    stack = model.decoder if is_gpt else model.encoder
+    context = AttentionContext(causal=True) if is_gpt else AttentionContext(key_mask=batch["attention_mask"])
 
     def loss(hidden: torch.Tensor) -> float:
-        logits = model.decoder.final_norm(hidden) @ model.token_embedding.weight.T
+        hidden = stack.final_norm(hidden)
+        if not is_gpt:
+            hidden = model.mlm_head.norm(F.gelu(model.mlm_head.dense(hidden)))
+        logits = hidden @ model.token_embedding.weight.T + (0 if is_gpt else model.mlm_head.bias)
         each = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none")
         return float((each * mask.flatten()).sum() / mask.sum())
 
     with torch.no_grad():
         x = model.token_embedding(tokens) + model.position_embedding(torch.arange(tokens.shape[1]))
-        states = [x]
-        for index in range(len(model.decoder.layers)):
-            states.append(layer(index, states[-1]))
+        states = [x if is_gpt else x + model.token_types(batch["token_types"])]
+        for layer in stack.layers:
+            states.append(layer(states[-1], context))
         for index, measure in enumerate(measured.layers):
             hidden = states[index]
-            for later in range(index + 1, len(model.decoder.layers)):
-                hidden = layer(later, hidden)
+            for later in stack.layers[index + 1 :]:
+                hidden = later(hidden, context)
             cosine = F.cosine_similarity(states[index], states[index + 1], dim=-1).mean()
             assert measure.loss_without == pytest.approx(loss(hidden), rel=1e-5)
             assert measure.logit_lens_loss == pytest.approx(loss(states[index + 1]), rel=1e-5)
             assert measure.block_influence == pytest.approx(1 - float(cosine), abs=1e-5)
 
 
-def test_the_plot_is_written(trained: TrainedModel, tmp_path: Path) -> None:
-    plot_layers(measure_layers(trained, max_samples=2), tmp_path / "layers.png")
+def test_the_plot_has_the_measured_numbers(
+    trained: TrainedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[Figure] = []
+    save = Figure.savefig
+
+    def keep(figure: Figure, *arguments: Any, **options: Any) -> None:
+        drawn.append(figure)
+        save(figure, *arguments, **options)
+
+    monkeypatch.setattr(Figure, "savefig", keep)
+    measured = measure_layers(trained, max_samples=2)
+    plot_layers(measured, tmp_path / "layers.png")
     assert (tmp_path / "layers.png").read_bytes().startswith(b"\x89PNG")
+    skipped, influence, lens = drawn[0].axes
+    heights = [bar.get_height() for bar in skipped.patches]
+    assert heights == pytest.approx([layer.loss_without - measured.loss for layer in measured.layers])
+    assert list(influence.lines[0].get_ydata()) == [layer.block_influence for layer in measured.layers]
+    losses = [layer.logit_lens_loss for layer in measured.layers if layer.logit_lens_loss is not None]
+    assert list(lens.lines[0].get_ydata()) == losses
 
 
 def test_the_command_prints_a_row_for_each_layer(
     trained: TrainedModel, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(["study", "layers", str(trained.run.path), "--max-samples", "2", "--json"]) == 0
-    assert capsys.readouterr().out.count('"loss_without"') == DEPTH[trained.config.name]
+    assert capsys.readouterr().out.count('"loss_without"') == trained.config.model.num_layers

@@ -6,14 +6,16 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from sklearn.metrics import accuracy_score, f1_score
 
 from fpm_cli.cli.app import run
 from fpm_cli.errors import UsageError
 from fpm_cli.study.settings import StudySettings
-from fpm_cli.study.study import Study
+from fpm_cli.study.study import Cell, Study
 from fpm_cli.study.workflow import read_outcome
 from tests.reports.html_page import Page
 
@@ -21,7 +23,7 @@ SMALL = (
     *("study", "depth", "--preset", "CPM-X-S", "--proxy", "--depths", "2,4", "--seeds", "2", "--steps", "4"),
     *("--set", "train.sequence_length=32", "--set", "train.eval_samples=4", "--set", "train.save_every=2"),
 )
-MEASURED = ("seconds", "device_hours", "peak_memory_bytes")
+MEASURED = ("seconds", "task_seconds", "device_hours", "peak_memory_bytes")
 
 
 def rows(folder: Path) -> list[dict[str, object]]:
@@ -139,6 +141,113 @@ def test_a_folder_that_is_no_study_is_refused(tmp_path: Path, capsys: pytest.Cap
     (tmp_path / "study.toml").write_text('name = "x"\n', encoding="utf-8")
     assert run(["study", "resume", str(tmp_path)]) == 6
     capsys.readouterr()
+
+
+PRAISE = """name = "praise"
+language = "en"
+labels = ["good", "bad"]
+positive = "good"
+[[layouts]]
+format = "csv"
+text_a = "text"
+label = "label"
+"""
+
+
+@pytest.fixture(scope="module")
+def task_flags(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Flags of a task whose label is a word of the text."""
+    folder = tmp_path_factory.mktemp("task")
+    (folder / "praise.toml").write_text(PRAISE, encoding="utf-8")
+    lines = [f"the man said that it was {word} {n},{word}" for n in range(40) for word in ("good", "bad")]
+    (folder / "train.csv").write_text("text,label\n" + "\n".join(lines[:56]) + "\n", encoding="utf-8")
+    (folder / "dev.csv").write_text("text,label\n" + "\n".join(lines[56:]) + "\n", encoding="utf-8")
+    files = ["--train", str(folder / "train.csv"), "--dev", str(folder / "dev.csv")]
+    settings = ["--task-set", "train.global_batch=8", "--task-set", "train.micro_batch=8"]
+    return ["--preset", "BERT-E-S", "--task", str(folder / "praise.toml"), *files, *settings]
+
+
+def test_the_estimate_contains_the_fine_tunings(
+    task_flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def estimate(flags: list[str]) -> dict[str, float]:
+        assert run([*SMALL, *flags, "--out", str(tmp_path / "s"), "--dry-run", "--json"]) == 0
+        document: dict[str, float] = json.loads(capsys.readouterr().out)
+        return document
+
+    plain, tuned = estimate(["--preset", "BERT-E-S"]), estimate(task_flags)
+    assert (plain["finetunings"], tuned["finetunings"]) == (0, 4)
+    assert tuned["hours"] > plain["hours"]
+    assert tuned["model_flops"] > plain["model_flops"]
+    assert not (tmp_path / "s").exists()
+
+
+@pytest.mark.long
+def test_a_task_is_scored_beside_the_loss(task_flags: list[str], tmp_path: Path) -> None:
+    folder = tmp_path / "study"
+    flags = [*SMALL, *task_flags, "--task-score", "f1_positive", "--out", str(folder)]
+    assert run(["--quiet", *flags]) == 0
+    scored = rows(folder)
+    for row in scored:
+        lines = (folder / "runs" / f"{row['run']}-task" / "predictions-dev.jsonl").read_text("utf-8")
+        pairs = [json.loads(line) for line in lines.splitlines()]
+        labels, guesses = ([pair[name] for pair in pairs] for name in ("label", "prediction"))
+        scores = row["task_scores"]
+        assert isinstance(scores, dict)
+        assert scores["accuracy"] == pytest.approx(accuracy_score(labels, guesses))
+        assert scores["f1_positive"] == pytest.approx(f1_score(labels, guesses, pos_label="good"))
+        assert row["loss"] and not row["task_diverged"]
+    outcome = read_outcome(Study.open(folder))
+    loss, task = outcome.analyses
+    assert loss.score == "masked loss, nats" and task.score.endswith("f1_positive")
+    assert loss.verdict and task.verdict
+    assert all(row.task_seconds and row.peak_memory_bytes for row in outcome.rows)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--task-score", "f1"], "did you mean"),
+        (["--task-score", "accuracy"], "belong to a --task"),
+    ],
+)
+def test_a_wrong_task_score_is_refused(
+    flags: list[str],
+    message: str,
+    task_flags: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    task = [] if "belong" in message else task_flags
+    assert run([*SMALL, *task, *flags, "--out", str(tmp_path / "study")]) == 2
+    assert message in capsys.readouterr().err.replace("\n", " ")
+
+
+@pytest.mark.long
+def test_a_diverging_run_is_a_result_and_the_study_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, whole = tmp_path / "study", Study.cells
+
+    def planted(study: Study, learning_rates: dict[int, float]) -> tuple[Cell, ...]:
+        """The grid, in which one run has a rate at which no training is stable."""
+        cells = list(whole(study, learning_rates))
+        (place,) = [n for n, cell in enumerate(cells) if (cell.depth, cell.seed) == (2, 2)]
+        train = cells[place].config.train.model_copy(update={"lr": 1e12})
+        config = cells[place].config.model_copy(update={"train": train})
+        cells[place] = replace(cells[place], config=config, learning_rate=1e12)
+        return tuple(cells)
+
+    monkeypatch.setattr(Study, "cells", planted)
+    flags = [*SMALL, "--depths", "2,3,4", "--steps", "24", "--set", "train.warmup_steps=1"]
+    assert run(["--quiet", *flags, "--out", str(folder)]) == 0
+    assert "2 layers: 1 of 2 seeds diverged" in capsys.readouterr().out.replace("\n", " ")
+    diverged = [row["run"] for row in rows(folder) if row["diverged"]]
+    assert diverged == ["depth-002-seed-2"]
+    outcome = read_outcome(Study.open(folder))
+    (analysis,) = outcome.analyses
+    assert analysis.comparison is not None and analysis.comparison.depths == (3, 4)
+    assert "1 of 2 seeds diverged" in (folder / "report.html").read_text(encoding="utf-8")
 
 
 def test_horizons_of_a_tuned_study_branch_from_one_trunk(finished: Path) -> None:
