@@ -40,6 +40,7 @@ from fpm_cli.engine.validation import validation_losses
 from fpm_cli.engine.world import World, distributed_world
 from fpm_cli.models.build import build_model
 from fpm_cli.objectives.build import build_samples
+from fpm_cli.progress import ignore_report
 from fpm_cli.study.matching import with_depth_and_heads
 from fpm_cli.study.tables import best_rate
 
@@ -104,7 +105,8 @@ def validation_loss(cell: Cell, corpus: Corpus, world: World) -> float | None:
         result = engine.step([batch], lr=learning_rate(config.train, step))
         if not result.loss < DIVERGED * math.log(config.model.vocab_size):
             return None
-    return sum(validation_losses(engine, build_samples(config, corpus, "validation"), config).values())
+    validation = build_samples(config, corpus, "validation")
+    return sum(validation_losses(engine, validation, config, ignore_report).values())
 
 
 def table(rows: list[dict[str, Any]]) -> str:

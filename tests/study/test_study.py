@@ -14,6 +14,7 @@ from sklearn.metrics import accuracy_score, f1_score
 
 from fpm_cli.cli.app import run
 from fpm_cli.errors import UsageError
+from fpm_cli.runs.run import Run
 from fpm_cli.study.settings import StudySettings
 from fpm_cli.study.study import Cell, Study
 from fpm_cli.study.workflow import read_outcome
@@ -260,6 +261,23 @@ def test_horizons_of_a_tuned_study_branch_from_one_trunk(finished: Path) -> None
     assert (trunk.config.train.steps, trunk.trunk) == (400, None)
     assert trunk.config.train.keep_steps == (75,)
     assert (branch.config.train.steps, branch.trunk, branch.trunk_step) == (100, trunk.name, 75)
+
+
+@pytest.mark.long
+def test_horizons_by_branches_cost_little_and_equal_runs_of_their_own(tmp_path: Path) -> None:
+    flags = [*SMALL, "--depths", "2", "--set", "train.schedule=wsd", "--set", "train.warmup_steps=4"]
+    together = tmp_path / "together"
+    assert run(["--quiet", *flags, "--steps", "20,40,80", "--out", str(together)]) == 0
+    losses = {(row["steps"], row["seed"]): row["loss"] for row in rows(together)}
+    trained = [
+        sum(len(launch.steps) for launch in Run.open(folder).manifest().launches)
+        for folder in (together / "runs").iterdir()
+    ]
+    assert sum(trained) <= 1.3 * 2 * 80  # two seeds
+    for steps in (20, 40, 80):
+        alone = tmp_path / str(steps)
+        assert run(["--quiet", *flags, "--steps", str(steps), "--out", str(alone)]) == 0
+        assert [losses[steps, row["seed"]] for row in rows(alone)] == [row["loss"] for row in rows(alone)]
 
 
 def test_a_study_is_not_overwritten(finished: Path) -> None:
