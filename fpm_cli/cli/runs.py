@@ -35,7 +35,10 @@ def list_runs(
     ] = None,
     task: Annotated[str | None, typer.Option(help="Only runs that were fine-tuned for this task.")] = None,
     finished: Annotated[bool, typer.Option("--finished", help="Only finished runs.")] = False,
-    sort: Annotated[SortKey, typer.Option(help="The order; loss and time ascending.")] = "started",
+    sort: Annotated[
+        SortKey,
+        typer.Option(help="The order; loss and time ascending, losses per token, masked token apart."),
+    ] = "started",
     each: Annotated[
         bool, typer.Option("--each", help="A line per run, also for runs of several seeds.")
     ] = False,
@@ -91,7 +94,7 @@ def show_run(folder: Folder, as_json: JsonFlag = False) -> None:
         "task": run.task or "pretraining",
         "state": f"{run.state}, step {run.step:,} of {run.config.train.steps:,}",
         "training loss": _number(run.last("train", "loss")),
-        "validation loss": _number(run.last("validation", "loss")),
+        "validation loss": _loss(run),
         **{f"{s.headline}, {split}": f"{s.metrics[s.headline]:.4f}" for split, s in scores.items()},
         "time": duration(run.costs.hours * 3600) if run.costs else "-",
         "launches": str(len(run.launches)),
@@ -168,7 +171,7 @@ def _show_comparison(compared: "RunComparison") -> None:
     losses = [(f"step {step:,}", [f"{v:.4f}" for v in values]) for step, values in compared.losses.items()]
     for title, rows in (
         ("Settings that differ", settings),
-        ("Validation loss at common steps, nats", losses),
+        (f"Validation loss at common steps, nats per {compared.runs[0].loss_unit}", losses),
         ("Scores with 95 % intervals", score_rows(compared)),
         ("Cost", cost_rows(compared)),
     ):
@@ -179,6 +182,8 @@ def _show_comparison(compared: "RunComparison") -> None:
             for name, cells in rows:
                 table.add_row(name, *cells)
             show(table)
+    if compared.incomparable:
+        show(compared.incomparable)
     if differences := difference_rows(compared):
         table = Table(
             "run", "score", title=f"Paired differences from {compared.names[0]}", title_justify="left"
@@ -196,7 +201,7 @@ def _sort_key(sort: SortKey) -> "Callable[[RunFacts], tuple[Any, ...]]":
         "started": lambda run: (run.started or "", str(run.path)),
         "name": lambda run: (str(run.path),),
         "preset": lambda run: (run.preset, str(run.path)),
-        "loss": lambda run: (run.last("validation", "loss") or last, str(run.path)),
+        "loss": lambda run: (run.loss_unit, run.last("validation", "loss") or last, str(run.path)),
         "time": lambda run: (run.costs.hours if run.costs else last, str(run.path)),
     }
     return keys[sort]
@@ -209,7 +214,10 @@ def _list_table(groups: "list[RunGroup]") -> Table:
     table.add_column("run", no_wrap=True, overflow="fold")
     for name in ("preset", "task", "state"):
         table.add_column(name)
-    for name in ("steps", "validation loss", "accuracy", "time"):
+    for name in ("steps", "validation loss"):
+        table.add_column(name, justify="right")
+    table.add_column("nats per")
+    for name in ("accuracy", "time"):
         table.add_column(name, justify="right")
     for group in groups:
         run = group.first
@@ -218,7 +226,8 @@ def _list_table(groups: "list[RunGroup]") -> Table:
         table.add_row(
             *(name, _preset(run), _task(run), run.state),
             f"{run.step:,}",
-            _estimate(group.estimate("validation", "loss")),
+            _estimate(loss := group.estimate("validation", "loss")),
+            run.loss_unit if loss else "",
             _estimate(group.estimate("validation", "accuracy")),
             duration(seconds) if seconds else "-",
         )
@@ -231,6 +240,11 @@ def _preset(run: "RunFacts") -> str:
 
 def _task(run: "RunFacts") -> str:
     return f"{run.task}{', random weights' if run.initial_weights == 'random' else ''}" if run.task else "-"
+
+
+def _loss(run: "RunFacts") -> str:
+    loss = run.last("validation", "loss")
+    return "-" if loss is None else f"{loss:.4f} nats per {run.loss_unit}"
 
 
 def _number(value: float | None) -> str:
@@ -259,6 +273,7 @@ def _run_document(run: "RunFacts") -> dict[str, Any]:
         "seed": run.config.train.seed,
         "train_loss": run.last("train", "loss"),
         "validation_loss": run.last("validation", "loss"),
+        "loss_unit": run.loss_unit,
     }
 
 

@@ -15,18 +15,24 @@ from fpm_cli.tasks.scores import Difference, Scores
 
 MOST_COMMON_STEPS = 8
 MOST_CURVES = 4  # as many colours as a chart has
+LOSS_CURVES = (
+    ("Validation loss (nats)", "validation", "loss", "points"),
+    ("Training loss (nats)", "train", "loss", "thin"),
+)
 
 
 @dataclass(frozen=True)
 class RunComparison:
     """Runs in the order given; differences are those of each run from the first.
 
-    `losses` holds the validation loss of each run at steps at which all of them were validated, in nats.
+    `losses` holds the validation loss of each run at steps at which all of them were validated, in nats;
+    it is empty where the losses are of different things, which `incomparable` says.
     """
 
     runs: tuple[RunFacts, ...]
     settings: Mapping[str, tuple[Any, ...]]
     losses: Mapping[int, tuple[float, ...]]
+    incomparable: str
     scores: tuple[Mapping[str, Scores], ...]  # of each run, by split
     differences: tuple[Mapping[str, Mapping[str, Difference]], ...]  # of each run after the first
 
@@ -48,6 +54,7 @@ class RunComparison:
                 "step": run.step,
                 "train_loss": run.last("train", "loss"),
                 "validation_loss": run.last("validation", "loss"),
+                "loss_unit": run.loss_unit,
                 "scores": {split: dict(scores.metrics) for split, scores in self.scores[place].items()},
                 "costs": run.costs.document() if run.costs else None,
             }
@@ -67,10 +74,12 @@ class RunComparison:
 def compare_runs(runs: Sequence[RunFacts]) -> RunComparison:
     """Compare two or more runs; scores are compared in pairs on the examples that both predicted."""
     first, *others = runs
+    incomparable = _why_incomparable(runs)
     return RunComparison(
         runs=tuple(runs),
         settings=_differing_settings(runs),
-        losses=_common_losses(runs),
+        losses={} if incomparable else _common_losses(runs),
+        incomparable=incomparable,
         scores=tuple(task_scores(run) for run in runs),
         differences=tuple(paired_differences(other, first) for other in others),
     )
@@ -84,6 +93,19 @@ def _differing_settings(runs: Sequence[RunFacts]) -> dict[str, tuple[Any, ...]]:
     keys = {key: None for table in tables for key in table}
     values = {key: tuple(table.get(key) for table in tables) for key in keys}
     return {key: row for key, row in values.items() if any(value != row[0] for value in row)}
+
+
+def _why_incomparable(runs: Sequence[RunFacts]) -> str:
+    """Why the losses of the runs are not put beside each other; empty where they can be."""
+    units = list(dict.fromkeys(run.loss_unit for run in runs))
+    if len(units) > 1:
+        return f"Validation losses are not compared: they are nats per {' and per '.join(units)}."
+    if units != ["example"] and len({run.manifest.tokenizer_fingerprint for run in runs}) > 1:
+        return (
+            "Validation losses are not compared: the tokenizers differ, and so do their tokens; "
+            "`fpm evaluate lm` gives bits per byte."
+        )
+    return ""
 
 
 def _common_losses(runs: Sequence[RunFacts]) -> dict[int, tuple[float, ...]]:
@@ -122,10 +144,8 @@ def cost_rows(comparison: RunComparison) -> list[tuple[str, list[str]]]:
 def comparison_page(comparison: RunComparison) -> str:
     """The comparison as a self-contained HTML page."""
     charts = []
-    for title, kind, name, style in (
-        ("Validation loss (nats)", "validation", "loss", "points"),
-        ("Training loss (nats)", "train", "loss", "thin"),
-    ):
+    curves = () if comparison.incomparable else LOSS_CURVES
+    for title, kind, name, style in curves:
         series = [
             Series(str(run.path), run.curve(kind, name), color, style)  # type: ignore[arg-type]
             for color, run in enumerate(comparison.runs[:MOST_CURVES], start=1)
@@ -140,6 +160,7 @@ def comparison_page(comparison: RunComparison) -> str:
         charts=charts,
         not_drawn=max(0, len(comparison.runs) - MOST_CURVES),
         settings=[(key, [setting(v) for v in values]) for key, values in comparison.settings.items()],
+        incomparable=comparison.incomparable,
         losses=[(f"{step:,}", [f"{v:.4f}" for v in values]) for step, values in comparison.losses.items()],
         scores=score_rows(comparison),
         differences=difference_rows(comparison),

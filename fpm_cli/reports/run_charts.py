@@ -54,6 +54,7 @@ def run_charts(run: RunFacts, unigram_entropy: float | None) -> list[Chart]:
 def loss_chart(run: RunFacts, unigram_entropy: float | None, marks: list[float]) -> Chart:
     """Training and validation loss, and the unigram entropy as a level."""
     train, validation = run.curve("train", "loss"), run.curve("validation", "loss")
+    masked = run.curve("validation", "mlm") if run.token_loss_name == "mlm" else []
     level: list[Point] = [] if unigram_entropy is None or run.task else [(0, unigram_entropy)]
     below = f" The unigram entropy is {unigram_entropy:.3f}." if level else ""
     return Chart(
@@ -64,6 +65,7 @@ def loss_chart(run: RunFacts, unigram_entropy: float | None, marks: list[float])
         [
             Series("training loss", train, 1, "thin"),
             Series("validation loss", validation, 2, "points"),
+            *([Series("validation, masked tokens", masked, 4, "points")] if masked else ()),
             Series("unigram entropy", level, 3, "level"),
         ],
         marks,

@@ -10,13 +10,14 @@ from fpm_cli.accounting.calibration import Calibration
 from fpm_cli.accounting.run_costs import RunCosts, read_run, run_costs
 from fpm_cli.config.presets import preset_names
 from fpm_cli.config.resolve import flatten, resolve
-from fpm_cli.config.schema import RunConfig
+from fpm_cli.config.schema import Family, RunConfig
 from fpm_cli.errors import FpmError
 from fpm_cli.runs.manifest import Launch, RunManifest
 from fpm_cli.runs.metrics import Row, read_rows
 from fpm_cli.runs.run import Run
 
 SEED = "train.seed"
+LOSS_UNITS: dict[Family, str] = {"gpt": "token", "bert": "masked token", "encdec": "target token"}
 PREDICTIONS = "predictions-"
 
 
@@ -39,6 +40,18 @@ class RunFacts:
     def task(self) -> str | None:
         """The task that the run was fine-tuned for."""
         return self.manifest.task.name if self.manifest.task else None
+
+    @property
+    def loss_unit(self) -> str:
+        """What the validation loss is a mean over; losses over different things are not compared."""
+        return "example" if self.task else LOSS_UNITS[self.config.family]
+
+    @property
+    def token_loss_name(self) -> str:
+        """The metric that is comparable to the unigram entropy: a BERT's `loss` has its sentence task in it."""
+        return (
+            "mlm" if self.config.family == "bert" and self.last("validation", "mlm") is not None else "loss"
+        )
 
     @property
     def initial_weights(self) -> str:

@@ -124,7 +124,7 @@ def _lead(run: RunFacts, corpus: CorpusFacts | None, scores: dict[str, Scores]) 
     time = f" in {duration(costs.hours * 3600)} on {costs.devices} x {costs.device_name}" if costs else ""
     steps = f"{run.step:,} of {run.config.train.steps:,} steps"
     trained = f"{steps} trained{time}, {FAMILIES[run.config.family]} with {parameters}."
-    loss = run.last("validation", "loss")
+    loss = run.last("validation", run.token_loss_name)
     if run.task:
         results = "; ".join(
             f"{s.headline} {s.metrics[s.headline]:.4f} on {split} (95 %: {s.ci95[s.headline][0]:.4f} to "
@@ -136,10 +136,10 @@ def _lead(run: RunFacts, corpus: CorpusFacts | None, scores: dict[str, Scores]) 
         return trained
     level = corpus.unigram_entropy if corpus else None
     if level is None:
-        return f"{trained} The last validation loss is {loss:.4f} nats per predicted token."
+        return f"{trained} The last validation loss is {loss:.4f} nats per {run.loss_unit}."
     side = "below" if loss < level else "above"
     return (
-        f"{trained} The last validation loss is {loss:.4f} nats per predicted token, "
+        f"{trained} The last validation loss is {loss:.4f} nats per {run.loss_unit}, "
         f"{abs(level - loss):.3f} {side} the unigram entropy of the same text, the best that a "
         "model without context reaches."
     )

@@ -83,3 +83,14 @@ def test_the_command_writes_page_and_picture(
     assert fpm(["report", str(run), "--png", str(png), "--json"]) == 0
     assert png.read_bytes().startswith(b"\x89PNG") and str(png) in capsys.readouterr().out
     assert fpm(["report", str(tmp_path / "absent")]) == 3
+
+
+def test_the_masked_token_loss_of_a_bert_is_compared_with_the_unigram_entropy(
+    tmp_path: Path, sample_corpora: Callable[[str], Path]
+) -> None:
+    rows = [{"kind": "validation", "step": 3, "loss": 9.5, "mlm": 9.0, "sentence_order": 0.5}]
+    corpus = str(sample_corpora("BERT-C"))
+    run = read_facts(write_run(tmp_path / "run", preset="BERT-C", corpus=corpus, events=rows))
+    facts, text = corpus_facts(run), run_page(run)
+    assert facts is not None and facts.unigram_entropy is not None
+    assert "9.0000 nats per masked token" in text and f"{9 - facts.unigram_entropy:.3f} above" in text
