@@ -48,10 +48,8 @@ class RunFacts:
 
     @property
     def token_loss_name(self) -> str:
-        """The metric that is comparable to the unigram entropy: a BERT's `loss` has its sentence task in it."""
-        return (
-            "mlm" if self.config.family == "bert" and self.last("validation", "mlm") is not None else "loss"
-        )
+        """What is comparable with the unigram entropy: a BERT's `loss` has that of its sentence task in it."""
+        return "loss" if self.last("validation", "mlm") is None else "mlm"
 
     @property
     def initial_weights(self) -> str:
