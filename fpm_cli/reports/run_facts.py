@@ -48,7 +48,7 @@ class RunFacts:
 
     @property
     def token_loss_name(self) -> str:
-        """What is comparable with the unigram entropy: a BERT's `loss` has that of its sentence task in it."""
+        """What is comparable with the unigram entropy: a BERT's `loss` includes its sentence task."""
         return "loss" if self.last("validation", "mlm") is None else "mlm"
 
     @property
