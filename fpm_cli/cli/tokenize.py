@@ -80,7 +80,7 @@ def train(
     decode_errors = DecodeErrors()
     texts = join_lines(read_lines(inputs or [STANDARD], errors, decode_errors, _checked(encoding)))
     size = vocab_size or PAPER_SIZES[checked]
-    with StageProgress("MB", stderr_console()) as progress:
+    with StageProgress("kB", stderr_console()) as progress:
         counted = _count_bytes(texts, _total_bytes(inputs), progress, f"training {checked}, {size:,} entries")
         tokenizer = train_tokenizer(checked, counted, size, allow_smaller, whole_words=whole_words)
     tokenizer.save(out)
@@ -102,14 +102,16 @@ def _total_bytes(inputs: list[Path] | None) -> int | None:
 def _count_bytes(
     texts: Iterator[str], total: int | None, progress: StageProgress, then: str
 ) -> Iterator[str]:
-    """The texts, with the megabytes read so far shown; at their end, what is done with them."""
-    num_bytes, total_mb = 0, None if total is None else total // 1_000_000
-    progress.update("reading", 0, total_mb)
+    """The texts, with the amount read so far shown; at their end, what is done with them."""
+    unit, size = ("kB", 1000) if total is None or total < 10_000_000 else ("MB", 1_000_000)
+    num_bytes, whole = 0, None if total is None else -(-total // size)
     for text in texts:
+        progress.update("reading", num_bytes // size, whole, unit)
         num_bytes += len(text.encode("utf-8", "surrogatepass"))
-        progress.update("reading", min(num_bytes // 1_000_000, total_mb or num_bytes), total_mb)
         yield text
-    progress.update(then, num_bytes // 1_000_000, None)
+    if whole is not None:
+        progress.update("reading", whole, whole, unit)
+    progress.update(then, num_bytes // size, None, unit)
 
 
 @app.command(
