@@ -11,15 +11,16 @@ COLUMNS, CHART_INCHES, DOTS_PER_INCH = 2, (5.6, 3.4), 150
 
 
 def write_png(path: Path, title: str, charts: Sequence[Chart]) -> None:
-    """Write the charts in two columns under a title."""
+    """Write the charts under a title, in two columns where there are several."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    rows = -(-len(charts) // COLUMNS)
-    size = (CHART_INCHES[0] * COLUMNS, CHART_INCHES[1] * rows + 0.5)
-    figure, grid = plt.subplots(rows, COLUMNS, figsize=size, layout="constrained", squeeze=False)
+    columns = min(COLUMNS, len(charts))
+    rows = -(-len(charts) // columns)
+    size = (CHART_INCHES[0] * columns, CHART_INCHES[1] * rows + 0.5)
+    figure, grid = plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False)
     try:
         figure.suptitle(title)
         for axes, chart in zip(grid.flat, charts, strict=False):
