@@ -17,8 +17,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = (
     "Examples:\n\n  fpm report runs/CPM-X-L-proxy\n\n"
-    "  fpm report runs/CPM-X-L-proxy --html run.html --png run.png --prompt 话说天下大势\n\n"
-    "  fpm report studies/my-study --png study.png"
+    "  fpm report runs/CPM-X-L-proxy --html run.html --png run.png --prompt 话说天下大势"
 )
 
 
