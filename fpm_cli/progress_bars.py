@@ -167,6 +167,12 @@ def make_bars(console: Console) -> StatusBars:
     )
 
 
+def show_cursor(console: Console) -> None:
+    """Make the cursor visible again, after a process that showed bars there was killed."""
+    if shows_bars(console):
+        console.show_cursor(True)
+
+
 @contextmanager
 def working(what: str, console: Console) -> Iterator[None]:
     """Show that something of unknown length is being done: a spinner on a terminal, a line elsewhere."""

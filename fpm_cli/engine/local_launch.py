@@ -9,11 +9,14 @@ import time
 from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
+from rich.console import Console
+
 from fpm_cli.errors import StoppedError
 from fpm_cli.launch.heartbeat import Heartbeat
 from fpm_cli.launch.placement import Placement
 from fpm_cli.launch.ranks import Ranks
 from fpm_cli.launch.shutdown import ShutdownRequest
+from fpm_cli.progress_bars import show_cursor
 from fpm_cli.runs.run import Run
 
 WORKER = "fpm_cli.engine.worker"
@@ -54,6 +57,8 @@ def launch(
             ranks.supervise(run.config().engine.timeout_seconds)
         except StoppedError as stopped:
             raise StoppedError(f"{stopped}; continue with {run.resume_command}") from stopped
+        finally:
+            show_cursor(Console(stderr=True, quiet=quiet))  # which a killed rank 0 leaves hidden
 
 
 def worker_flags(workload_type: "type[Workload] | None", *, quiet: bool, began: float) -> list[str]:
