@@ -3,19 +3,31 @@
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from fpm_cli import cuda
 from fpm_cli.objectives.base import Samples
 from fpm_cli.objectives.collate import collate
 
 Batch = dict[str, Tensor]
 
 
+MASKS = ("attention_mask", "encoder_mask")
+
+
 def load_batch(samples: Samples, indices: range, device: torch.device) -> Batch:
-    """Collate the samples at `indices` into tensors on `device`."""
+    """Collate the samples at `indices` into tensors on `device`.
+
+    What a device would have to report to the host is found here: a mask that masks nothing is left out, so
+    that attention needs none, and `masked_positions` (int64) are those of the words that a BERT predicts.
+    """
     arrays = collate([samples[index] for index in indices])
-    return {name: torch.from_numpy(array).to(device) for name, array in arrays.items()}
+    arrays = {name: array for name, array in arrays.items() if name not in MASKS or not array.all()}
+    if "token_types" in arrays:
+        arrays["masked_positions"] = np.flatnonzero(arrays["loss_mask"])
+    return {name: cuda.to_device(torch.from_numpy(array), device) for name, array in arrays.items()}
 
 
 class BatchPrefetcher:

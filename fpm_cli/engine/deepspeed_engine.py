@@ -9,7 +9,7 @@ from io import StringIO
 
 import torch
 from pydantic import ValidationError
-from torch import nn
+from torch import Tensor, nn
 
 from fpm_cli.config.batch_split import split_batch
 from fpm_cli.config.deepspeed import deepspeed_config
@@ -112,21 +112,25 @@ class TrainingEngine:
         return self._update(losses, layers.values() if layers else {})
 
     def _forward_backward(self, micro_batches: Sequence[Batch]) -> dict[str, float]:
-        """Accumulate gradients; the losses of the global batch, in nats per prediction."""
+        """Accumulate gradients; the losses of the global batch, in nats per prediction.
+
+        The host never waits for the device between passes: all numbers stay there until the end.
+        """
         counts = self._global_counts(micro_batches)
+        divisors = [count.float() for count in counts.values()]
         # DeepSpeed averages over ranks and micro-batches; this undoes it.
         scale = self.world.size * len(micro_batches)
-        sums = dict.fromkeys(counts, 0.0)
+        sums = torch.zeros(len(counts), dtype=torch.float64, device=self.world.device)
         for number, batch in enumerate(micro_batches, start=1):
-            terms = self.deepspeed(batch)
-            loss = sum(term / counts[name] for name, term in terms.items())
+            losses = self.deepspeed(batch)
+            terms = [losses[name] for name in counts]
+            loss = sum(term / divisor for term, divisor in zip(terms, divisors, strict=True))
             self.deepspeed.backward(loss * scale)
-            for name, term in terms.items():
-                sums[name] += float(term.detach())
+            sums += torch.stack([term.detach().double() for term in terms])
             if number < len(micro_batches):
                 self.deepspeed.step()  # advances DeepSpeed's count of micro-batches, changes no weight
-        totals = self.world.sum(list(sums.values()))
-        return {name: total / counts[name] for name, total in zip(sums, totals, strict=True)}
+        means = self.world.sum_on_device(sums) / torch.stack(list(counts.values()))
+        return dict(zip(counts, means.tolist(), strict=True))
 
     def _update(self, losses: Mapping[str, float], layers: LayerValues) -> StepResult:
         """Reduce and clip the gradients and update the weights, unless the step is skipped."""
@@ -171,12 +175,14 @@ class TrainingEngine:
             "train.lr"
         )
 
-    def _global_counts(self, micro_batches: Sequence[Batch]) -> dict[str, float]:
-        local: dict[str, float] = {}
+    def _global_counts(self, micro_batches: Sequence[Batch]) -> dict[str, Tensor]:
+        """The predictions of the whole global batch by the name of their loss, () float64 on the device."""
+        local: dict[str, Tensor] = {}
         for batch in micro_batches:
             for name, count in self.model.num_predictions(batch).items():  # type: ignore[operator]
-                local[name] = local.get(name, 0.0) + float(count)
-        return dict(zip(local, self.world.sum(list(local.values())), strict=True))
+                local[name] = local.get(name, 0.0) + count.double()
+        totals = self.world.sum_on_device(torch.stack(list(local.values())))
+        return dict(zip(local, totals.unbind(), strict=True))
 
     def _fp32_gradient_norm(self) -> float:
         """ZeRO 0 in fp32 keeps no norm; the gradients are already averaged over the ranks here."""

@@ -39,8 +39,13 @@ class World:
         if self.size == 1:
             return list(numbers)
         total = torch.tensor(numbers, dtype=torch.float64, device=self.device)
-        dist.all_reduce(total)
-        return [float(number) for number in total.tolist()]
+        return [float(number) for number in self.sum_on_device(total).tolist()]
+
+    def sum_on_device(self, numbers: torch.Tensor) -> torch.Tensor:
+        """The sums of a tensor on this rank's device, in place, without waiting for them."""
+        if self.size > 1:
+            dist.all_reduce(numbers)
+        return numbers
 
     def any(self, flag: bool) -> bool:
         """Whether the flag is set on any rank."""

@@ -146,8 +146,9 @@ def _decode_from_encoder(
     longest = max(map(len, prompts)) + 1
     padding = [longest - len(prompt) - 1 for prompt in prompts]
     tokens = [[*prompt, first, *[0] * pad] for prompt, pad in zip(prompts, padding, strict=True)]
-    mask = torch.arange(longest) < longest - torch.tensor(padding)[:, None]  # (B, S_e)
-    mask = mask.to(device)
+    mask = None  # (B, S_e)
+    if any(padding):
+        mask = (torch.arange(longest) < longest - torch.tensor(padding)[:, None]).to(device)
     memory = model.encode(torch.tensor(tokens, device=device), mask)
     no_padding = torch.zeros(len(prompts), dtype=torch.long, device=device)
     cache = KVCache(no_padding, 2 + sampling.max_tokens)

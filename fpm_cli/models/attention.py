@@ -46,7 +46,7 @@ class AttentionContext:
         """
         cu_seqlens = None
         if self.packing is not None:
-            cu_seqlens = torch.tensor([0, *self.packing.ends], dtype=torch.int32, device=x.device)
+            cu_seqlens = self.packing.offsets(x.device).int()
         inputs = LayerInputs(
             shape=tuple(x.shape[:-1]),
             causal=self.causal,

@@ -77,8 +77,11 @@ class BERT(nn.Module):
         if self.predicts_order:
             self.sentence_order_head = nn.Linear(h, 2)
 
-    def encode(self, tokens: Tensor, token_types: Tensor, attention_mask: Tensor) -> EncoderOutput:
-        """Tokens, types (B, S) int64, mask (B, S) bool (True: a real token) -> output of every position."""
+    def encode(self, tokens: Tensor, token_types: Tensor, attention_mask: Tensor | None) -> EncoderOutput:
+        """Tokens, types (B, S) int64, mask (B, S) bool (True: a real token) -> output of every position.
+
+        Without a mask every token is real.
+        """
         positions = torch.arange(tokens.shape[1], device=tokens.device)
         context = AttentionContext(key_mask=attention_mask)
         hidden = self._encode(tokens, token_types, positions, context)
@@ -124,8 +127,13 @@ class BERT(nn.Module):
         return self.mlm_head(hidden, self.token_embedding.weight), order
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Both summed losses; logits over the vocabulary are computed for the masked positions only."""
-        attention_mask, is_masked = batch["attention_mask"], batch["loss_mask"] > 0  # (B, S)
+        """Both summed losses; logits over the vocabulary are computed for the masked positions only.
+
+        Args:
+            batch: as `objectives.masked` makes it. `attention_mask` may be absent, see `encode`. With
+                `masked_positions` (int64, in B * S) the device need not report where `loss_mask` is set.
+        """
+        attention_mask = batch.get("attention_mask")  # (B, S)
         if self.predicts_order:
             hidden, pooled = self.encode(batch["tokens"], batch["token_types"], attention_mask)
             logits = self.sentence_order_head(pooled)  # (B, 2)
@@ -133,20 +141,27 @@ class BERT(nn.Module):
             sentence = {"sentence_order": summed_cross_entropy(logits, batch["sentence_order"], ones)}
         else:
             is_second = batch["token_types"] > 0
+            if attention_mask is None:
+                attention_mask = torch.ones_like(is_second)
             hidden = self.encode_separately(batch["tokens"], is_second, attention_mask)
             first = self.pooler(masked_mean(hidden, attention_mask & ~is_second))
             second = self.pooler(masked_mean(hidden, attention_mask & is_second))
             sentence = {"sentence_match": summed_match_loss(first, second)}
-        logits = self.mlm_head(hidden[is_masked], self.token_embedding.weight)  # (masked, V)
-        mlm = summed_cross_entropy(logits, batch["labels"][is_masked], batch["loss_mask"][is_masked])
-        return {"mlm": mlm, **sentence}
+        masked = batch.get("masked_positions")
+        if masked is None:
+            masked = batch["loss_mask"].flatten().nonzero()[:, 0]
+        hidden, labels, loss_mask = (
+            x.flatten(0, 1).index_select(0, masked) for x in (hidden, batch["labels"], batch["loss_mask"])
+        )
+        logits = self.mlm_head(hidden, self.token_embedding.weight)  # (masked, V)
+        return {"mlm": summed_cross_entropy(logits, labels, loss_mask), **sentence}
 
     def num_predictions(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """The number of predictions that each loss of `forward` sums."""
         return {
             "mlm": batch["loss_mask"].sum(),
-            "sentence_order" if self.predicts_order else "sentence_match": torch.tensor(
-                float(len(batch["tokens"])), device=batch["tokens"].device
+            "sentence_order" if self.predicts_order else "sentence_match": torch.full(
+                (), float(len(batch["tokens"])), device=batch["tokens"].device
             ),
         }
 

@@ -62,7 +62,7 @@ class Classifier(nn.Module):
         """The features of each sequence: (n, H), or (n, 4H) where texts are compared."""
         network = self.backbone
         if isinstance(network, EncoderDecoder):
-            mask = batch["encoder_mask"]
+            mask = batch.get("encoder_mask")
             memory = network.encode(batch["encoder_tokens"], mask)
             return network.decode_hidden(batch["decoder_tokens"], memory, mask)[:, 0]
         packing = Packing(tuple(batch["lengths"].tolist()))
@@ -76,8 +76,13 @@ class Classifier(nn.Module):
         assert isinstance(network, GPT)
         return packing.last(network.hidden_packed(batch["tokens"], packing))
 
-    def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The summed cross-entropy in float32 and nats; of values, the summed squared error."""
+    def forward(self, batch: dict[str, Tensor], *, predicts: bool = False) -> dict[str, Tensor]:
+        """The summed cross-entropy in float32 and nats; of values, the summed squared error.
+
+        With `predicts` instead the `logits` (n, num_labels): under ZeRO 3 all passes must come through here.
+        """
+        if predicts:
+            return {"logits": self.logits(batch)}
         if batch["labels"].is_floating_point():
             values = self.logits(batch).float()[:, 0]
             return {LOSS: F.mse_loss(values, batch["labels"], reduction="sum")}
@@ -92,7 +97,7 @@ class Classifier(nn.Module):
     @staticmethod
     def num_predictions(batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """The number of predictions that the loss of `forward` sums."""
-        return {LOSS: torch.tensor(float(len(batch["labels"])), device=batch["labels"].device)}
+        return {LOSS: torch.full((), float(len(batch["labels"])), device=batch["labels"].device)}
 
 
 def pair_features(hidden: Tensor, first_lengths: Tensor, lengths: Tensor) -> Tensor:

@@ -71,23 +71,29 @@ class EncoderDecoder(nn.Module):
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """The summed loss of the target tokens given the corrupted input."""
-        memory = self.encode(batch["encoder_tokens"], batch["encoder_mask"])
-        hidden = self.decode_hidden(batch["decoder_tokens"], memory, batch["encoder_mask"])
+        mask = batch.get("encoder_mask")
+        memory = self.encode(batch["encoder_tokens"], mask)
+        hidden = self.decode_hidden(batch["decoder_tokens"], memory, mask)
         return {"lm": linear_cross_entropy(hidden, self.head.weight, batch["labels"], batch["loss_mask"])}
 
-    def encode(self, tokens: Tensor, mask: Tensor) -> Tensor:
-        """Tokens (B, S_e) int64, mask (B, S_e) bool (True: a real token) -> memory (B, S_e, H)."""
+    def encode(self, tokens: Tensor, mask: Tensor | None) -> Tensor:
+        """Tokens (B, S_e) int64, mask (B, S_e) bool (True: a real token) -> memory (B, S_e, H).
+
+        Without a mask every token is real, here and below.
+        """
         length = tokens.shape[1]
         context = AttentionContext(bias=self.encoder_bias(length, length), key_mask=mask)
         memory: Tensor = self.encoder(self.dropout(self.token_embedding(tokens)), context)
         return memory
 
-    def decode(self, tokens: Tensor, memory: Tensor, memory_mask: Tensor) -> Tensor:
+    def decode(self, tokens: Tensor, memory: Tensor, memory_mask: Tensor | None) -> Tensor:
         """Decoder tokens (B, S_d), memory (B, S_e, H) and its mask (B, S_e) -> logits (B, S_d, V)."""
         logits: Tensor = self.head(self.decode_hidden(tokens, memory, memory_mask))
         return logits
 
-    def next_logits(self, tokens: Tensor, memory: Tensor, memory_mask: Tensor, cache: KVCache) -> Tensor:
+    def next_logits(
+        self, tokens: Tensor, memory: Tensor, memory_mask: Tensor | None, cache: KVCache
+    ) -> Tensor:
         """Decoder tokens (B, S) that follow those in `cache` -> logits after the last one (B, V)."""
         hidden = self.decode_hidden(tokens, memory, memory_mask, cache)
         cache.advance(tokens.shape[1])
@@ -95,7 +101,7 @@ class EncoderDecoder(nn.Module):
         return logits
 
     def decode_hidden(
-        self, tokens: Tensor, memory: Tensor, memory_mask: Tensor, cache: KVCache | None = None
+        self, tokens: Tensor, memory: Tensor, memory_mask: Tensor | None, cache: KVCache | None = None
     ) -> Tensor:
         """As `decode`, to final hidden states (B, S_d, H)."""
         num_queries = tokens.shape[1]

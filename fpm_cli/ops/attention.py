@@ -3,12 +3,14 @@ for packed streams, in which sequences of any length lie one after the other wit
 """
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import accumulate, groupby
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from fpm_cli import cuda
 
 
 @dataclass(frozen=True)
@@ -19,11 +21,13 @@ class Packing:
     """
 
     lengths: tuple[int, ...]
+    _offsets: dict[torch.device, Tensor] = field(default_factory=dict, compare=False, repr=False)
 
-    @property
-    def ends(self) -> list[int]:
-        """Where each sequence ends in the stream."""
-        return list(accumulate(self.lengths))
+    def offsets(self, device: torch.device) -> Tensor:
+        """Where each sequence begins in the stream, and its length T: (n + 1,) int64, copied there once."""
+        if device not in self._offsets:
+            self._offsets[device] = cuda.to_device(torch.tensor([0, *accumulate(self.lengths)]), device)
+        return self._offsets[device]
 
     def positions(self, device: torch.device) -> Tensor:
         """Each token's position in its sequence, (T,) int64."""
@@ -32,16 +36,17 @@ class Packing:
 
     def first(self, hidden: Tensor) -> Tensor:
         """The first token's row of each sequence: (T, H) -> (n, H)."""
-        return hidden[torch.tensor([0, *self.ends[:-1]], device=hidden.device)]
+        return hidden[self.offsets(hidden.device)[:-1]]
 
     def last(self, hidden: Tensor) -> Tensor:
         """The last token's row of each sequence: (T, H) -> (n, H)."""
-        return hidden[torch.tensor(self.ends, device=hidden.device) - 1]
+        return hidden[self.offsets(hidden.device)[1:] - 1]
 
     def mean(self, hidden: Tensor) -> Tensor:
         """The mean row of each sequence: (T, H) -> (n, H)."""
-        lengths = torch.tensor(self.lengths, device=hidden.device)
-        owner = torch.repeat_interleave(torch.arange(len(lengths), device=hidden.device), lengths)  # (T,)
+        lengths = self.offsets(hidden.device).diff()
+        numbers = torch.arange(len(lengths), device=hidden.device)
+        owner = torch.repeat_interleave(numbers, lengths, output_size=len(hidden))  # (T,)
         sums = hidden.new_zeros(len(lengths), hidden.shape[1]).index_add(0, owner, hidden)
         return sums / lengths[:, None]
 
@@ -109,7 +114,7 @@ def grouped_attention(parts: Tensor, packing: Packing, scale: float, causal: boo
 
 def jagged_attention(parts: Tensor, packing: Packing, scale: float, causal: bool, dropout: float) -> Tensor:
     """`packed_attention` through torch's jagged tensors."""
-    offsets = torch.tensor([0, *packing.ends], device=parts.device)
+    offsets = packing.offsets(parts.device)
     shortest, longest = min(packing.lengths), max(packing.lengths)
     with warnings.catch_warnings():  # torch calls the layout a prototype
         warnings.filterwarnings("ignore", "The PyTorch API of nested tensors", UserWarning)

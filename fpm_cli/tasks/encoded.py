@@ -13,6 +13,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
+from fpm_cli import cuda
 from fpm_cli.config.schema import Family
 from fpm_cli.engine.batches import Batch
 from fpm_cli.errors import DamagedError, UsageError
@@ -66,7 +67,10 @@ class EncodedExamples:
                 token_types = (within >= np.repeat(first, lengths)).astype(np.int64)
                 arrays |= {"token_types": token_types, "first_lengths": first}
         tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
-        return {name: each if name.endswith("lengths") else each.to(device) for name, each in tensors.items()}
+        return {
+            name: each if name.endswith("lengths") else cuda.to_device(each, device)
+            for name, each in tensors.items()
+        }
 
 
 def load_encoded(path: Path) -> EncodedExamples:

@@ -86,7 +86,7 @@ class Finetuning(Workload):
             ours = zip(padded[:, world.rank], is_counted[:, world.rank], strict=True)
             for done, (rows, counted) in enumerate(ours, start=1):
                 batch = self.validation_examples.batch(rows, world.device)
-                logits = engine.deepspeed.module.logits(batch).float()
+                logits = engine.deepspeed(batch, predicts=True)["logits"].float()
                 loss += float(_losses(logits, batch["labels"]).cpu()[torch.from_numpy(counted)].sum())
                 outputs[rows[counted]] = logits.cpu().numpy()[counted]
                 is_ours[rows[counted]] = True

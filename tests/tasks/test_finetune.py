@@ -193,3 +193,23 @@ def test_a_run_goes_on_only_with_the_tokenizer_and_examples_it_began_with(
     assert fpm(["finetune", "--resume", "--out", str(out)]) == 6
     assert "tokenizer_fingerprint was another and is now" in capsys.readouterr().err
     assert fpm(["finetune", "--resume", "--out", str(out), "--set", "train.lr=1"]) == 2
+
+
+@pytest.mark.parametrize("name", ["BERT-E-S", "EPM-2-X-S"])
+def test_validation_keeps_the_order_in_which_zero_3_gathers_weights(
+    name: str, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A forward pass that does not go through the engine would make DeepSpeed record the order anew."""
+    from deepspeed.runtime.zero.partitioned_param_coordinator import PartitionedParameterCoordinator
+
+    forgotten: list[int] = []
+    forget = PartitionedParameterCoordinator._invalidate_trace
+    monkeypatch.setattr(
+        PartitionedParameterCoordinator,
+        "_invalidate_trace",
+        lambda self: forgotten.append(1) or forget(self),
+    )
+    values = ("engine.zero_stage=3", "finetune.epochs=3")
+    assert fpm(["-q", *finetune_flags(place, name, tmp_path / "run", *values)]) == 0
+    assert len(metrics(tmp_path / "run", "validation")) == 3
+    assert not forgotten
