@@ -133,6 +133,19 @@ def load_weights(run: Run, *, best: bool = False) -> tuple[dict[str, Tensor], in
         MissingError: the run has no checkpoint yet.
         DamagedError: the checkpoint is damaged.
     """
+    folder, state = open_checkpoint(run, best=best)
+    weights = {name: torch.zeros(shape) for name, shape in state.shapes.items()}
+    read_weights(folder, weights)
+    return weights, state.step
+
+
+def open_checkpoint(run: Run, *, best: bool = False) -> tuple[Path, CheckpointState]:
+    """The newest checkpoint, or the best, whose weights are then verified: its folder and state.
+
+    Raises:
+        MissingError: the run has no checkpoint yet.
+        DamagedError: the checkpoint is damaged.
+    """
     folder = (find_best_checkpoint(run) if best else None) or find_latest_checkpoint(run)
     if folder is None:
         raise MissingError(f"{run.path} has no checkpoint yet")
@@ -140,10 +153,17 @@ def load_weights(run: Run, *, best: bool = False) -> tuple[dict[str, Tensor], in
     num_bytes = sum(path.stat().st_size for path in folder.glob(f"{WEIGHTS}-*"))
     if 2 * sum(torch.Size(shape).numel() for shape in state.shapes.values()) > num_bytes:
         raise DamagedError(f"{folder / STATE}: its shapes need more bytes than the files have")
-    weights = {name: torch.zeros(shape) for name, shape in state.shapes.items()}
+    return folder, state
+
+
+def read_weights(folder: Path, weights: Mapping[str, Tensor]) -> None:
+    """Set contiguous tensors, of any type and device, to a checkpoint's weights, a piece at a time.
+
+    Raises:
+        DamagedError: the checkpoint lacks some of them.
+    """
     wanted = {name: (0, weight.numel()) for name, weight in weights.items()}
-    read_slices(folder, WEIGHTS, wanted, lambda name, _: weights[name].view(-1))
-    return weights, state.step
+    read_slices(folder, WEIGHTS, wanted, lambda name, _: weights[name].detach().view(-1))
 
 
 def find_best_checkpoint(run: Run) -> Path | None:

@@ -72,12 +72,13 @@ def evaluate_lm(
     as_json: JsonFlag = False,
 ) -> None:
     """Loss, perplexity, bits per byte and character on the validation text of the run's corpus."""
+    from fpm_cli.accounting.inference import scoring_memory
     from fpm_cli.inference.language_model import score_language_model
     from fpm_cli.inference.trained_model import load_trained_model
 
     opened = Run.open(run) if run else newest_run(finished=True)
     log(f"scoring {opened.path}")
-    trained = load_trained_model(opened, corpus)
+    trained = load_trained_model(opened, corpus, plan=scoring_memory)
     with StageProgress("samples", stderr_console()) as progress:
         score = score_language_model(trained, max_samples=max_samples, report=progress.reporter("scoring"))
     values = asdict(score)

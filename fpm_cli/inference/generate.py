@@ -11,8 +11,10 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from fpm_cli.accounting.inference import generation_memory
 from fpm_cli.corpus.dialogues import join_segmented
 from fpm_cli.errors import UsageError
+from fpm_cli.inference.memory import require_memory
 from fpm_cli.inference.sampling import SamplingConfig, sample_token
 from fpm_cli.inference.trained_model import TrainedModel
 from fpm_cli.models.encdec import EncoderDecoder
@@ -35,12 +37,14 @@ def generate(
 
     Raises:
         UsageError: the model family does not generate text, or a prompt has no token.
+        OutOfMemoryError: keys, values and activations of these prompts do not fit.
     """
     tokenizer = trained.tokenizer
     rows = tokenizer.encode_batch(prompts)
     for prompt, row in zip(prompts, rows, strict=True):
         if not row:
             raise UsageError(f"--prompt {prompt!r}: it has no token; give it a word or two")
+    _require_memory(trained, rows, sampling)
     with torch.inference_mode():
         if isinstance(trained.model, GPT):
             stop_tokens = {tokenizer.special.eod}
@@ -75,9 +79,24 @@ def generate_reply(trained: TrainedModel, turns: Sequence[str], sampling: Sampli
     def is_stop(token: int) -> bool:
         return token == tokenizer.special.eod or "\n" in tokenizer.decode([token])
 
+    _require_memory(trained, rows, sampling)
     with torch.inference_mode():
         next_logits = _GPTNextLogits(trained.model, trained, sampling.max_tokens, cached=True)
         return tokenizer.decode(_decode(next_logits, rows, is_stop, sampling, trained)[0])
+
+
+def _require_memory(trained: TrainedModel, rows: TokenRows, sampling: SamplingConfig) -> None:
+    parameters = list(trained.model.parameters())
+    needed = generation_memory(
+        trained.config,
+        sum(parameter.numel() for parameter in parameters),
+        parameters[0].element_size(),
+        batch=len(rows),
+        prompt_tokens=max(map(len, rows)),
+        max_tokens=sampling.max_tokens,
+    )
+    mend = "give fewer or shorter prompts, or a smaller --max-tokens"
+    require_memory("generating text", needed, trained.device, mend, loaded=True)
 
 
 def _decode(

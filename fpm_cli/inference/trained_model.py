@@ -1,5 +1,6 @@
 """Loads a run's checkpoint into its network, with the tokenizer and the corpus that belong to it."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -9,10 +10,12 @@ import torch
 from torch import nn
 
 from fpm_cli import cuda
-from fpm_cli.checkpoints.checkpoint import load_weights
+from fpm_cli.accounting.inference import InferenceMemory
+from fpm_cli.checkpoints.checkpoint import open_checkpoint, read_weights
 from fpm_cli.config.schema import RunConfig
 from fpm_cli.corpus.corpus import Corpus
 from fpm_cli.errors import DamagedError, UsageError
+from fpm_cli.inference.memory import inference_dtype, require_memory
 from fpm_cli.models.build import build_skeleton
 from fpm_cli.models.classifier import Classifier
 from fpm_cli.ops.selection import select
@@ -21,6 +24,13 @@ from fpm_cli.tokenization.base import Tokenizer
 from fpm_cli.tokenization.registry import load_tokenizer
 
 Network = TypeVar("Network", bound=nn.Module)
+MemoryPlan = Callable[[RunConfig, int, int], InferenceMemory]  # run, parameters, bytes of each
+MEND = "use a device with more free memory"
+
+
+def weights_alone(config: RunConfig, num_parameters: int, element_bytes: int) -> InferenceMemory:
+    """The plan of a caller that needs little beside the weights."""
+    return InferenceMemory(num_parameters * element_bytes)
 
 
 @dataclass(frozen=True)
@@ -68,17 +78,22 @@ class TrainedModel:
         return corpus
 
 
-def load_trained_model(run: Run, corpus: Path | None = None) -> TrainedModel:
+def load_trained_model(
+    run: Run, corpus: Path | None = None, *, on_host: bool = False, plan: MemoryPlan = weights_alone
+) -> TrainedModel:
     """Load the newest weights of a pretrained or imported run.
 
     Args:
         run: the run to load.
         corpus: a corpus to score on other than the one that the run was trained on.
+        on_host: exactly as they are saved, in float32 and in the host's memory.
+        plan: what the caller will need in all, given the run, its parameters and the bytes of each.
 
     Raises:
         UsageError: the run was fine-tuned for a task, and so has a classification head.
         MissingError: the run has no checkpoint yet.
         DamagedError: the checkpoint is damaged, or does not fit the configuration.
+        OutOfMemoryError: the memory that is free does not suffice.
     """
     if task := run.manifest().task:
         raise UsageError(
@@ -87,17 +102,23 @@ def load_trained_model(run: Run, corpus: Path | None = None) -> TrainedModel:
         )
     config = run.config()
     select(config.engine.kernels, config.engine.kernels_folder)
-    model, step = load_checkpoint_into(build_skeleton(config), run)
+    model, step = load_checkpoint_into(build_skeleton(config), run, config, on_host=on_host, plan=plan)
     return TrainedModel(config, model, run, step, next(model.parameters()).device, corpus)
 
 
-def load_trained_classifier(run: Run) -> TrainedModel:
+def load_trained_classifier(
+    run: Run, *, on_host: bool = False, plan: MemoryPlan = weights_alone
+) -> TrainedModel:
     """Load the best weights of a fine-tuned run: the checkpoint with the best validation score.
+
+    Args:
+        run, on_host, plan: as for `load_trained_model`.
 
     Raises:
         UsageError: the run was not fine-tuned.
         MissingError: the run has no checkpoint.
         DamagedError: the checkpoint is damaged, or does not fit the configuration.
+        OutOfMemoryError: the memory that is free does not suffice.
     """
     task, config = run.manifest().task, run.config()
     if task is None:
@@ -105,17 +126,30 @@ def load_trained_classifier(run: Run) -> TrainedModel:
     select(config.engine.kernels, config.engine.kernels_folder)
     with torch.device("meta"):
         skeleton = Classifier(config, max(1, len(task.labels)))  # regression has no labels, and one output
-    model, step = load_checkpoint_into(skeleton, run, best=True)
+    model, step = load_checkpoint_into(skeleton, run, config, best=True, on_host=on_host, plan=plan)
     return TrainedModel(config, model, run, step, next(model.parameters()).device)
 
 
-def load_checkpoint_into(skeleton: Network, run: Run, *, best: bool = False) -> tuple[Network, int]:
-    """Give a network on the `meta` device the weights of a run, in fp32 and in evaluation mode.
+def load_checkpoint_into(
+    skeleton: Network,
+    run: Run,
+    config: RunConfig,
+    *,
+    best: bool = False,
+    on_host: bool = False,
+    plan: MemoryPlan = weights_alone,
+) -> tuple[Network, int]:
+    """Give a network on the `meta` device the weights of a run, in evaluation mode.
+
+    They are read from the checkpoint's files straight into the network: bf16 on a GPU that computes in it,
+    float32 elsewhere.
 
     Args:
         skeleton: the network that the run's configuration describes.
         run: the run whose checkpoint is read.
+        config: the run's.
         best: the checkpoint with the best validation result instead of the newest.
+        on_host, plan: as for `load_trained_model`.
 
     Returns:
         The network, on the GPU where there is one and else on the CPU, and the checkpoint's step.
@@ -123,11 +157,20 @@ def load_checkpoint_into(skeleton: Network, run: Run, *, best: bool = False) -> 
     Raises:
         MissingError: the run has no checkpoint yet.
         DamagedError: the checkpoint is damaged, or does not fit the network.
+        OutOfMemoryError: the memory that is free does not suffice.
     """
-    weights, step = load_weights(run, best=best)
-    try:
-        skeleton.load_state_dict(weights, assign=True)
-    except RuntimeError as error:
-        raise DamagedError(f"{run.path}: the checkpoint does not fit config.toml: {error}") from error
-    device = cuda.default_device()
-    return skeleton.float().to(device).eval(), step
+    device = torch.device("cpu") if on_host else cuda.default_device()
+    dtype = inference_dtype(device)
+    shapes = {name: tuple(parameter.shape) for name, parameter in skeleton.named_parameters()}
+    num_parameters = sum(parameter.numel() for parameter in skeleton.parameters())
+    folder, state = open_checkpoint(run, best=best)
+    if shapes != state.shapes:
+        name = next(n for n in {**shapes, **state.shapes} if shapes.get(n) != state.shapes.get(n))
+        raise DamagedError(
+            f"{run.path}: the checkpoint does not fit config.toml: {name} is {state.shapes.get(name)} "
+            f"there and {shapes.get(name)} in this network"
+        )
+    require_memory(str(run.path), plan(config, num_parameters, dtype.itemsize), device, MEND)
+    model = skeleton.to(dtype).to_empty(device=device)
+    read_weights(folder, dict(model.named_parameters()))
+    return model.eval(), state.step

@@ -9,6 +9,7 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import nn
 
+from fpm_cli.accounting.inference import export_memory
 from fpm_cli.errors import MissingError
 from fpm_cli.files import new_folder, replace_text
 from fpm_cli.inference.trained_model import TrainedModel, load_trained_classifier, load_trained_model
@@ -47,12 +48,13 @@ def export_run(run: Run, out: Path, report: StageReport = ignore_stage_report) -
         UsageError: transformers has no such network, or `out` is already there.
         MissingError: transformers is not installed, or the run has no checkpoint.
         FpmError: the reloaded network or tokenizer computes something else; nothing is written.
+        OutOfMemoryError: the host has no room for two copies of the weights in float32.
     """
     report("loading the weights", 0, NUM_STEPS)
     load_transformers()
     task = run.manifest().task
-    trained = load_trained_classifier(run) if task else load_trained_model(run)
-    trained.model.cpu()
+    load = load_trained_classifier if task else load_trained_model
+    trained = load(run, on_host=True, plan=lambda config, num_parameters, e: export_memory(num_parameters))
     if task:
         architecture = classification_architecture(trained.config, task.labels)
     else:

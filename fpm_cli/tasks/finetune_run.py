@@ -146,13 +146,13 @@ def _source(path: Path, temporary: Path) -> tuple[TrainedModel, WeightsOrigin]:
             raise UsageError(
                 f"{path} is already fine-tuned for {manifest.task.name}; --from takes a pretrained run"
             )
-        trained = load_trained_model(run)
+        trained = load_trained_model(run, on_host=True)
         recorded, now = manifest.tokenizer_fingerprint, trained.tokenizer.fingerprint
         if recorded not in (None, now):
             raise DamagedError(f"{path}: tokenizer_fingerprint was {recorded} and is now {now}")
     elif (path / "config.json").is_file():
         name = path.resolve().name
-        trained = load_trained_model(Run.open(import_run(path, temporary, name).run))
+        trained = load_trained_model(Run.open(import_run(path, temporary, name).run), on_host=True)
     else:
         raise MissingError(f"--from {path}: neither a run folder nor one in transformers' format")
     weights = next((trained.run.checkpoints / f"step-{trained.step}").glob("manifest.json"))

@@ -1,11 +1,13 @@
 """Predicts class probabilities or values with the best checkpoint of a fine-tuned run, without padding."""
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from fpm_cli.accounting.inference import prediction_memory
 from fpm_cli.inference.trained_model import load_trained_classifier
 from fpm_cli.models.classifier import Classifier
 from fpm_cli.progress import Report, ignore_report
@@ -29,8 +31,9 @@ def predict(
     Raises:
         MissingError: there is no checkpoint, or no tokenizer.
         DamagedError: a file is damaged, or the weights belong to another network.
+        OutOfMemoryError: the memory that is free does not suffice.
     """
-    trained = load_trained_classifier(run)
+    trained = load_trained_classifier(run, plan=partial(prediction_memory, tokens=TOKENS_PER_BATCH))
     config, model, tokenizer, device = trained.config, trained.model, trained.tokenizer, trained.device
     assert isinstance(model, Classifier)
 

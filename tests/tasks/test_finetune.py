@@ -213,3 +213,17 @@ def test_validation_keeps_the_order_in_which_zero_3_gathers_weights(
     assert fpm(["-q", *finetune_flags(place, name, tmp_path / "run", *values)]) == 0
     assert len(metrics(tmp_path / "run", "validation")) == 3
     assert not forgotten
+
+
+def test_a_score_that_does_not_fit_in_memory_is_refused(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from fpm_cli.inference import memory
+
+    out = tmp_path / "run"
+    assert fpm(["-q", *finetune_flags(place, "BERT-E-S", out, "finetune.epochs=1")]) == 0
+    capsys.readouterr()
+    monkeypatch.setattr(memory, "free_bytes", lambda device: 1000)
+    assert fpm(["evaluate", str(place / "praise.toml"), str(out)]) == 4
+    assert "use a device with more free memory" in capsys.readouterr().err
+    assert not list(out.glob("predictions*"))
