@@ -8,7 +8,7 @@ DEV_INSTALLED := $(VENV)/.installed-dev
 KERNELS := $(VENV)/.kernels
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo install-note test test-long torture torture-depth lint docs clean
+.PHONY: demo install-note test test-long torture torture-depth gpu lint docs clean
 
 demo: install-note $(KERNELS)  ## Train a 128-layer CPM-X-L proxy on Chinese text, evaluate it, generate text, report the cost.
 	@FPM=$(BIN)/fpm sh demo.sh
@@ -29,6 +29,9 @@ torture: $(DEV_INSTALLED)  ## Kills, crashes, full disks, flipped bits, hostile 
 
 torture-depth: $(DEV_INSTALLED)  ## The deepest proxies train over three seeds, a known-bad setting does not: 45 minutes.
 	$(BIN)/python -m pytest -m long tests/engine/test_learning.py
+
+gpu: $(DEV_INSTALLED)  ## The first ten minutes on a machine with GPUs: what works, and figures beside the plan, in gpu-results/.
+	$(BIN)/python -m benchmarks.gpu
 
 lint: $(DEV_INSTALLED)  ## Linter, formatter, type check.
 	$(BIN)/ruff check

@@ -65,7 +65,7 @@ class TensorFile:
         self._file = path.open("rb", buffering=0)
         try:
             self._read_header()
-        except (KeyError, TypeError, AttributeError) as error:
+        except (KeyError, TypeError, AttributeError, RecursionError) as error:
             self._file.close()
             raise ValueError(f"no header of a safetensors file: {error}") from error
         except BaseException:

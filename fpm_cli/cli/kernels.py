@@ -72,6 +72,7 @@ def bench_kernels(
         int | None, typer.Option(min=1, max=MAX_PROCESSES, help="torch's threads; default: all.")
     ] = None,
     rounds: Annotated[int, typer.Option(min=1, max=MAX_PROCESSES, help="Timings of each, in turns.")] = 9,
+    gpu: Annotated[bool, typer.Option("--gpu", help="The CUDA operators, on the first GPU.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Time each operator beside PyTorch's own, forward and backward, with the memory bandwidth it reaches."""
@@ -80,14 +81,15 @@ def bench_kernels(
     from fpm_cli.errors import MissingError
     from fpm_cli.launch.placement import keep_freed_memory
     from fpm_cli.ops.bench import SHAPES, time_shapes
-    from fpm_cli.ops.selection import cpu_library, select
+    from fpm_cli.ops.selection import cpu_library, cuda_library, select
 
     select("auto", str(folder or ""))
-    library = cpu_library()
+    library = cuda_library() if gpu else cpu_library()
     if not library.is_loaded:
         raise MissingError(library.reason)
     keep_freed_memory()
-    timings = time_shapes(SHAPES, threads=threads or torch.get_num_threads(), rounds=rounds)
+    device = torch.device("cuda", 0) if gpu else torch.device("cpu")
+    timings = time_shapes(SHAPES, threads=threads or torch.get_num_threads(), rounds=rounds, device=device)
     if as_json:
         show_json("kernels-bench", {"timings": [vars(timing) for timing in timings]})
         return

@@ -2,11 +2,9 @@
 
 import time
 
-import psutil
 from rich.console import Console
 from rich.progress import TaskID
 
-from fpm_cli import cuda
 from fpm_cli.accounting.devices import CPU, identify
 from fpm_cli.accounting.flops import StepFlops
 from fpm_cli.config.schema import RunConfig
@@ -24,7 +22,7 @@ class ProgressLog:
     """
 
     def __init__(self, run: Run, config: RunConfig, world: World, first_step: int, *, quiet: bool):
-        self.log_every = config.train.log_every
+        self.log_every, self.world = config.train.log_every, world
         self.peak_flops = _peak_flops(config, world, run)
         self.cost = _Cost(run, world)
         self.console = Console(stderr=True, quiet=quiet, highlight=False)
@@ -56,7 +54,7 @@ class ProgressLog:
         self._pace.update(step)
         values = f"loss {result.loss:.4f}  lr {lr:.2e}  grad {result.gradient_norm:.2f}"
         speed = f"{flops.tokens / step_seconds:,.0f} tokens/s{self._utilisation(flops, step_seconds)}"
-        rest, cost = f"{_memory_gib():.1f} GiB", self.cost.text(launch_seconds)
+        rest, cost = f"{self.world.memory_bytes() / 2**30:.1f} GiB", self.cost.text(launch_seconds)
         if has_bars:
             self._show_bar(step, last_step, f"  {values}  {speed}  {rest}{cost}")
             if is_kept:
@@ -134,8 +132,3 @@ def _peak_flops(config: RunConfig, world: World, run: Run) -> float | None:
     precision = config.engine.resolve_precision(has_bf16=has_native_bf16(world.device))
     peak = device.peak(precision) if device else None
     return peak * world.size if peak else None
-
-
-def _memory_gib() -> float:
-    used = cuda.peak_bytes() if cuda.count() else psutil.Process().memory_info().rss
-    return used / 2**30

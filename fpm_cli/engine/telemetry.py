@@ -55,7 +55,7 @@ class RunTelemetry(Telemetry):
         quiet: bool,
     ):
         """`step_flops` gives what an optimizer step (counted from 1) computes over all ranks."""
-        self.run, self.config, self._step_flops = run, config, step_flops
+        self.run, self.config, self.world, self._step_flops = run, config, world, step_flops
         self._last_step = first_step  # the last one recorded
         self._device = world.device
         self._log = ProgressLog(run, config, world, first_step, quiet=quiet)
@@ -91,6 +91,7 @@ class RunTelemetry(Telemetry):
                 "tokens_per_second": flops.tokens / seconds,
                 "model_flops": flops.model,
                 "hardware_flops": flops.hardware,
+                "memory_bytes": self.world.memory_bytes(),
             }
         )
         if result.skipped:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 
+import psutil
 import torch
 import torch.distributed as dist
 
@@ -60,6 +61,10 @@ class World:
     def device_name(self) -> str:
         """The accelerator's own name, or `cpu`."""
         return cuda.name(self.device.index) if self.device.type == "cuda" else "cpu"
+
+    def memory_bytes(self) -> int:
+        """On a GPU the most that tensors took so far, on a CPU what this process has now."""
+        return cuda.peak_bytes() if self.device.type == "cuda" else int(psutil.Process().memory_info().rss)
 
 
 def device_count() -> int:

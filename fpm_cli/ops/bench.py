@@ -10,12 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fpm_cli import cuda
 from fpm_cli.ops.dropout import Dropout
 from fpm_cli.ops.fused_attention import fused_self_attention
 from fpm_cli.ops.gelu import bias_gelu, gated_gelu
 from fpm_cli.ops.residual_norm import residual_norm
 
 DROPOUT = Dropout(0.1, seed=1, stream=1)
+CPU = torch.device("cpu")
 FLOAT_BYTES = 4
 SHORTEST_SECONDS = 0.004  # what one timing takes at least: shorter ones repeat the call
 
@@ -203,16 +205,28 @@ def time_case(case: Case, *, rounds: int, bandwidth: float) -> Timing:
     )
 
 
-def time_shapes(shapes: Sequence[Shape], *, threads: int, rounds: int) -> list[Timing]:
-    """Time every operator on every shape with `threads` threads; torch's number of threads is put back."""
+def time_shapes(
+    shapes: Sequence[Shape], *, threads: int, rounds: int, device: torch.device = CPU
+) -> list[Timing]:
+    """Time every operator on every shape.
+
+    Args:
+        shapes: of the layers.
+        threads: of torch on the CPU; its number is put back.
+        rounds: timings of each, of which the median is taken.
+        device: where.
+    """
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
         torch.manual_seed(0)
-        bandwidth = measure_bandwidth()
-        return [
-            time_case(case, rounds=rounds, bandwidth=bandwidth) for shape in shapes for case in cases(shape)
-        ]
+        with device:
+            bandwidth = measure_bandwidth()
+            return [
+                time_case(case, rounds=rounds, bandwidth=bandwidth)
+                for shape in shapes
+                for case in cases(shape)
+            ]
     finally:
         torch.set_num_threads(before)
 
@@ -223,11 +237,16 @@ def _warm_seconds(function: Callable[[], object]) -> float:
 
 
 def _seconds(function: Callable[[], object], calls: int) -> float:
+    on_gpu = torch.get_default_device().type == "cuda"
     # With one thread the process's own time, which other work on the machine disturbs little.
-    clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
+    clock = time.process_time if torch.get_num_threads() == 1 and not on_gpu else time.perf_counter
+    if on_gpu:
+        cuda.synchronize()
     start = clock()
     for _ in range(calls):
         function()
+    if on_gpu:
+        cuda.synchronize()
     return (clock() - start) / calls
 
 

@@ -224,6 +224,7 @@ def test_a_score_that_does_not_fit_in_memory_is_refused(
     assert fpm(["-q", *finetune_flags(place, "BERT-E-S", out, "finetune.epochs=1")]) == 0
     capsys.readouterr()
     monkeypatch.setattr(memory, "free_bytes", lambda device: 1000)
-    assert fpm(["evaluate", str(place / "praise.toml"), str(out)]) == 4
+    scoring = ["evaluate", str(place / "praise.toml"), str(out), "--input", str(place / "dev.csv")]
+    assert fpm(scoring) == 4
     assert "use a device with more free memory" in capsys.readouterr().err
     assert not list(out.glob("predictions*"))
