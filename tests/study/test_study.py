@@ -168,6 +168,7 @@ def task_flags(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return ["--preset", "BERT-E-S", "--task", str(folder / "praise.toml"), *files, *settings]
 
 
+@pytest.mark.long
 def test_the_estimate_contains_the_fine_tunings(
     task_flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
