@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, get_args
 
@@ -53,11 +53,33 @@ class ResultRow:
 
 
 def collect_results(study: Study, cells: Sequence[Cell]) -> list[ResultRow]:
-    """A row for each cell whose run has trained or diverged, and write `results.jsonl`."""
+    """A row for each cell whose run has trained or diverged, and write `results.jsonl`.
+
+    A study without its `runs/`, as one that was archived, keeps the rows of its `results.jsonl`.
+    """
+    if not (study.path / "runs").is_dir():
+        names = {cell.name for cell in cells}
+        return [row for row in _read_results(study.path / "results.jsonl") if row.run in names]
     rows = [row for cell in cells if (row := _row(study, cell))]
     lines = (json.dumps(asdict(row), ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
     replace_text(study.path / "results.jsonl", "".join(lines))
     return rows
+
+
+def _read_results(path: Path) -> list[ResultRow]:
+    """The rows of `results.jsonl`; a value that an earlier version did not write is None.
+
+    Raises:
+        DamagedError: a line is no row.
+    """
+    if not path.is_file():
+        return []
+    try:
+        documents = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        unknown = dict.fromkeys(field.name for field in fields(ResultRow))
+        return [ResultRow(**{**unknown, **document}) for document in documents]
+    except (TypeError, ValueError) as error:
+        raise DamagedError(f"{path}: not rows of a study: {error}") from error
 
 
 def _row(study: Study, cell: Cell) -> ResultRow | None:

@@ -67,6 +67,19 @@ def test_the_page_of_a_study_has_verdict_costs_runs_settings_and_data(finished: 
         assert fact in text
 
 
+def test_an_archived_study_without_its_runs_keeps_its_rows(finished: Path, tmp_path: Path) -> None:
+    archived = tmp_path / "archived"
+    archived.mkdir()
+    for name in ("study.toml", "results.jsonl"):
+        (archived / name).write_bytes((finished / name).read_bytes())
+    before, after = read_outcome(Study.open(finished)), read_outcome(Study.open(archived))
+    assert after.rows == before.rows and rows(archived) == rows(finished)
+    assert after.analyses[0].verdict == before.analyses[0].verdict
+    assert run(["report", str(archived), "--html", str(tmp_path / "page.html")]) == 0
+    (archived / "results.jsonl").write_text('{"run": "x", "unknown": 1}\n', encoding="utf-8")
+    assert run(["study", "show", str(archived)]) == 6
+
+
 def test_report_writes_a_study_as_page_and_picture(
     finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
