@@ -78,6 +78,25 @@ def export_memory(num_parameters: int) -> InferenceMemory:
     return InferenceMemory(weights=2 * FLOAT32 * num_parameters)
 
 
+def inference_bytes(config: RunConfig, num_parameters: int, e: int) -> dict[str, int]:
+    """What using the trained run will take on one device, and an export on the host, in bytes.
+
+    `generate` continues one prompt up to the longest that the network reads; arguments as for
+    `generation_memory`.
+    """
+    longest = config.model.max_positions or config.train.sequence_length
+    planned = {
+        "evaluate": scoring_memory(config, num_parameters, e).total,
+        "export_on_host": export_memory(num_parameters).total,
+    }
+    if config.family != "bert":
+        text = generation_memory(
+            config, num_parameters, e, batch=1, prompt_tokens=longest, max_tokens=longest
+        )
+        planned = {"generate": text.total, **planned}
+    return planned
+
+
 def layer_bytes(model: ModelConfig, gated: bool, tokens: int, e: int) -> int:
     """What is alive at the widest point of a layer: the residual stream, and attention or the MLP."""
     attention = 4 * model.attention_size  # query, key and value, and their mixture

@@ -7,6 +7,7 @@ from fpm_cli.accounting.calibration import Calibration
 from fpm_cli.accounting.devices import Device, resolve_precision
 from fpm_cli.accounting.flops import step_flops
 from fpm_cli.accounting.host_memory import HostMemory, host_memory
+from fpm_cli.accounting.inference import FLOAT32, inference_bytes
 from fpm_cli.accounting.memory import DeviceMemory, device_memory
 from fpm_cli.accounting.parameters import count_parameters
 from fpm_cli.accounting.step_time import step_time
@@ -62,6 +63,7 @@ class Plan:
     price_per_device_hour: float | None
     command: str
     assumptions: tuple[str, ...]
+    inference: dict[str, int]  # bytes that using the trained run will take, see `inference_bytes`
 
     @property
     def predicted_seconds_per_step(self) -> float | None:
@@ -112,6 +114,7 @@ class Plan:
             "host_bytes": self.host.total,
             "host_bytes_by_part": self.host.document(),
             "host_available_bytes": self.fit.host_available,
+            "inference_bytes": self.inference,
             "fits": self.fit.fits,
             "predicted_seconds_per_step": self.predicted_seconds_per_step,
             "predicted_mfu": self.predicted_mfu,
@@ -193,6 +196,9 @@ def plan(
         price_per_device_hour=price_per_device_hour,
         command=command or f"fpm pretrain --preset {config.name}{' --proxy' if config.proxy else ''}",
         assumptions=_assumptions(config, device, precision, calibration, host),
+        inference=inference_bytes(
+            config, count_parameters(config), 2 if "bf16" in device.peak_flops else FLOAT32
+        ),
     )
 
 
@@ -227,7 +233,7 @@ def fits_here(
     """
     precision = config.engine.resolve_precision(has_bf16=has_bf16)
     split = split_batch(config.train, num_devices)
-    memory = device_memory(config, precision, split, cpu=cpu, compiled=compiled)
+    memory = device_memory(config, precision, split, cpu=cpu, compiled=compiled, ranks_per_server=local_ranks)
     host = host_memory(memory, local_ranks, cpu=cpu)
     return Fit(memory.needed, available_bytes, host.needed, host_bytes)
 

@@ -101,6 +101,9 @@ def _plan_table(
         **{f"memory, {name} (GiB)": f"{size / GIB:,.2f}" for name, size in planned.memory.document().items()},
         "available (GiB per device)": f"{planned.fit.available / GIB:,.2f}",
         "memory of a host (GiB)": _host(planned),
+        "to use the trained run (GiB)": ", ".join(
+            f"{verb.replace('_', ' ')} {size / GIB:,.1f}" for verb, size in planned.inference.items()
+        ),
         "fits": _verdict(planned.fit),
         "neighbouring settings": "\n".join(neighbours),
         "as configured it fits on": ", ".join(name for name, fits in fits_on.items() if fits) or "none known",

@@ -25,7 +25,12 @@ from fpm_cli.tokenization.registry import load_tokenizer
 
 Network = TypeVar("Network", bound=nn.Module)
 MemoryPlan = Callable[[RunConfig, int, int], InferenceMemory]  # run, parameters, bytes of each
-MEND = "use a device with more free memory"
+
+
+_MENDS = {
+    "cuda": "use a GPU with more memory, or CUDA_VISIBLE_DEVICES= to compute on the processor",
+    "cpu": "free some, or use a machine with more memory",
+}
 
 
 def weights_alone(config: RunConfig, num_parameters: int, element_bytes: int) -> InferenceMemory:
@@ -170,7 +175,8 @@ def load_checkpoint_into(
             f"{run.path}: the checkpoint does not fit config.toml: {name} is {state.shapes.get(name)} "
             f"there and {shapes.get(name)} in this network"
         )
-    require_memory(str(run.path), plan(config, num_parameters, dtype.itemsize), device, MEND)
+    needed = plan(config, num_parameters, dtype.itemsize)
+    require_memory(str(run.path), needed, device, _MENDS[device.type])
     model = skeleton.to(dtype).to_empty(device=device)
     read_weights(folder, dict(model.named_parameters()))
     return model.eval(), state.step

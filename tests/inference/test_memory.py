@@ -1,14 +1,17 @@
 """Using a run: bf16 on GPUs, one copy of the weights while loading, and a refusal where it does not fit."""
 
 import gc
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
+from fpm_cli.accounting.devices import find_device
 from fpm_cli.accounting.inference import export_memory, generation_memory, scoring_memory
 from fpm_cli.accounting.parameters import count_parameters
+from fpm_cli.accounting.plan import plan
 from fpm_cli.checkpoints.tensor_file import TensorFile
 from fpm_cli.cli.app import run as fpm
 from fpm_cli.config.resolve import resolve
@@ -154,7 +157,8 @@ def test_what_does_not_fit_is_refused_with_the_mend_and_leaves_nothing(
         planted.setattr(memory.psutil, "virtual_memory", lambda: Memory(1000))
         assert fpm(arguments) == 4
     error = capsys.readouterr().err
-    assert "GiB are free on this machine; use a device with more free memory" in error and said in error
+    assert "GiB are free on this machine; free some, or use a machine with more memory" in error
+    assert said in error
     assert error.strip().count("\n") <= 1
     assert not list(tmp_path.iterdir())
     assert fpm(arguments) == 0
@@ -176,15 +180,26 @@ def test_the_largest_model_fits_on_a_card_of_40_gb_in_bf16_and_not_in_float32(
 ) -> None:
     config = resolve("CPM-X-L", environment={}).config
     FakeGpus(free_bytes=39_000_000_000).install(monkeypatch)
-    for plan in (
+    for needed in (
         lambda e: generation_memory(
             config, count_parameters(config), e, batch=8, prompt_tokens=512, max_tokens=512
         ),
         lambda e: scoring_memory(config, count_parameters(config), e),
     ):
-        require_memory("CPM-X-L", plan(2), GPU, "")
+        require_memory("CPM-X-L", needed(2), GPU, "")
         with pytest.raises(OutOfMemoryError, match=r"CPM-X-L needs .*36.3 GiB are free on NVIDIA A100"):
-            require_memory("CPM-X-L", plan(4), GPU, "")
+            require_memory("CPM-X-L", needed(4), GPU, "")
+
+
+def test_the_dry_run_says_what_using_the_run_will_take(capsys: pytest.CaptureFixture[str]) -> None:
+    where = ["--dry-run", "--device", "A100-40", "--devices", "8", "--json"]
+    assert fpm(["-q", "pretrain", "--preset", "CPM-X-L", *where]) == 0
+    planned = json.loads(capsys.readouterr().out)["inference_bytes"]
+    parameters = count_parameters(resolve("CPM-X-L", environment={}).config)
+    assert planned["export_on_host"] == 8 * parameters
+    for verb in ("generate", "evaluate"):
+        assert 2 * parameters < planned[verb] < 30e9
+    assert "generate" not in plan(resolve("BERT-C", environment={}).config, find_device("H100"), 8).inference
 
 
 @pytest.mark.parametrize("name", ["EPM-X-S", "EPM-2-X-S"])

@@ -226,5 +226,5 @@ def test_a_score_that_does_not_fit_in_memory_is_refused(
     monkeypatch.setattr(memory, "free_bytes", lambda device: 1000)
     scoring = ["evaluate", str(place / "praise.toml"), str(out), "--input", str(place / "dev.csv")]
     assert fpm(scoring) == 4
-    assert "use a device with more free memory" in capsys.readouterr().err
+    assert "free some, or use a machine with more memory" in capsys.readouterr().err
     assert not list(out.glob("predictions*"))
