@@ -127,18 +127,19 @@ def launch(folder: Path, num_ranks: int, *, load: bool) -> list[dict[str, Any]]:
     return seen
 
 
-def planned_peaks(config: RunConfig, num_ranks: int) -> dict[str, int]:
+def planned_peaks(config: RunConfig, num_ranks: int, load_ranks: int) -> dict[str, int]:
     """Of each phase, on a rank on the processor."""
     precision = config.engine.resolve_precision(has_bf16=False)
     compiled = config.engine.kernels == "auto" and is_built(config.engine.kernels_folder)
-    memory = device_memory(
-        config, precision, split_batch(config.train, num_ranks), cpu=True, compiled=compiled
+    memory, loading = (
+        device_memory(config, precision, split_batch(config.train, ranks), cpu=True, compiled=compiled)
+        for ranks in (num_ranks, load_ranks)
     )
     return {
         "starting": memory.start_peak,
         "training": memory.total,
         "saving": memory.total + memory.save_copy,
-        "loading": memory.start_peak,
+        "loading": loading.load_peak,
     }
 
 
@@ -160,7 +161,7 @@ def benchmark(given: argparse.Namespace) -> dict[str, Any]:
         folder, config = Path(scratch) / "run", resolved.config
         Run.create(folder, config, None)
         started = launch(folder, given.ranks, load=False)
-        loaded = launch(folder, given.ranks, load=True)
+        loaded = launch(folder, given.load_ranks or given.ranks, load=True)
     total: dict[str, int] = {}
     for rank in started:
         for name, value in rank["checksums"].items():
@@ -177,7 +178,7 @@ def benchmark(given: argparse.Namespace) -> dict[str, Any]:
         "parameters": count_parameters(config),
         "layer_bytes": 4 * largest_layer(config),
         "measured": peaks,
-        "planned": planned_peaks(config, given.ranks),
+        "planned": planned_peaks(config, given.ranks, given.load_ranks or given.ranks),
         "losses": started[0]["losses"],
         "loss_after_loading": loaded[0]["losses"][0],
         "checksums": total,
@@ -208,6 +209,7 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--preset", default="CPM-X-L")
     parser.add_argument("--layers", type=int, default=2)
     parser.add_argument("--ranks", type=int, default=2)
+    parser.add_argument("--load-ranks", type=int, help="ranks that load the checkpoint; by default as many")
     parser.add_argument("--stage", type=int, default=1)
     parser.add_argument("--offload", default="none")
     parser.add_argument("--precision", default="fp32")

@@ -12,6 +12,7 @@ from fpm_cli.accounting.sharding import (
     MOMENTS,
     bucket_elements,
     gathered_elements,
+    heap_elements,
     offloaded_bytes,
     secondary_elements,
     state_bytes,
@@ -105,8 +106,14 @@ def device_memory(
     other = logits + gathered + _bucket(config, e, cpu=cpu) + max(0, step - work)
     if passes > 1 and config.engine.zero_stage == 2 and not in_fp32:
         other += grads  # the gradients of a pass are beside the sum of those before it
+    if config.engine.zero_stage == 3 and split.num_ranks > 1:
+        # Gradients are joined before they are reduced and scattered; gloo does it in a buffer of its own.
+        joined = e * min(bucket_elements(config), count_parameters(config))
+        other += joined + (joined // split.num_ranks if cpu else 0)
     if cpu:
-        other += state.grads  # what the C library's allocator keeps of freed gradients, as measured
+        # what the allocator keeps of freed gradients, and under ZeRO 3 of modules that were whole
+        copies = 2 if config.engine.zero_stage == 3 and split.num_ranks > 1 else 1
+        other += copies * e * heap_elements(config, e)
     overhead = CPU_OVERHEAD if cpu else CUDA_OVERHEAD
     return DeviceMemory(
         params=params,

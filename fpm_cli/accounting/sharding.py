@@ -24,6 +24,8 @@ OVERLAP = ("overlap_comm", 1)  # of ZeRO 2
 PERSISTENCE = ("stage3_param_persistence_threshold", 100_000)
 MAX_LIVE = ("stage3_max_live_parameters", 1_000_000_000)
 
+HEAP_BYTES = 32 * 2**20  # glibc's largest M_MMAP_THRESHOLD
+
 Groups = tuple[tuple[int, ...], ...]
 
 
@@ -132,6 +134,15 @@ def group_elements(config: RunConfig, num_ranks: int) -> list[int]:
     """Elements of one rank's share of each optimizer group, without padding; under ZeRO 0 of the whole."""
     num_shares = num_ranks if config.engine.zero_stage else 1
     return [-(-sum(group) // num_shares) for group in _groups(config)]
+
+
+def heap_elements(config: RunConfig, element_bytes: int) -> int:
+    """Elements of the parameters whose tensors a CPU's C library keeps when they are freed, for new ones.
+
+    glibc returns larger ones to the system (mallopt(3), M_MMAP_THRESHOLD).
+    """
+    every = (size for group in _groups(config) for size in group)
+    return sum(size for size in every if size * element_bytes < HEAP_BYTES)
 
 
 def largest_parameter(config: RunConfig) -> int:

@@ -1,7 +1,7 @@
 """Bytes until the first step: while a rank builds, shards and initialises, and while it loads a checkpoint.
 
-Follows `engine/start.py` and DeepSpeed 0.19 (deepspeed/runtime/zero): what is allocated when, and where. A
-tensor of zeros counts on a GPU; on a CPU the system gives it no memory before it is written to.
+Follows `engine/start.py` and DeepSpeed 0.19 (deepspeed/runtime/zero): what is allocated when, and where.
+`benchmarks/true_size.py` compares it with the kernel's figures on a processor.
 """
 
 from dataclasses import dataclass
@@ -13,6 +13,7 @@ from fpm_cli.accounting.sharding import (
     StateBytes,
     bucket_elements,
     group_elements,
+    heap_elements,
     largest_parameter,
 )
 from fpm_cli.config.schema import Precision, RunConfig
@@ -46,18 +47,28 @@ def start_bytes(
     leaves = offload != "none" and not cpu
     masters = 0 if leaves else state.optimizer // (1 + MOMENTS)
     moments = MOMENTS * masters
+    kept = 0  # beside the masters from here on
+    if offload != "none" and cpu:
+        kept = (FLOAT32 + e) * sum(shares)
     if stage < 3:
-        # The share of a group is cloned before it becomes float32 or leaves the device.
+        # A group's share is cloned before it becomes float32 or leaves the device; then the optimizer gets
+        # gradients of zeros for a moment; at the end gloo gathers the weights in a buffer of its own.
         cloned = e * max(shares) if e != FLOAT32 or leaves else 0
-        initial = state.params + masters + cloned
-        return StartBytes(initial, max(initial, state.params + masters + moments))
+        zeros = 0 if leaves or kept else FLOAT32 * sum(shares)
+        gathered = e * max(shares) * num_ranks if cpu and num_ranks > 1 else 0
+        initial = state.params + masters + kept + max(cloned, zeros, gathered)
+        return StartBytes(initial, max(initial, state.params + masters + moments + kept + gathered))
     params = 0 if leaves and offload == "parameters" else state.params
-    buffers = 0 if cpu else e * bucket_elements(config) + (0 if leaves else state.grads)
-    converted = 0 if leaves or (cpu and e == FLOAT32) else FLOAT32 * max(shares)
-    module = e * largest_parameter(config)  # one at a time is whole
-    initial = params + max(module, masters + max(converted, buffers))
-    loaded = max(initial, params + masters + moments + buffers)
-    return StartBytes(initial, loaded, staged=0 if cpu or offload == "parameters" else e * sum(shares))
+    grads = 0 if leaves or kept else state.grads
+    bucket = 0 if cpu else e * bucket_elements(config)
+    zeros = 0 if leaves else FLOAT32 * max(shares)
+    module = e * largest_parameter(config)  # one at a time is whole; where it is gathered, twice
+    initial = params + max(module, masters + kept + max(zeros, grads + bucket + 2 * module))
+    loaded = max(initial, params + masters + moments + kept + grads + bucket)
+    staged = 0 if cpu or offload == "parameters" else e * sum(shares)
+    # Between the shards the allocator keeps where modules were whole.
+    holes = e * heap_elements(config, e) // num_ranks if cpu else 0
+    return StartBytes(initial + holes, loaded + holes, staged)
 
 
 def _unsharded(state: StateBytes, precision: Precision, largest_group: int) -> StartBytes:
