@@ -101,6 +101,8 @@ def device_memory(
             optimizer, host = host, 0
         elif config.engine.offload == "parameters":
             params, host = 0, host + state.params
+    if cpu and config.engine.zero_stage in (1, 2) and split.num_ranks > 1:
+        step = max(step, state.params - grads)  # gloo gathers new weights in a buffer of its own
     work = activations + logits + gathered
     # `step` comes when the activations are gone
     other = logits + gathered + _bucket(config, e, cpu=cpu) + max(0, step - work)
