@@ -6,6 +6,7 @@ commands, which save and stop.
 """
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from fpm_cli.launch.placement import threads_per_process
 from fpm_cli.study.chains import DIVERGED, Chain, Scoring, Stage
 
 POLL_SECONDS = 0.1
+LEAST_FREE = 2**20  # bytes; with less, a disk counts as full
 STOP_SECONDS = 120.0  # for running commands to save and stop
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
@@ -110,6 +112,9 @@ def _finish(each: _Running) -> None:
         replace_text(stage.run / DIVERGED, message + "\n")
         return
     last = message.splitlines()[-1].removeprefix("error: ") if message else f"ended with status {status}"
+    free = shutil.disk_usage(each.log.parent).free
+    if not message and free < LEAST_FREE:  # what it had to say could not be written
+        last += f", and {free:,} bytes are free on the disk of {each.log.parent}; free some space"
     error = FpmError(f"{each.chain.name}: {last} (the whole message is in {each.log})")
     error.exit_status = status if status > 0 else 1
     raise error
