@@ -140,14 +140,12 @@ class _RateColumn(ProgressColumn):
 
 
 class _TimeColumn(ProgressColumn):
-    """The time left, or without a total the time so far."""
+    """The time left, or where that is not known the time so far."""
 
     def render(self, task: Task) -> Text:
         pace: Pace = task.fields["pace"]
-        if task.total is None:
-            return Text(clock(time.monotonic() - pace.began))
-        left = pace.seconds_left(int(task.total))
-        return Text("" if left is None else f"{clock(left)} left")
+        left = None if task.total is None else pace.seconds_left(int(task.total))
+        return Text(clock(time.monotonic() - pace.began) if left is None else f"{clock(left)} left")
 
 
 def make_bars(console: Console) -> StatusBars:

@@ -58,8 +58,10 @@ def test_a_bar_shows_count_rate_and_time_left_on_one_line(
     with StageProgress("samples", console) as stages:
         stages.update("scoring", 0, 10_000)
         now += 10.0
-        stages.update("scoring", 2_500, 10_000)
         assert stages._bars
+        stages._bars.refresh()
+        assert "0/10,000 samples  0:10" in re.sub(r"\x1b\[[\d;]*m", "", text.getvalue())
+        stages.update("scoring", 2_500, 10_000)
         stages._bars.refresh()
     last = [
         line for line in re.split(r"[\r\n]", re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", text.getvalue())) if line
