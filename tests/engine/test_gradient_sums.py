@@ -1,11 +1,14 @@
 """The gradients of several bf16 passes are added in float32, where the configuration says so."""
 
 import copy
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
+from fpm_cli.cli.app import run as fpm
 from fpm_cli.config.resolve import resolve
 from fpm_cli.config.schema import RunConfig
 from fpm_cli.config.sections import EngineConfig
@@ -13,6 +16,7 @@ from fpm_cli.engine.deepspeed_engine import TrainingEngine
 from fpm_cli.engine.synthetic import synthetic_batch
 from fpm_cli.engine.world import distributed_world
 from fpm_cli.models.build import build_model
+from tests.small_runs import metrics, tiny
 
 PASSES = 16  # a power of two: DeepSpeed divides the loss by it, which then rounds nothing
 
@@ -78,3 +82,22 @@ def test_the_update_takes_the_float32_sums_and_prints_nothing(
         losses = [engine.step(batches, 1e-3).loss for _ in range(3)]
     assert losses[2] < losses[1] - 0.1 < losses[0] - 0.2
     assert capfd.readouterr().out == ""
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("stage", [1, 2, 3])
+def test_a_run_that_sums_in_float32_resumes_bit_for_bit(
+    stage: int, tmp_path: Path, sample_corpora: Callable[[str], Path]
+) -> None:
+    values = ("train.schedule=constant", "train.warmup_steps=0", "train.micro_batch=1", "model.num_layers=2")
+    values += (f"engine.zero_stage={stage}", "engine.precision=bf16", "engine.grad_accum_dtype=fp32")
+    through, parted = tmp_path / "through", tmp_path / "parted"
+    for run, steps in ((through, 4), (parted, 2)):
+        flags = [*tiny("EPM-X-S", f"train.steps={steps}", *values), "--out", str(run)]
+        assert fpm(["-q", *flags, "--corpus", str(sample_corpora("EPM-X-S"))]) == 0
+    longer = ["--allow-config-change", "--set", "train.steps=4"]
+    assert fpm(["-q", "pretrain", "--resume", "--out", str(parted), *longer]) == 0
+    assert metrics(through, "train") == metrics(parted, "train")
+    for name in ("weights-0.safetensors", "optimizer-0.safetensors"):
+        ours, theirs = (run / "checkpoints/step-4" / name for run in (through, parted))
+        assert ours.read_bytes() == theirs.read_bytes()
