@@ -121,6 +121,12 @@ def test_the_configuration_reference_is_that_of_the_schema() -> None:
     assert keys - {"engine.deepspeed"} <= {*KEY.findall(page)}
 
 
+def test_the_table_of_the_twenty_is_their_plan() -> None:
+    page = (ROOT / "docs/true_size.md").read_text(encoding="utf-8")
+    assert page == reference("true_size"), "run docs/true_size.py"
+    assert page.count("| yes |") == 20
+
+
 @pytest.mark.parametrize("document", TEXTS, ids=name)
 def test_links_between_documents_lead_somewhere(document: Path) -> None:
     targets = LINK.findall(document.read_text(encoding="utf-8"))

@@ -12,7 +12,8 @@ from fpm_cli.config.resolve import resolve
 from fpm_cli.engine.deepspeed_engine import TrainingEngine
 from fpm_cli.engine.start import allocate_network
 from fpm_cli.engine.world import distributed_world
-from fpm_cli.models.build import build_model, build_network
+from fpm_cli.models.build import build_model, build_network, build_skeleton
+from fpm_cli.models.initialise import InitialValues
 from fpm_cli.runs.run import Run
 from tests.small_runs import tiny
 
@@ -83,3 +84,17 @@ def test_weights_are_allocated_once_as_one_flat_tensor_per_group(stage: int) -> 
         assert {p.untyped_storage().data_ptr() for p in network.parameters()} == addresses
         gradients = [torch.ones(()).expand(3), torch.ones(2)]
         assert engine.deepspeed.optimizer.flatten(gradients).equal(torch.ones(5))
+
+
+def test_the_largest_preset_is_described_without_memory_and_any_part_of_it_is_drawn() -> None:
+    whole = resolve("CPM-X-L", environment={}).config
+    first_layers = resolve("CPM-X-L", environment={}, assignments=["model.num_layers=2"]).config
+    skeleton = build_skeleton(whole)
+    assert all(parameter.is_meta for parameter in skeleton.parameters())
+    values = InitialValues(skeleton, whole)
+    assert sum(each.num_elements for each in values.distributions.values()) == 10_150_016_000
+    part = values.draw("decoder.layers.127.mlp.branch.up.weight", 26_000_000, 1000)
+    assert float(part.std()) == pytest.approx(0.02, rel=0.1)
+    name = "decoder.layers.1.mlp.branch.up.weight"
+    alone = InitialValues(build_skeleton(first_layers), first_layers)
+    assert values.draw(name, 5_000_000, 9).equal(alone.draw(name, 5_000_000, 9))
