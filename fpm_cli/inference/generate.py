@@ -49,7 +49,7 @@ def generate(
         if isinstance(trained.model, GPT):
             stop_tokens = {tokenizer.special.eod}
             next_logits = _GPTNextLogits(trained.model, trained, sampling.max_tokens, cached)
-            new_tokens = _decode(next_logits, rows, stop_tokens.__contains__, sampling, trained)
+            new_tokens = _decode_until(next_logits, rows, stop_tokens.__contains__, sampling, trained)
         elif isinstance(trained.model, EncoderDecoder):
             new_tokens = _decode_from_encoder(trained.model, trained, rows, sampling, cached)
         else:
@@ -82,7 +82,7 @@ def generate_reply(trained: TrainedModel, turns: Sequence[str], sampling: Sampli
     _require_memory(trained, rows, sampling)
     with torch.inference_mode():
         next_logits = _GPTNextLogits(trained.model, trained, sampling.max_tokens, cached=True)
-        return tokenizer.decode(_decode(next_logits, rows, is_stop, sampling, trained)[0])
+        return tokenizer.decode(_decode_until(next_logits, rows, is_stop, sampling, trained)[0])
 
 
 def _require_memory(trained: TrainedModel, rows: TokenRows, sampling: SamplingConfig) -> None:
@@ -99,33 +99,64 @@ def _require_memory(trained: TrainedModel, rows: TokenRows, sampling: SamplingCo
     require_memory("generating text", needed, trained.device, mend, loaded=True)
 
 
-def _decode(
+def continue_rows(
+    trained: TrainedModel,
+    rows: TokenRows,
+    sampling: SamplingConfig,
+    is_finished: Callable[[list[int]], bool],
+) -> list[list[int]]:
+    """The new tokens of each row of a GPT, up to the first after which `is_finished` of them holds.
+
+    Args:
+        trained: a GPT.
+        rows: token ids, at least one in each; read together as one batch.
+        sampling: applies to every row.
+        is_finished: whether the new tokens of a row, the last of them included, are all that is wanted.
+    """
+    assert isinstance(trained.model, GPT)
+    with torch.inference_mode():
+        next_logits = _GPTNextLogits(trained.model, trained, sampling.max_tokens, cached=True)
+        return _decode(next_logits, rows, is_finished, sampling, trained)
+
+
+def _decode_until(
     next_logits: Callable[[TokenRows], Tensor],
     rows: TokenRows,
     is_stop: Callable[[int], bool],
     sampling: SamplingConfig,
     trained: TrainedModel,
 ) -> list[list[int]]:
-    """The new tokens of each row, without the stop token; `next_logits` maps the rows to logits (B, V).
+    """The new tokens of each row, without the stop token."""
+    new_tokens = _decode(next_logits, rows, lambda new: is_stop(new[-1]), sampling, trained)
+    return [new[:-1] if is_stop(new[-1]) else new for new in new_tokens]
+
+
+def _decode(
+    next_logits: Callable[[TokenRows], Tensor],
+    rows: TokenRows,
+    is_finished: Callable[[list[int]], bool],
+    sampling: SamplingConfig,
+    trained: TrainedModel,
+) -> list[list[int]]:
+    """The new tokens of each row; `next_logits` maps the rows to logits (B, V).
 
     A network may have more embeddings than its tokenizer has entries (T5 v1.1 has 32,128 for 32,100): only
     ids of the tokenizer are generated.
     """
     vocab_size = trained.tokenizer.vocab_size
-    rows, prompt_lengths = [list(row) for row in rows], [len(row) for row in rows]
+    rows, new_tokens = [list(row) for row in rows], [list[int]() for _ in rows]
     generators = [torch.Generator(trained.device).manual_seed(sampling.seed) for _ in rows]
-    unfinished = set(range(len(rows)))
-    while unfinished and len(rows[0]) - prompt_lengths[0] < sampling.max_tokens:
+    unfinished, num_new = set(range(len(rows))), 0
+    while unfinished and num_new < sampling.max_tokens:
         logits = next_logits(rows)[:, :vocab_size]
-        for index, row in enumerate(rows):  # finished rows stay in the batch and are cut below
+        num_new += 1
+        for index, row in enumerate(rows):  # finished rows stay in the batch
             row.append(sample_token(logits[index], sampling, generators[index]))
-            if is_stop(row[-1]):
-                unfinished.discard(index)
-    return [_until_stop(row[length:], is_stop) for row, length in zip(rows, prompt_lengths, strict=True)]
-
-
-def _until_stop(tokens: list[int], is_stop: Callable[[int], bool]) -> list[int]:
-    return next((tokens[:index] for index, token in enumerate(tokens) if is_stop(token)), tokens)
+            if index in unfinished:
+                new_tokens[index].append(row[-1])
+                if is_finished(new_tokens[index]):
+                    unfinished.discard(index)
+    return new_tokens
 
 
 class _GPTNextLogits:
@@ -181,4 +212,4 @@ def _decode_from_encoder(
 
     stop_tokens = {special.eod, *other_sentinels}
     decoder_rows = [[special.bos, first]] * len(prompts)
-    return _decode(next_logits, decoder_rows, stop_tokens.__contains__, sampling, trained)
+    return _decode_until(next_logits, decoder_rows, stop_tokens.__contains__, sampling, trained)

@@ -118,7 +118,8 @@ def _compare(trained: TrainedModel, reference: nn.Module, tokenizer: Tokenizer |
 
 def _config(architecture: Architecture, tokenizer: Tokenizer | None) -> dict[str, Any]:
     special = tokenizer.special if tokenizer else SpecialTokens()
-    ids = {"pad_token_id": special.pad, "bos_token_id": special.bos, "eos_token_id": special.eod}
+    bos = special.eod if architecture.config["model_type"] == "gpt2" else special.bos
+    ids = {"pad_token_id": special.pad, "bos_token_id": bos, "eos_token_id": special.eod}
     if architecture.config.get("is_encoder_decoder"):
         ids["decoder_start_token_id"] = special.bos
     return {

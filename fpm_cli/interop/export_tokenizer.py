@@ -79,11 +79,12 @@ def _write_vocabulary(tokenizer: Tokenizer, folder: Path, template: SequenceTemp
 
 def tokenizer_config(tokenizer: Tokenizer, template: SequenceTemplate, max_length: int) -> dict[str, Any]:
     """What tokenizer_config.json says of every kind of tokenizer."""
+    names = {name: getattr(tokenizer.special, name) for name in _NAMES}
+    if tokenizer.kind in ("gpt-en", "gpt-zh"):  # `<eod>` is all that a GPT sees between two documents
+        names |= {"bos": tokenizer.special.eod, "eos": tokenizer.special.eod}
     inputs = ["input_ids", *(["token_type_ids"] if template.has_token_types else []), "attention_mask"]
     special = {
-        f"{name}_token": tokenizer.tokens([token])[0]
-        for name in _NAMES
-        if (token := getattr(tokenizer.special, name)) is not None
+        f"{name}_token": tokenizer.tokens([token])[0] for name, token in names.items() if token is not None
     }
     return {
         "clean_up_tokenization_spaces": False,
