@@ -202,9 +202,7 @@ def _evaluation_texts(request: str) -> Iterator[str]:
     if not separator:
         raise UsageError(f"--decontaminate {request}: give a task and its file, such as qqp=dev.tsv")
     for example in read_examples(load_task(task), path, labels="optional").examples:
-        yield example.text_a
-        if example.text_b is not None:
-            yield example.text_b
+        yield from example.texts
 
 
 def _num_cores() -> int:

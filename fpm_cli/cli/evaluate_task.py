@@ -67,6 +67,12 @@ def evaluate_task(
     submission: Annotated[
         Path | None, typer.Option(help="Write the official submission file into this folder.")
     ] = None,
+    overlap: Annotated[
+        bool,
+        typer.Option(
+            "--overlap", help="Search a pretraining corpus of over two million tokens for the rows."
+        ),
+    ] = False,
     max_bad: Annotated[
         int | None,
         typer.Option(min=0, max=MAX_COUNT, help="Refuse a file with more rejected rows than this."),
@@ -83,7 +89,7 @@ def evaluate_task(
     task_run = open_task_run(run, trained_for)
     others = [open_task_run(other, trained_for) for other in compare or ()]
     log(f"scoring {task_run.run.path}")
-    request = EvaluationRequest(input_, split, max_bad, others, baseline, submission)
+    request = EvaluationRequest(input_, split, max_bad, others, baseline, submission, overlap)
     with StageProgress("examples", stderr_console()) as progress:
         report = evaluate(task, task_run, request, predict_with(progress))
     for message in report.examples.rejection_messages():
@@ -123,6 +129,13 @@ def _show(report: "TaskReport") -> None:
         show(f"{report.unknown_tokens:.2%} of the tokens are unknown to the run's tokenizer")
     if report.unseen:
         show(f"{report.unseen.num_seen:,} of the examples are also in the run's training files")
+    if found := report.overlap:
+        show(
+            f"{found.whole.sum():,} of the examples are in the pretraining corpus whole, and a part of "
+            f"{found.some.sum() - found.whole.sum():,} more: {found.corpus}"
+        )
+    if report.overlap_unknown:
+        show(f"overlap with the pretraining corpus is not known: {report.overlap_unknown}")
     if task.name == "tnews" or task.append:
         show(f"appended to the texts: {', '.join(task.append) or 'nothing (no keywords)'}")
     for note in report.notes:

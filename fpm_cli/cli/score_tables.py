@@ -22,7 +22,7 @@ HEADINGS = {
 
 
 def scores_table(report: "TaskReport") -> Table:
-    """Rows: the run, also on examples not seen in training; other systems on the same examples; the paper."""
+    """Rows: the run, also on examples it has not seen; other systems on the same examples; the paper."""
     task, scores = report.task, report.scores
     assert scores is not None
     title = f"{task.name}: per cent, with 95 % bootstrap intervals; macro: mean over classes"
@@ -43,6 +43,8 @@ def scores_table(report: "TaskReport") -> Table:
     add(str(report.run.path), scores)
     if report.unseen and report.unseen.scores and report.unseen.num_seen:
         add("  on texts that are not in its training files", report.unseen.scores)
+    if report.outside_corpus and report.overlap and report.overlap.some.any():
+        add("  on texts that are not in its pretraining corpus", report.outside_corpus)
     for other in report.compared:
         add(other.system, other.scores)
     for row in report.paper:

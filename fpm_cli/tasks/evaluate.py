@@ -12,6 +12,7 @@ from fpm_cli.errors import FpmError, MissingError, UsageError
 from fpm_cli.tasks.correlation import compare_values, score_values
 from fpm_cli.tasks.definition import TaskDefinition
 from fpm_cli.tasks.examples import Example, ReadExamples, read_examples
+from fpm_cli.tasks.overlap import Overlap, find_overlap
 from fpm_cli.tasks.paper_rows import paper_rows
 from fpm_cli.tasks.predictions import PredictFunction, Predictions, predict_examples, write_predictions
 from fpm_cli.tasks.report import ComparedSystem, TaskReport, UnseenScores
@@ -34,6 +35,7 @@ class EvaluationRequest:
     others: Sequence[TaskRun] = ()  # other runs to compare with
     baseline: bool = False  # compare with a linear model
     submission: Path | None = None  # the folder of the official submission file
+    overlap: bool = False  # search a pretraining corpus of any size for the rows
 
 
 def evaluate(
@@ -62,7 +64,18 @@ def evaluate(
     run_task = task_of_run(task, task_run)
     path, notes = _write_predictions(predictions, examples, split)
     unknown = unknown_token_share(task_run.run, examples)
-    report = TaskReport(run_task, task_run.run, split, examples, path, notes=notes, unknown_tokens=unknown)
+    overlap = find_overlap(task_run.run, examples.examples, any_size=request.overlap)
+    report = TaskReport(
+        run_task,
+        task_run.run,
+        split,
+        examples,
+        path,
+        notes=notes,
+        unknown_tokens=unknown,
+        overlap=overlap if isinstance(overlap, Overlap) else None,
+        overlap_unknown=overlap if isinstance(overlap, str) else None,
+    )
     if request.submission:
         submission = write_submission(task, examples, predictions.written(), request.submission)
         report = replace(report, submission=submission)
@@ -81,6 +94,7 @@ def evaluate(
         report,
         scores=score_task(task, labels_of(examples), predictions.predicted),
         unseen=score_unseen(task, examples, predictions.predicted, training) if training else None,
+        outside_corpus=_score_outside(task, examples, predictions.predicted, report.overlap),
         compared=tuple(compared),
         paper=tuple(paper),
         notes=(*notes, *paper_notes, *messages),
@@ -128,6 +142,15 @@ def score_unseen(
     if not is_new.any():
         return UnseenScores(num_seen, None)
     return UnseenScores(num_seen, score_task(task, labels_of(examples)[is_new], predicted[is_new]))
+
+
+def _score_outside(
+    task: TaskDefinition, examples: ReadExamples, predicted: Predicted, overlap: Overlap | None
+) -> Scores | None:
+    """Score the examples of which no part is in the pretraining corpus; None without one, or without any."""
+    if overlap is None or overlap.some.all():
+        return None
+    return score_task(task, labels_of(examples)[~overlap.some], predicted[~overlap.some])
 
 
 def labels_of(examples: ReadExamples) -> Predicted:

@@ -8,6 +8,7 @@ from typing import Any
 from fpm_cli.runs.run import Run
 from fpm_cli.tasks.definition import TaskDefinition
 from fpm_cli.tasks.examples import ReadExamples
+from fpm_cli.tasks.overlap import Overlap
 from fpm_cli.tasks.paper_rows import PaperRow
 from fpm_cli.tasks.scores import Difference, Scores
 from fpm_cli.tasks.submission import Submission
@@ -61,6 +62,9 @@ class TaskReport:
     notes: tuple[str, ...] = ()
     submission: Submission | None = None
     unknown_tokens: float | None = None  # share of the texts' tokens; None: the run has no tokenizer
+    overlap: Overlap | None = None  # with the corpus that the network was pretrained on
+    overlap_unknown: str | None = None  # why a pretraining corpus was not searched
+    outside_corpus: Scores | None = None  # on the examples of which no part is in that corpus
 
     def document(self) -> dict[str, Any]:
         """The document for `--json`."""
@@ -80,6 +84,7 @@ class TaskReport:
             "paper": [row.document() for row in self.paper],
             "notes": list(self.notes),
             "unknown_tokens": self.unknown_tokens,
+            "overlap": self._overlap(),
             "predictions": str(self.predictions) if self.predictions else None,
             "submission": {**asdict(submission), "path": str(submission.path)} if submission else None,
         }
@@ -87,6 +92,17 @@ class TaskReport:
     def _unscored(self) -> dict[str, Any]:
         names = REGRESSION_METRICS if self.task.is_regression else CLASSIFICATION_METRICS
         return {"num_examples": len(self.examples.examples), **dict.fromkeys(names), "ci95": {}}
+
+    def _overlap(self) -> dict[str, Any] | None:
+        if self.overlap is None:
+            return {"not_searched": self.overlap_unknown} if self.overlap_unknown else None
+        outside = self.outside_corpus
+        return {
+            "corpus": str(self.overlap.corpus),
+            "num_whole": int(self.overlap.whole.sum()),
+            "num_overlapping": int(self.overlap.some.sum()),
+            "outside": scores_document(outside) if outside else None,
+        }
 
     def _unseen(self) -> dict[str, Any] | None:
         if self.unseen is None:

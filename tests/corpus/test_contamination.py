@@ -12,7 +12,13 @@ from hypothesis import strategies as st
 
 from fpm_cli.cli.app import run
 from fpm_cli.corpus.build import build_corpus
-from fpm_cli.corpus.contamination import MAX_NGRAM, EvaluationIndex, _ngram_hashes, token_hashes
+from fpm_cli.corpus.contamination import (
+    MAX_NGRAM,
+    EvaluationIndex,
+    OverlapSearch,
+    _ngram_hashes,
+    token_hashes,
+)
 from fpm_cli.corpus.options import build_options
 from fpm_cli.tokenization.base import Tokenizer
 from tests.corpus.builds import documents
@@ -72,6 +78,36 @@ def test_unrelated_text_gives_no_false_alarm(language: str) -> None:
     known = {gram for line in lines[:half] for gram in _grams(line)}
     assert alarms == [line for line in lines[half:] if known & set(_grams(line))]
     assert len(alarms) <= 0.01 * half
+
+
+@pytest.mark.parametrize("language", LINES)
+@pytest.mark.parametrize("copy", COPIES)
+def test_the_rows_that_have_a_copy_are_told_from_those_that_have_none(language: str, copy: str) -> None:
+    lines = list(dict.fromkeys(LINES[language]))
+    planted, absent, rest = lines[0:120:2], lines[1:120:2], lines[120:]
+    search = OverlapSearch([[row] for row in (*planted, *absent)])
+    for row, around in zip(planted, rest, strict=False):
+        search.add("\n".join([around, "before " + COPIES[copy](row)]))
+    assert len(rest) >= len(planted)
+    assert search.is_found[: len(planted)].all()
+    assert search.is_whole[: len(planted)].all() == (copy != "partial")
+    in_documents = {gram for line in (*planted, *rest[: len(planted)]) for gram in _grams(line)}
+    shared = [bool(in_documents & set(_grams(row))) for row in absent]
+    alarms = search.is_found[len(planted) :]
+    assert not (alarms & ~np.array(shared)).any() and alarms.sum() <= 1
+    assert copy != "partial" or not search.is_whole.any()
+
+
+def test_a_text_is_whole_only_if_one_document_has_all_of_it() -> None:
+    text = LINES["en"][0]
+    half = len(token_hashes(text)) // 2
+    search = OverlapSearch([[text], ["so short"], ["one word, other words", "SO short!"]])
+    for document in (tokens_of(text, 0, half + MAX_NGRAM - 1), tokens_of(text, half, half)):
+        search.add(document)
+    assert search.is_found.tolist() == [True, False, False] and not search.is_whole.any()
+    search.add("a line\nso short\n")
+    search.add(f"{text} so short")
+    assert search.is_found.tolist() == search.is_whole.tolist() == [True, True, True]
 
 
 def _grams(text: str) -> list[tuple[int, ...]]:
