@@ -11,6 +11,7 @@ from unittest.mock import patch
 
 from fpm_cli.errors import FpmError, MissingError, UsageError, did_you_mean, install_hint
 from fpm_cli.inference.trained_model import TrainedModel
+from fpm_cli.progress import StageReport
 
 FEWSHOT_SEED = 1234  # lm-eval's own
 NUM_RESAMPLES = 1000  # for the standard errors of metrics that have no formula
@@ -30,7 +31,7 @@ class HarnessScore:
 
 
 def score_with_harness(
-    trained: TrainedModel, tasks: Sequence[str], report: Any, *, max_examples: int | None = None
+    trained: TrainedModel, tasks: Sequence[str], report: StageReport, *, max_examples: int | None = None
 ) -> list[HarnessScore]:
     """Score a GPT with lm-eval.
 

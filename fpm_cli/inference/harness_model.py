@@ -3,7 +3,7 @@
 Import it only where lm-eval is installed; `fpm_cli.inference.harness` checks that.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -18,8 +18,8 @@ from fpm_cli.inference.generate import continue_rows
 from fpm_cli.inference.sampling import SamplingConfig
 from fpm_cli.inference.trained_model import TrainedModel
 from fpm_cli.models.gpt import GPT
+from fpm_cli.progress import StageReport, ignore_stage_report
 
-Report = Callable[[str, int, int], None]  # stage, finished requests, all requests
 Request = tuple[tuple[str, str], list[int], list[int]]  # context and continuation, the ids of each
 Scored = tuple[float, bool]  # log-probability in nats, and whether greedy decoding would give the same
 
@@ -36,7 +36,7 @@ class HarnessModel(TemplateLM):  # type: ignore[misc]  # lm-eval is not typed
     follows the token that begins a document, and contexts that are too long lose their beginning.
     """
 
-    def __init__(self, trained: TrainedModel, report: Report = lambda stage, done, total: None):
+    def __init__(self, trained: TrainedModel, report: StageReport = ignore_stage_report):
         """Wrap a GPT; `report` is called with each stage's progress.
 
         Raises:
