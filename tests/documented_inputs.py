@@ -1,6 +1,7 @@
 """The files, corpora and runs that documented commands name, made small when a command needs them."""
 
 import json
+import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import zstandard
 
 from fpm_cli.cli.app import run as fpm
 from fpm_cli.corpus.samples import sample_text
-from tests.documented_commands import SMALL_FINE_TUNING, SMALL_PRETRAINING, Maker, assignments
+from tests.documented_commands import ROOT, SMALL_FINE_TUNING, SMALL_PRETRAINING, Maker, assignments
 
 # A verb that takes the newest run of a kind where none is named, and that run.
 NEWEST = {
@@ -111,6 +112,17 @@ def write_task(path: Path) -> None:
 
 def write_task_rows(path: Path) -> None:
     write_lines(path, ["text,label", *(f"{TITLES[n % 5]}{n},{n % 2}" for n in range(24))])
+
+
+def write_harness_task(path: Path) -> None:
+    """The task of lm-eval that README shows, and its rows."""
+    document = re.search(
+        r"^```yaml\n(.*?)^```", (ROOT / "README.md").read_text(encoding="utf-8"), re.M | re.S
+    )
+    assert document
+    path.write_text(document[1])
+    rows = [{"question": question, "choices": [" Yes", " No"], "answer": 0} for question in QUESTIONS]
+    write_lines(path.with_suffix(".jsonl"), map(json.dumps, rows))
 
 
 def write_bert(path: Path) -> None:
@@ -253,6 +265,7 @@ def makers(sample_corpora: Callable[[str], Path]) -> dict[str, Maker]:
         "qqp/train.tsv": write_glue_pairs,
         "qqp/dev.tsv": write_glue_pairs,
         "my_task.toml": write_task,
+        "answers.yaml": write_harness_task,
         "rows.csv": write_task_rows,
         "downloads/bert-base-chinese": write_bert,
         "downloads/gpt2": write_gpt2,

@@ -23,7 +23,7 @@ VARIABLE = re.compile(r"\bFPM_[A-Z][A-Z0-9_]*\b")
 CONFIGURATION = re.compile(r"FPM_([A-Z]+)__[A-Z0-9_]+")
 PLACEHOLDER = "FPM_SECTION__KEY"  # in texts that explain the form
 TESTED = Path(__file__).parent / "config/test_resolve.py"  # sets variables that are no configuration
-EXTRA = re.compile(r"\bfpm(?:-depth)?\[([a-z]+)")
+EXTRA = re.compile(r"\bfpm(?:-depth)?\[([a-z-]+)")
 
 
 def texts() -> Iterator[tuple[str, str]]:
@@ -95,4 +95,4 @@ def test_messages_hint_at_extras_that_exist() -> None:
         for argument in node.args
         if isinstance(argument, ast.Constant)
     }
-    assert {"ray", "transformers"} <= hinted <= extras()
+    assert {"lm-eval", "ray", "transformers"} <= hinted <= extras()

@@ -52,7 +52,8 @@ def find_overlap(run: Run, examples: Sequence[Example], *, any_size: bool) -> Ov
 def search_corpus(corpus: Corpus, rows: Sequence[Sequence[str]]) -> Overlap:
     """Search the training split for the texts of rows.
 
-    A corpus is what its tokenizer keeps of a text, so the texts are also looked for as it keeps them.
+    A corpus is what its tokenizer keeps of a text, so the texts are also looked for as it keeps them. What it
+    maps to unknown tokens is not found; the network has not read it either.
     """
     tokenizer = corpus.tokenizer
     texts = [text for row in rows for text in row]

@@ -158,6 +158,7 @@ def test_generate_and_the_pipeline_and_lm_eval_give_the_same_ids(evaluated: Eval
         assert trained.tokenizer.decode(new) == answer
 
 
+@pytest.mark.parametrize("evaluated", [pytest.param("EPM-X-S", id="en")], indirect=True)
 @pytest.mark.parametrize(
     ("tasks", "change", "status", "message"),
     [
@@ -188,6 +189,7 @@ def test_what_cannot_be_evaluated_is_refused_in_one_line(
     assert message in captured.err and captured.err.count("\n") == 1 and not captured.out
 
 
+@pytest.mark.parametrize("evaluated", [pytest.param("EPM-X-S", id="en")], indirect=True)
 def test_without_lm_eval_its_extra_is_named(
     evaluated: Evaluated, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -37,10 +37,14 @@ KINDS: list[tuple[TokenizerKind, bool]] = [
 
 @cache
 def tokenizer_of(kind: TokenizerKind, whole_words: bool) -> Tokenizer:
-    """Trained on the first half of the text only, so that there are unknown characters."""
+    """Trained on half of the text, so that the rest has unknown characters; with whole words, on all of it.
+
+    There a word is unknown if one of its characters is, and the words of a part are not those of the text.
+    """
     text = sample_text("zh" if kind.endswith("zh") else "en").read_text(encoding="utf-8")
-    texts = text[: len(text) // 2].split("\n\n")
-    return train_tokenizer(kind, texts, 1500, True, whole_words=whole_words)
+    texts = text[: len(text) if whole_words else len(text) // 2].split("\n\n")
+    size = 6000 if whole_words else 1500
+    return train_tokenizer(kind, texts, size, True, whole_words=whole_words)
 
 
 def corpus_of(documents: list[str], tokenizer: Tokenizer, folder: Path) -> Corpus:
@@ -55,26 +59,29 @@ def test_copies_are_found_in_a_corpus_of_every_tokenizer(
 ) -> None:
     lines = list(dict.fromkeys(LINES["zh" if kind.endswith("zh") else "en"]))
     planted, absent, rest = lines[:40], lines[40:80], lines[80:]
-    copies = list(COPIES.values())
+    lost = {"full-width"} if kind in ("t5-en", "bert-en") else set()  # unknown to these vocabularies
+    copies = [make for name, make in COPIES.items() if name not in lost]
     documents = [
         f"{around}\n{copies[index % len(copies)](row)}"
         for index, (row, around) in enumerate(zip(planted, rest, strict=False))
     ]
     corpus = corpus_of(documents, tokenizer_of(kind, whole_words), tmp_path)
-    found = search_corpus(corpus, [[row, row[:40]] for row in planted] + [[row] for row in absent])
+    found = search_corpus(
+        corpus, [[row, row[: row.find(" ", 80)]] for row in planted] + [[row] for row in absent]
+    )
     assert found.some[:40].all()
     assert found.some[40:].sum() == 0
-    partial = [index % len(copies) == list(COPIES).index("partial") for index in range(40)]
-    assert found.whole[:40].tolist() == [not each for each in partial]
+    assert list(COPIES)[:2] == ["whole", "partial"]
+    assert found.whole[0 : 40 : len(copies)].all() and not found.whole[1 : 40 : len(copies)].any()
 
 
 @pytest.fixture
 def task_run(tmp_path: Path) -> TaskRun:
     """40 titles: the pretraining corpus has the first ten whole and parts of the next five."""
-    titles = [line.replace("\n", "")[:30] for line in dict.fromkeys(LINES["zh"])][:40]
+    titles = [line.replace("\n", "")[:40] for line in dict.fromkeys(LINES["zh"])][:40]
     rows = [{"sentence": title, "label": "101"} for title in titles]
     (tmp_path / "dev.json").write_text("\n".join(map(json.dumps, rows)))
-    documents = [f"前。{title}" for title in titles[:10]] + [title[5:20] for title in titles[10:15]]
+    documents = [f"前。{title}" for title in titles[:10]] + [title[3:28] for title in titles[10:15]]
     corpus = corpus_of(documents, tokenizer_of("bert-zh", False), tmp_path)
     config = resolve("BERT-C", proxy=True, environment={}).config
     pretrained = Run.create(tmp_path / "pretrained", config, corpus.path)
