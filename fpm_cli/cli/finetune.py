@@ -187,7 +187,7 @@ def _request(
     if source is None:
         raise UsageError("--from is missing: a run of `fpm pretrain`, or a folder in transformers' format")
     return FinetuneRequest(
-        task=load_task(task),
+        task=load_task(task, also_known=suite_names()),
         source=source,
         train_files=tuple(train or ()),
         validation=_validation(validation),

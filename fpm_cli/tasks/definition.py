@@ -209,8 +209,10 @@ def task_names() -> tuple[str, ...]:
     return tuple(sorted(path.stem for path in DEFINITIONS.glob("*.toml")))
 
 
-def load_task(name_or_path: str | Path) -> TaskDefinition:
+def load_task(name_or_path: str | Path, *, also_known: tuple[str, ...] = ()) -> TaskDefinition:
     """Load the task of that name, or the task in that TOML file.
+
+    `also_known`: other names that the user may have meant, such as those of suites.
 
     Raises:
         UsageError: no task has that name, or the file is not a task definition; says which key and why.
@@ -224,8 +226,8 @@ def load_task(name_or_path: str | Path) -> TaskDefinition:
         if not path.is_file():
             raise MissingError(f"{path}: no such task file")
         return read_task(path)
-    known = ", ".join(task_names())
-    hint = did_you_mean(name, task_names()) or f"; fpm has {known}, and takes a TOML file of your own"
+    names = (*task_names(), *also_known)
+    hint = did_you_mean(name, names) or f"; fpm has {', '.join(names)}, and takes a TOML file of your own"
     raise UsageError(f"no task is called {name!r}{hint}")
 
 

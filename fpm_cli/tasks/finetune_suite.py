@@ -28,7 +28,7 @@ def suite_runs(
         MissingError: a training file is not there; found before any run is created.
     """
     entries = [entry for entry in suite.tasks if entry.train]
-    train_files = {entry.task: suite.require_train_file(entry, data) for entry in entries}
+    train_files = suite.train_files(data)
     out.mkdir(parents=True, exist_ok=True)
     for entry in entries:
         folder = out / entry.task

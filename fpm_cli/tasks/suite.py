@@ -47,15 +47,21 @@ class Suite(Frozen):
             raise ValueError("tasks has a task twice")
         return self
 
-    def require_train_file(self, task: SuiteTask, data: Path) -> Path:
-        """The training file of a task.
+    def train_files(self, data: Path) -> dict[str, Path]:
+        """The training file of each task that has one, by the task's name.
 
         Raises:
-            MissingError: it is not there; says where it was looked for.
+            MissingError: some are not there; says where the first was looked for.
         """
-        if (path := task.find(data, task.train)) is None:
-            raise MissingError(f"{data / task.folder[0] / task.train[0]}: no training file of {task.task}")
-        return path
+        trained = [each for each in self.tasks if each.train]
+        paths = {each.task: each.find(data, each.train) for each in trained}
+        if missing := [each for each in trained if paths[each.task] is None]:
+            names = ", ".join(each.task for each in missing)
+            first = data / missing[0].folder[0] / missing[0].train[0]
+            raise MissingError(
+                f"{data} has no training file of {names} (as {first}); `fpm finetune TASK --train` trains one"
+            )
+        return {task: path for task, path in paths.items() if path is not None}
 
 
 def suite_names() -> tuple[str, ...]:
