@@ -20,7 +20,7 @@ from fpm_cli.tasks.task_run import TaskRun, open_task_run
 from fpm_cli.tokenization.base import Tokenizer
 from fpm_cli.tokenization.registry import train_tokenizer
 from tests.corpus.builds import build_files
-from tests.corpus.test_contamination import COPIES, LINES
+from tests.corpus.planted_copies import COPIES, LINES
 from tests.tasks.tuned_runs import Oracle, tuned_run
 
 TNEWS = load_task("tnews")
