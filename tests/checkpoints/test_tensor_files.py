@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from fpm_cli import files
 from fpm_cli.checkpoints import tensor_file
+from fpm_cli.checkpoints.shards import WEIGHTS, ParameterSlice, Shard, read_slices, write_shard
 from fpm_cli.checkpoints.tensor_file import TensorFile, safetensors_chunks
 from fpm_cli.errors import DivergedError
 from fpm_cli.files import Disk, write_file
@@ -105,3 +106,32 @@ def test_a_file_that_was_cut_short_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(whole[:-4])
     with TensorFile(tmp_path / "file") as file, pytest.raises(ValueError, match="ends too early"):
         file.read_into("a", 0, torch.empty(1_000))
+
+
+def test_another_number_of_ranks_reads_its_share_of_each_file_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = torch.randn(3 * PIECE_BYTES)
+    for rank in (0, 1):
+        half = whole.chunk(2)[rank]
+        part = ParameterSlice(
+            partition="group-0",
+            partition_offset=0,
+            parameter="w",
+            parameter_offset=rank * len(half),
+            num_elements=len(half),
+        )
+        write_shard(tmp_path, rank, Shard({"group-0": half}, {}, (part,)))
+    num_read, read_into = [], TensorFile.read_into
+
+    def counted(file: TensorFile, name: str, start: int, target: torch.Tensor) -> None:
+        num_read.append(target.numel())
+        read_into(file, name, start, target)
+
+    monkeypatch.setattr(TensorFile, "read_into", counted)
+    third = len(whole) // 3
+    for rank in range(3):
+        share = torch.empty(third)
+        read_slices(tmp_path, WEIGHTS, {"w": (rank * third, third)}, lambda _, key, to=share: to)
+        assert share.equal(whole[rank * third : (rank + 1) * third])
+    assert sum(num_read) == len(whole)
