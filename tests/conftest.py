@@ -10,6 +10,7 @@ from fpm_cli.corpus.samples import build_sample_corpus
 from fpm_cli.errors import MissingError
 from fpm_cli.ops.build import build, default_folder
 from fpm_cli.ops.selection import cpu_library, select, use_reference
+from tests.preloaded import Preloaded, preloaded_process
 
 ROW = "row"  # the user property of a test that is a line of the summary
 
@@ -57,6 +58,13 @@ def sample_corpora(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], 
         return built[config.tokenizer]
 
     return corpus
+
+
+@pytest.fixture(scope="session")
+def preloaded() -> Iterator[Preloaded]:
+    """Runs `fpm` in processes that start without the seconds of importing torch and DeepSpeed."""
+    with preloaded_process() as process:
+        yield process
 
 
 @pytest.fixture

@@ -40,7 +40,7 @@ def fpm(environment: dict[str, str], *arguments: str | bytes) -> subprocess.Comp
     return subprocess.run([*FPM, *arguments], env=environment, capture_output=True, timeout=240)
 
 
-@pytest.mark.parametrize("nproc", ["1", "2"])
+@pytest.mark.parametrize("nproc", [pytest.param("1", marks=pytest.mark.long), "2"])
 def test_a_run_is_trained_and_generates_from_a_prompt_typed_in_the_locale(
     nproc: str, chinese: dict[str, str], tmp_path: Path, sample_corpora: Callable[[str], Path]
 ) -> None:

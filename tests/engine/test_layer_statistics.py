@@ -15,7 +15,8 @@ from fpm_cli.engine.batches import load_batch
 from fpm_cli.models.build import build_model
 from fpm_cli.objectives.build import build_samples
 from fpm_cli.runs.run import Run
-from tests.small_runs import start, tiny
+from tests.preloaded import Preloaded
+from tests.small_runs import tiny
 
 ON = ("train.layer_statistics=true", "train.log_every=2", "train.micro_batch=2", "train.clip_norm=1e-3")
 STACKS = {"gpt": ["decoder"], "bert": ["encoder"], "encdec": ["encoder", "decoder"]}
@@ -80,13 +81,11 @@ def test_they_are_those_of_plain_torch(
 
 @pytest.mark.parametrize("stage", [pytest.param(0, marks=pytest.mark.long), 2])
 def test_several_processes_see_what_one_sees(
-    stage: int, tmp_path: Path, sample_corpora: Callable[[str], Path]
+    stage: int, tmp_path: Path, sample_corpora: Callable[[str], Path], preloaded: Preloaded
 ) -> None:
     run, corpus = tmp_path / "run", sample_corpora("CPM-X-S")
     flags = tiny("CPM-X-S", *ON, f"engine.zero_stage={stage}", "model.num_layers=2", "train.steps=1")
-    process = start(["-q", *flags, "--corpus", str(corpus), "--out", str(run), "--nproc", "2"])
-    _, errors = process.communicate(timeout=120)
-    assert process.returncode == 0, errors
+    preloaded.fpm(["-q", *flags, "--corpus", str(corpus), "--out", str(run), "--nproc", "2"])
     for kind, expected in by_plain_torch(run, corpus).items():
         assert rows(run)[1][kind] == pytest.approx(expected, rel=1e-4)
 

@@ -18,7 +18,8 @@ from fpm_cli.engine.synthetic import synthetic_batch
 from fpm_cli.engine.world import distributed_world
 from fpm_cli.errors import DivergedError
 from fpm_cli.models.build import build_model
-from tests.small_runs import finish, start, tiny
+from tests.preloaded import Preloaded
+from tests.small_runs import tiny
 
 QUICK = ("model.num_layers=2", "train.spike_window=8", "train.schedule=constant", "train.warmup_steps=0")
 POISONED = range(30, 33)  # global batches, counted from 0
@@ -133,14 +134,17 @@ def test_a_run_resumed_after_going_back_is_the_one_that_was_not(
     assert ours.read_bytes() == theirs.read_bytes()
 
 
-def test_two_ranks_skip_the_same_steps(tmp_path: Path, sample_corpora: Callable[[str], Path]) -> None:
+def test_two_ranks_skip_the_same_steps(
+    tmp_path: Path, sample_corpora: Callable[[str], Path], preloaded: Preloaded
+) -> None:
     # so small a threshold that ordinary noise is skipped; were ranks to differ, one would wait for the other
     run, corpus = tmp_path / "run", str(sample_corpora("CPM-X-S"))
     flags = tiny("CPM-X-S", *QUICK, "train.steps=30", "train.spike_sigmas=1", "train.spike_patience=99")
-    status, said = finish(start([*flags, "--corpus", corpus, "--out", str(run), "--nproc", "2"]))
-    assert status == 0, said
+    command = preloaded.start([*flags, "--corpus", corpus, "--out", str(run), "--nproc", "2"])
+    status, messages = command.wait()
+    assert status == 0, messages
     assert rows(run, "skip")
-    assert "skipped: " in said
+    assert "skipped: " in messages
 
 
 def test_a_last_step_that_is_not_finite_is_told_in_the_closing_line(

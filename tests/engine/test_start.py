@@ -15,15 +15,18 @@ from fpm_cli.engine.world import distributed_world
 from fpm_cli.models.build import build_model, build_network, build_skeleton
 from fpm_cli.models.initialise import InitialValues
 from fpm_cli.runs.run import Run
+from tests.preloaded import Preloaded
 from tests.small_runs import tiny
 
 # A step that changes no weight but zeros, and those by 1e-30 at most: the checkpoint holds the initial ones.
 STILL = ("model.num_layers=2", "train.steps=1", "train.lr=1e-30", "train.min_lr=0", "train.weight_decay=0")
 
 
-def saved_weights(folder: Path, name: str, ranks: int, *assignments: str) -> dict[str, torch.Tensor]:
+def saved_weights(
+    preloaded: Preloaded, folder: Path, name: str, ranks: int, *assignments: str
+) -> dict[str, torch.Tensor]:
     flags = [*tiny(name, *STILL, *assignments), "--nproc", str(ranks), "--out", str(folder)]
-    assert run(["--quiet", *flags]) == 0
+    preloaded.fpm(["--quiet", *flags])
     weights, _ = load_weights(Run.open(folder))
     return {name: weight.masked_fill(weight.abs() <= 1e-30, 0.0) for name, weight in weights.items()}
 
@@ -41,19 +44,19 @@ def saved_weights(folder: Path, name: str, ranks: int, *assignments: str) -> dic
     ],
 )
 def test_initial_weights_are_a_function_of_the_configuration_alone(
-    name: str, ranks: int, stage: int, precision: str, tmp_path: Path
+    name: str, ranks: int, stage: int, precision: str, tmp_path: Path, preloaded: Preloaded
 ) -> None:
     settings = (f"engine.zero_stage={stage}", f"engine.precision={precision}")
-    weights = saved_weights(tmp_path / "run", name, ranks, *settings)
+    weights = saved_weights(preloaded, tmp_path / "run", name, ranks, *settings)
     expected = dict(build_model(Run.open(tmp_path / "run").config()).named_parameters())
     assert weights.keys() == expected.keys()
     for parameter_name, weight in weights.items():
         assert torch.equal(weight, expected[parameter_name]), parameter_name
 
 
-def test_offloaded_optimizer_starts_from_the_same_weights(tmp_path: Path) -> None:
+def test_offloaded_optimizer_starts_from_the_same_weights(tmp_path: Path, preloaded: Preloaded) -> None:
     settings = ("engine.zero_stage=3", "engine.offload=parameters")
-    weights = saved_weights(tmp_path / "run", "CPM-X-S", 1, *settings)
+    weights = saved_weights(preloaded, tmp_path / "run", "CPM-X-S", 1, *settings)
     expected = dict(build_model(Run.open(tmp_path / "run").config()).named_parameters())
     assert all(torch.equal(weight, expected[name]) for name, weight in weights.items())
 

@@ -3,8 +3,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +16,7 @@ from fpm_cli.runs.run import Run
 from fpm_cli.study.settings import StudySettings
 from fpm_cli.study.study import Cell, Study
 from fpm_cli.study.workflow import read_outcome
+from tests.preloaded import Preloaded
 from tests.reports.html_page import Page
 
 SMALL = (
@@ -33,9 +32,9 @@ def rows(folder: Path) -> list[dict[str, object]]:
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished(tmp_path_factory: pytest.TempPathFactory, preloaded: Preloaded) -> Path:
     folder = tmp_path_factory.mktemp("study") / "small"
-    assert run(["--quiet", *SMALL, "--out", str(folder)]) == 0
+    preloaded.fpm(["--quiet", *SMALL, "--out", str(folder)])
     return folder
 
 
@@ -99,32 +98,31 @@ def test_seeds_share_the_order_of_samples_over_depths(finished: Path) -> None:
     assert shallow.config.model.model_copy(update={"num_layers": 4}) == deep.config.model
 
 
-def test_a_killed_study_resumes_to_the_same_results(finished: Path, tmp_path: Path) -> None:
+def test_a_killed_study_resumes_to_the_same_results(
+    finished: Path, tmp_path: Path, preloaded: Preloaded
+) -> None:
     folder = tmp_path / "small"
-    command = [sys.executable, "-m", "fpm_cli", "--quiet", *SMALL, "--out", str(folder)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = preloaded.start(["--quiet", *SMALL, "--out", str(folder)])
     deadline = time.monotonic() + 120
     while not list(folder.glob("runs/*/metrics.jsonl")) and time.monotonic() < deadline:
         time.sleep(0.05)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    assert run(["--quiet", "study", "resume", str(folder)]) == 0
+    preloaded.fpm(["--quiet", "study", "resume", str(folder)])
     assert rows(folder) == rows(finished)
 
 
-def test_a_stopped_study_exits_with_75_and_its_runs_are_saved(tmp_path: Path) -> None:
+def test_a_stopped_study_exits_with_75_and_its_runs_are_saved(tmp_path: Path, preloaded: Preloaded) -> None:
     folder = tmp_path / "small"
     arguments = [*SMALL, "--set", "train.steps=100000", "--steps", "100000", "--out", str(folder)]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "fpm_cli", "--quiet", *arguments], stderr=subprocess.PIPE
-    )
+    process = preloaded.start(["--quiet", *arguments])
     deadline = time.monotonic() + 120
     while not list(folder.glob("runs/*/checkpoints/step-*")) and time.monotonic() < deadline:
         time.sleep(0.05)
-    process.send_signal(signal.SIGTERM)
-    _, message = process.communicate(timeout=60)
-    assert process.returncode == 75
-    assert b"stopped" in message
+    os.kill(process.pid, signal.SIGTERM)
+    status, message = process.wait()
+    assert status == 75
+    assert "stopped" in message
 
 
 @pytest.mark.parametrize(

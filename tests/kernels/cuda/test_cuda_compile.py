@@ -39,6 +39,7 @@ def test_kernels_do_not_spill_and_their_page_says_so(operator: str) -> None:
 
 
 @needs_nvcc
+@pytest.mark.long
 def test_attention_of_the_default_head_size_does_not_spill() -> None:
     resources = compile_operator("attention", ["sm_90"], ["FPM_HEAD_SIZES=64"])
     assert_as_documented("attention", resources)
