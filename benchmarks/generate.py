@@ -60,7 +60,7 @@ def main() -> None:
             rows.append(
                 {"family": family, "length": length, "cached_seconds": with_cache, "seconds": without}
             )
-    print(f"\n{'family':8} {'length':>7} {'with cache':>12} {'without':>12} {'ratio':>7}   (ms a token)")
+    print(f"\n{'family':8} {'length':>7} {'with cache':>12} {'without':>12} {'ratio':>7}   (ms per token)")
     for row in rows:
         ratio = row["seconds"] / row["cached_seconds"]
         print(

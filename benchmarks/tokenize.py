@@ -203,7 +203,7 @@ def english(options: argparse.Namespace) -> list[str]:
 
 
 def chinese(options: argparse.Namespace) -> list[str]:
-    """Modern Chinese, reviews, news titles and office help, a line a document, mixed evenly."""
+    """Modern Chinese, reviews, news titles and office help, one line per document, mixed evenly."""
     data = options.data
     classics = (
         line

@@ -1,1 +1,1 @@
-"""The command line: one thin file a verb; it parses, calls and prints. No torch at import."""
+"""The command line: one thin file per verb, which parses, calls and prints. No torch at import."""

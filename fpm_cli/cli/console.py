@@ -45,8 +45,8 @@ def show(table: Table | str) -> None:
 
 def in_words(values: Mapping[str, float | None]) -> str:
     """Measured values in a line; metrics.jsonl has null, which is None here, for what was not finite."""
-    said = {name: "not finite" if value is None else f"{value:.4f}" for name, value in values.items()}
-    return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in said.items())
+    texts = {name: "not finite" if value is None else f"{value:.4f}" for name, value in values.items()}
+    return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in texts.items())
 
 
 def show_json(verb: str, document: Mapping[str, Any]) -> None:

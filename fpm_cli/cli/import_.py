@@ -29,26 +29,26 @@ def import_(
     from fpm_cli.interop.import_run import import_run
 
     with working("reading the weights and comparing logits", stderr_console()):
-        made = import_run(source, out, name or out.name, tokenizer)
-    if made.untrained_heads:
-        log(f"not in the weights, so untrained: {', '.join(made.untrained_heads)}")
-    if not made.has_tokenizer:
+        imported = import_run(source, out, name or out.name, tokenizer)
+    if imported.untrained_heads:
+        log(f"not in the weights, so untrained: {', '.join(imported.untrained_heads)}")
+    if not imported.has_tokenizer:
         log("no tokenizer of a kind that fpm has; `fpm generate` and `fpm evaluate` need one (--tokenizer)")
-    comparison = made.comparison
+    comparison = imported.comparison
     if as_json:
         show_json(
             "import",
             {
-                "run": str(made.run),
-                "name": made.config.name,
-                "family": made.config.family,
-                "architecture": made.class_name,
-                "untrained": list(made.untrained_heads),
-                "tokenizer": made.config.tokenizer if made.has_tokenizer else None,
+                "run": str(imported.run),
+                "name": imported.config.name,
+                "family": imported.config.family,
+                "architecture": imported.class_name,
+                "untrained": list(imported.untrained_heads),
+                "tokenizer": imported.config.tokenizer if imported.has_tokenizer else None,
                 "compared": list(comparison.compared),
                 "difference": comparison.difference,
                 "largest": comparison.largest,
             },
         )
     else:
-        show(f"{made.run}: {made.config.name}, from {made.class_name}. {comparison}.")
+        show(f"{imported.run}: {imported.config.name}, from {imported.class_name}. {comparison}.")

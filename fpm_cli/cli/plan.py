@@ -46,12 +46,13 @@ def plan_budget(
     if budget is None:
         raise UsageError("--budget HOURS is missing, for example --budget 24; or --calibrate")
     hours = seconds_of(budget, bare_unit="h") / 3600
-    found = find_device(device)
+    planned_device = find_device(device)
     presets = [
-        affordable(resolve(name, environment={}).config, found, devices, hours) for name in preset_names()
+        affordable(resolve(name, environment={}).config, planned_device, devices, hours)
+        for name in preset_names()
     ]
     depths = {
-        name: best_depth(resolve(name, environment={}).config, found, devices, hours)
+        name: best_depth(resolve(name, environment={}).config, planned_device, devices, hours)
         for name in FAMILY_PRESETS
     }
     if as_json:
@@ -59,21 +60,21 @@ def plan_budget(
             "plan",
             {
                 "hours": hours,
-                "device": found.name,
+                "device": planned_device.name,
                 "num_devices": devices,
                 "presets": [affordable_run.document() for affordable_run in presets],
                 "best_depths": {
                     name: affordable_run.document() if affordable_run else None
                     for name, affordable_run in depths.items()
                 },
-                "assumption": _assumption(found),
+                "assumption": _assumption(planned_device),
             },
         )
         return
-    show(_preset_table(presets, f"{hours:g} h on {devices} x {found.name}"))
+    show(_preset_table(presets, f"{hours:g} h on {devices} x {planned_device.name}"))
     for name, affordable_run in depths.items():
         show(_depth_line(name, affordable_run))
-    show(_assumption(found))
+    show(_assumption(planned_device))
 
 
 def _preset_table(presets: list[Affordable], title: str) -> Table:

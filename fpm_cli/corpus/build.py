@@ -82,8 +82,8 @@ def build_corpus(
     work = WorkFolder(out.with_name(f"{out.name}.building"))
     if out.exists() and not (work.path / PLAN).exists():
         raise UsageError(f"{out} exists; a corpus is never overwritten: name another --out or remove it")
-    found = (find_datasets if options.source == "hf" else find_inputs)(inputs, options)
-    files = found.inputs
+    selection = (find_datasets if options.source == "hf" else find_inputs)(inputs, options)
+    files = selection.inputs
     with _locked(work):
         check_plan(files, tokenizer, options, execution.shard_bytes, work)
         index.write(work.path / EVALUATION_INDEX)
@@ -97,7 +97,7 @@ def build_corpus(
                 _encode(shards, run, execution.report, work)
             if empty := empty_splits(shards, options, work):
                 raise _abandon(empty, work)
-            assemble(found, shards, tokenizer, options, work, work.path / OUT, execution.report)
+            assemble(selection, shards, tokenizer, options, work, work.path / OUT, execution.report)
             (work.path / OUT).rename(out)
             sync_folder(out.parent)
         _remove(work)

@@ -21,7 +21,7 @@ def find_datasets(paths: list[Path], options: BuildOptions) -> FoundInputs:
     A path is a folder that `save_to_disk` wrote, or `NAME`, `NAME:CONFIGURATION` of a cached data set. A
     data set without splits is read whole. Raises MissingError for a split that it does not have.
     """
-    found = FoundInputs()
+    selection = FoundInputs()
     for path in paths:
         splits = load_splits(str(path))
         by_name = {name.rpartition("/")[2] if "/" in name else "": name for name in sorted(splits)}
@@ -32,10 +32,10 @@ def find_datasets(paths: list[Path], options: BuildOptions) -> FoundInputs:
             )
         for split, name in by_name.items():
             if split in wanted:
-                found.inputs.append(Input(name, path, len(splits[name])))
+                selection.inputs.append(Input(name, path, len(splits[name])))
             else:
-                found.skipped.append(SkippedInput(name=name, reason=NOT_SELECTED))
-    return found
+                selection.skipped.append(SkippedInput(name=name, reason=NOT_SELECTED))
+    return selection
 
 
 @lru_cache(maxsize=4)

@@ -55,18 +55,18 @@ def find_inputs(paths: list[Path], options: BuildOptions) -> FoundInputs:
     for a path that is absent and for nothing to read, and UsageError for a link that leads out of a folder:
     whoever made the folder may not have the right to read what it names.
     """
-    found = FoundInputs()
+    selection = FoundInputs()
     for path in paths:
         if path.is_dir():
-            _add_folder(path, options, found)
+            _add_folder(path, options, selection)
         elif path.is_file():
-            found.inputs.append(Input(printable_name(Path(path.name)), path, path.stat().st_size))
+            selection.inputs.append(Input(printable_name(Path(path.name)), path, path.stat().st_size))
         else:
             raise MissingError(f"{path} is not there")
-    found = _with_encodings(found, options)
-    if not found.inputs:
-        raise MissingError(f"nothing to read: {describe_skipped(found.skipped)}")
-    return found
+    selection = _with_encodings(selection, options)
+    if not selection.inputs:
+        raise MissingError(f"nothing to read: {describe_skipped(selection.skipped)}")
+    return selection
 
 
 def printable_name(path: Path) -> str:

@@ -34,21 +34,21 @@ def main(arguments: list[str]) -> int:
     parser.add_argument(
         "--own-log", action="store_true", help="ranks above 0 write their messages to logs/rank-N.log"
     )
-    given = parser.parse_args(arguments)
-    set_parent_death_signal(given.parent)
+    flags = parser.parse_args(arguments)
+    set_parent_death_signal(flags.parent)
     rank = int(os.environ["RANK"])
     with ShutdownRequest() as shutdown:
         try:
-            run = Run.open(given.run)
-            if given.own_log and rank > 0:
+            run = Run.open(flags.run)
+            if flags.own_log and rank > 0:
                 _redirect_stderr(log_path(run.path / "logs", rank))
-            set_rank_environment(given.interface)
+            set_rank_environment(flags.interface)
             interval = heartbeat_interval(run.config().engine.timeout_seconds)
         except FpmError as error:
             return _report(error)
         with Heartbeat(shutdown, run.path / "logs", rank, interval) as heartbeat:
             try:
-                status = _train(run, heartbeat, given)
+                status = _train(run, heartbeat, flags)
             except BaseException:
                 heartbeat.exit_status = 1  # that of a traceback
                 raise
@@ -56,13 +56,13 @@ def main(arguments: list[str]) -> int:
             return status
 
 
-def _train(run: Run, heartbeat: Heartbeat, given: argparse.Namespace) -> int:
+def _train(run: Run, heartbeat: Heartbeat, flags: argparse.Namespace) -> int:
     from fpm_cli.engine.train import train  # imports for seconds; heartbeats are sent meanwhile
 
-    module, _, class_ = given.workload.partition(":")
+    module, _, class_ = flags.workload.partition(":")
     workload_type = getattr(importlib.import_module(module), class_)
     try:
-        train(run, heartbeat, workload_type, quiet=given.quiet, began=given.began, launched=True)
+        train(run, heartbeat, workload_type, quiet=flags.quiet, began=flags.began, launched=True)
     except FpmError as error:
         return _report(error)
     except KeyboardInterrupt:

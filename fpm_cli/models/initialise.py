@@ -127,7 +127,9 @@ def _branch_distributions(stack: Stack, config: ModelConfig) -> dict[Tensor, Ini
 
 def _deepnorm_attention(branch: Attention, beta: float) -> dict[Tensor, InitialDistribution]:
     """Queries and keys with gain 1; values and the output projection with gain beta."""
-    found = {branch.out.weight: _normal(branch.out.weight, _xavier_std(branch.out.weight.shape, beta))}
+    distributions = {
+        branch.out.weight: _normal(branch.out.weight, _xavier_std(branch.out.weight.shape, beta))
+    }
     gains: dict[Tensor, tuple[float, ...]]
     if isinstance(branch, CrossAttention):
         gains = {branch.query.weight: (1.0,), branch.key_value.weight: (1.0, beta)}
@@ -137,8 +139,8 @@ def _deepnorm_attention(branch: Attention, beta: float) -> dict[Tensor, InitialD
     for weight, gain_of_part in gains.items():
         part = (branch.attention_size, weight.shape[1])
         runs = tuple((math.prod(part), _xavier_std(part, gain)) for gain in gain_of_part)
-        found[weight] = InitialDistribution(weight.numel(), stds=runs)
-    return found
+        distributions[weight] = InitialDistribution(weight.numel(), stds=runs)
+    return distributions
 
 
 def _normal(weight: Tensor, std: float) -> InitialDistribution:

@@ -227,8 +227,8 @@ class Run:
 
         `price_per_device_hour` is in any currency, `cpu_peak_flops` of all cores together in FLOP/s.
         """
-        given = {"price_per_device_hour": price_per_device_hour, "cpu_peak_flops": cpu_peak_flops}
-        self.update_manifest(**{name: value for name, value in given.items() if value is not None})
+        settings = {"price_per_device_hour": price_per_device_hour, "cpu_peak_flops": cpu_peak_flops}
+        self.update_manifest(**{name: value for name, value in settings.items() if value is not None})
 
     def begin_launch(
         self, *, devices: int, device_name: str, first_step: int, threads_per_process: int | None = None

@@ -184,12 +184,12 @@ def _appended(values: dict[str, Any], name: str) -> str:
 
 
 def _label(task: TaskDefinition, values: dict[str, Any], layout: Layout) -> int | float:
-    held = _find(values, layout.label)
-    if isinstance(held, bool) and task.class_of(str(held).lower()) is not None:
-        held = str(held).lower()  # JSON's true and false, as some files write CLUEWSC's labels
-    if isinstance(held, bool) or not isinstance(held, str | int | float):
-        raise _RowError(f"{layout.label[0]} is not a label but {_short(held)}")
-    written = str(held).strip()
+    value = _find(values, layout.label)
+    if isinstance(value, bool) and task.class_of(str(value).lower()) is not None:
+        value = str(value).lower()  # JSON's true and false, as some files write CLUEWSC's labels
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise _RowError(f"{layout.label[0]} is not a label but {_short(value)}")
+    written = str(value).strip()
     if not written:
         raise _RowError(f"{layout.label[0]} is empty")
     if written in task.unlabelled:
@@ -215,10 +215,10 @@ def _value(written: str, value_range: tuple[float, float]) -> float:
 
 
 def _identity(values: dict[str, Any], layout: Layout) -> str | None:
-    held = next((values[name] for name in layout.id if name in values), None)
-    if isinstance(held, bool) or not isinstance(held, str | int):
+    value = next((values[name] for name in layout.id if name in values), None)
+    if isinstance(value, bool) or not isinstance(value, str | int):
         return None
-    return str(held).strip() or None
+    return str(value).strip() or None
 
 
 def _short(value: Any) -> str:

@@ -54,9 +54,9 @@ def _class_names(data: Any, layouts: tuple[Layout, ...]) -> dict[str, list[str]]
 def _rows(data: Any, labels: dict[str, list[str]]) -> Iterator[Row]:
     for number, values in enumerate(data, start=1):
         for column, names in labels.items():
-            held = values[column]
-            if held is None or held < 0:  # how the library marks a test set's missing labels
+            label = values[column]
+            if label is None or label < 0:  # how the library marks a test set's missing labels
                 del values[column]
             else:
-                values[column] = names[held]
+                values[column] = names[label]
         yield Row(number, flatten(values))

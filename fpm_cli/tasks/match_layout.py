@@ -108,9 +108,9 @@ def _needed(
     needed = [layout.text_a, *([layout.text_b] if layout.text_b else []), *((n,) for n in layout.more_texts)]
     needed += [(name,) for mark in layout.marks for name in (mark.span, mark.index)]
     needed += [layout.label] if labels_required else []
-    found = [next((name for name in wanted if name in names), None) for wanted in needed]
-    missing = [wanted for wanted, name in zip(needed, found, strict=True) if name is None]
-    return [name for name in found if name is not None], missing
+    matched = [next((name for name in wanted if name in names), None) for wanted in needed]
+    missing = [wanted for wanted, name in zip(needed, matched, strict=True) if name is None]
+    return [name for name in matched if name is not None], missing
 
 
 def _why_not(task: TaskDefinition, first: str, labels_required: bool) -> str:
@@ -121,8 +121,8 @@ def _why_not(task: TaskDefinition, first: str, labels_required: bool) -> str:
         sizes = " or ".join(str(len(layout.columns or ())) for layout in tables)
         if not sizes:
             return f"task {task.name} reads JSON lines only, and this file is not JSON"
-        found = max(len(_fields(first, layout)) for layout in tables)
-        return f"its rows have {found} fields, and those of task {task.name} have {sizes}"
+        num_fields = max(len(_fields(first, layout)) for layout in tables)
+        return f"its rows have {num_fields} fields, and those of task {task.name} have {sizes}"
 
     def similarity(layout: Layout) -> tuple[int, int]:
         names = _fields(first, layout)

@@ -165,7 +165,7 @@ def _rjieba() -> Any:
         return None
     fast = Jieba()
     for probe in _PROBES:
-        found = " ".join(fast.cut(probe.replace("|", "")))
-        if _ASCII_RUN.sub(_split_match, found) != probe.replace("|", " "):
+        segmented = " ".join(fast.cut(probe.replace("|", "")))
+        if _ASCII_RUN.sub(_split_match, segmented) != probe.replace("|", " "):
             return None
     return fast

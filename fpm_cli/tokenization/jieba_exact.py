@@ -44,7 +44,7 @@ class MarkovModel:
 
 @cache
 def dictionary() -> Dictionary:
-    """jieba's 350,000 words; read in about a second, once a process."""
+    """jieba's 350,000 words; read in about a second, once per process."""
     tokenizer = _jieba().Tokenizer()
     frequency, total = tokenizer.gen_pfdict(tokenizer.get_dict_file())
     return Dictionary(frequency, log(total))

@@ -52,13 +52,13 @@ def _find(kind: TokenizerKind, path: Path) -> Path:
     ending = _FILES[kind]
     exact = path / ending
     ending_so = sorted(file for file in path.iterdir() if file.name.endswith(ending))
-    found = [exact] if exact in ending_so else ending_so
-    if not found:
+    candidates = [exact] if exact in ending_so else ending_so
+    if not candidates:
         raise MissingError(f"{path} has no file *{ending}, as which {kind} is published")
-    if len(found) > 1:
-        names = ", ".join(file.name for file in found)
+    if len(candidates) > 1:
+        names = ", ".join(file.name for file in candidates)
         raise UsageError(f"{path} has several vocabularies: {names}; name the file")
-    return found[0]
+    return candidates[0]
 
 
 def _load_gpt2(encoder: Path) -> ByteBpe:

@@ -82,9 +82,11 @@ def read_directory(directory: Path) -> StoredTokenizer:
         if any(Path(name).name != name for name in names):
             raise ValueError("a file is outside the directory")
         stored.files.update({name: read_whole(within(directory, name)) for name in names})
-        found = fingerprint_of(stored.kind, stored.options, stored.files)
-        if found != meta["fingerprint"]:
-            raise ValueError(f"fingerprint is {found[:12]}, recorded was {str(meta['fingerprint'])[:12]}")
+        fingerprint = fingerprint_of(stored.kind, stored.options, stored.files)
+        if fingerprint != meta["fingerprint"]:
+            raise ValueError(
+                f"fingerprint is {fingerprint[:12]}, recorded was {str(meta['fingerprint'])[:12]}"
+            )
     except (ValueError, KeyError, TypeError, OverflowError, FileNotFoundError, DamagedError) as error:
         raise DamagedError(f"tokenizer {directory} is damaged: {error}; make or copy it again") from error
     return stored

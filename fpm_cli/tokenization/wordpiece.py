@@ -211,11 +211,11 @@ class WordPiece(Tokenizer):
         """See `Tokenizer.offsets`."""
         check_text(text)
         prepared = self._prepared(text)
-        found = list(self._hf.encode(prepared, add_special_tokens=False).offsets)
+        offsets = list(self._hf.encode(prepared, add_special_tokens=False).offsets)
         if self._whole_words:
             places = places_in_text(text, prepared)
-            found = [(places[begin], places[end - 1] + 1) for begin, end in found]
-        return found
+            offsets = [(places[begin], places[end - 1] + 1) for begin, end in offsets]
+        return offsets
 
     def model_files(self) -> dict[str, bytes]:
         """A Hugging Face tokenizer.json; its ids are exactly ours, but for whole Chinese words."""

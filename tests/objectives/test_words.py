@@ -9,7 +9,7 @@ from fpm_cli.objectives.words import WordRun, choose_runs, choose_tokens, corrup
 
 
 def text(num_words: int, seed: int, most: int = 4) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
-    """Word starts and special tokens of `[CLS] words [SEP] words [SEP]`, 1 to `most` tokens a word."""
+    """Word starts and special tokens of `[CLS] words [SEP] words [SEP]`, 1 to `most` tokens per word."""
     sizes = np.random.default_rng(seed).integers(1, most + 1, size=num_words)
     sizes[[0, num_words // 2, -1]] = 1
     starts = np.zeros(sizes.sum(), dtype=np.bool_)
