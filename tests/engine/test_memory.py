@@ -1,0 +1,18 @@
+"""The most memory that a process has held."""
+
+import psutil
+import torch
+
+from fpm_cli.engine.memory import peak_memory_bytes
+
+CPU = torch.device("cpu")
+
+
+def test_the_peak_of_a_cpu_process_stays_after_memory_is_freed() -> None:
+    before = peak_memory_bytes(CPU)
+    elements = (before - psutil.Process().memory_info().rss) // 4 + 2**23  # 32 MiB above the peak so far
+    tensor = torch.ones(elements)
+    with_tensor = peak_memory_bytes(CPU)
+    assert with_tensor > before
+    del tensor
+    assert peak_memory_bytes(CPU) >= with_tensor
