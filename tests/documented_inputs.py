@@ -89,6 +89,25 @@ def write_cs224n_pairs(header: bool) -> Maker:
     return write
 
 
+def write_mrpc(path: Path) -> None:
+    """MRPC's table, with a byte order mark."""
+    rows = [f"{label}\t{n}\t{n}\t{a}\t{b}" for n, (a, b, label) in enumerate(pairs(32))]
+    write_lines(path, ["\ufeffQuality\t#1 ID\t#2 ID\t#1 String\t#2 String", *rows])
+
+
+def write_messages(path: Path) -> None:
+    """BUSTM's JSON lines."""
+    rows = [
+        {"id": n, "sentence1": f"{TITLES[n % 5]}{n}", "sentence2": f"{TITLES[n % 3]}{n}", "label": str(n % 2)}
+        for n in range(24)
+    ]
+    write_lines(path, (json.dumps(row, ensure_ascii=False) for row in rows))
+
+
+def reviews(first: int, last: int) -> list[str]:
+    return [f"{TITLES[n % 5]}{n}。" for n in range(first, last)]
+
+
 def write_titles(path: Path) -> None:
     """TNEWS as JSON lines, or as a table for a name that ends in `.tsv`."""
     labels = ("news_story", "news_culture", "news_sports")
@@ -276,6 +295,14 @@ def makers(sample_corpora: Callable[[str], Path]) -> dict[str, Maker]:
         "DATA/qqp/quora-train-pre-left.csv": write_cs224n_pairs(header=False),
         "DATA/qqp/quora-train-small.csv": write_cs224n_pairs(header=True),
         "DATA/qqp/quora-dev.csv": write_cs224n_pairs(header=True),
+        "DATA/mrpc/train.tsv": write_mrpc,
+        "DATA/mrpc/dev.tsv": write_mrpc,
+        "DATA/bustm/train_few_all.json": write_messages,
+        "DATA/bustm/dev_few_all.json": write_messages,
+        "DATA/bustm/test_public.json": write_messages,
+        "DATA/reviews/chnsenticorp.txt": lambda path: write_lines(path, reviews(0, 40)),
+        "DATA/reviews/pos.txt.zst": write_compressed(lambda: reviews(0, 15)),
+        "DATA/reviews/neg.txt.zst": write_compressed(lambda: reviews(15, 35)),
         "tokenizers/gpt-en": train_tokenizer("gpt-en", "en"),
         "tokenizers/gpt-zh": train_tokenizer("gpt-zh", "zh"),
         "tokenizers/bert-zh": train_tokenizer("bert-zh", "zh"),
