@@ -147,6 +147,8 @@ class CommandRunner:
                 self._make(word)
             elif "--resume" not in words and Path(word).is_dir():
                 shutil.rmtree(word)  # made for another command
+        monkeypatch.setattr("fpm_cli.cli.study_pace.START", "")  # estimates need no measured pace here
+        monkeypatch.setattr("fpm_cli.cli.study_pace.SECONDS_PER_CONFIG", 0.1)
         monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(stdin.encode()), encoding="utf-8"))
         status = fpm(reduced(words))
         assert status == 0, f"`fpm {shlex.join(words)}` ended with {status}"

@@ -10,6 +10,7 @@ import zstandard
 from fpm_cli.cli.app import run as fpm
 from fpm_cli.corpus.samples import sample_text
 from tests.documented_commands import ROOT, SMALL_FINE_TUNING, SMALL_PRETRAINING, Maker, assignments
+from tests.preloaded import Preloaded
 
 # A verb that takes the newest run of a kind where none is named, and that run.
 NEWEST = {
@@ -199,10 +200,10 @@ def run_fpm(*arguments: str) -> None:
     assert fpm(list(arguments)) == 0, arguments
 
 
-def makers(sample_corpora: Callable[[str], Path]) -> dict[str, Maker]:
+def makers(sample_corpora: Callable[[str], Path], preloaded: Preloaded) -> dict[str, Maker]:
     """How to make each input, by the name that documentation gives it.
 
-    `sample_corpora` gives the sample corpus of a preset.
+    `sample_corpora` gives the sample corpus of a preset; `preloaded` runs what starts commands of its own.
     """
 
     def train_tokenizer(kind: str, language: str) -> Maker:
@@ -260,10 +261,12 @@ def makers(sample_corpora: Callable[[str], Path]) -> dict[str, Maker]:
         settings = {**SMALL_PRETRAINING, "train.steps": 2}
         for changed in ("model.num_layers", "train.steps"):
             del settings[changed]
-        run_fpm(
-            *("study", "depth", "--preset", "CPM-X-S", "--proxy", "--depths", "1,2", "--seeds", "2"),
-            *("--steps", "2", "--corpus", str(sample_corpora("CPM-X-S")), "--out", str(path)),
-            *assignments(settings),
+        preloaded.fpm(
+            [
+                *("study", "depth", "--preset", "CPM-X-S", "--proxy", "--depths", "1,2", "--seeds", "2"),
+                *("--steps", "2", "--corpus", str(sample_corpora("CPM-X-S")), "--out", str(path)),
+                *assignments(settings),
+            ]
         )
 
     def copy_published_model(path: Path) -> None:

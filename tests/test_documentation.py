@@ -13,6 +13,7 @@ from fpm_cli.cli.app import app
 from fpm_cli.config.resolve import flatten, resolve
 from tests.documented_commands import ROOT, CommandRunner, inline_commands, shell_commands
 from tests.documented_inputs import NEWEST, makers
+from tests.preloaded import Preloaded
 
 GENERATED = ROOT / "docs/verbs.md"  # by the site; its examples are those of `--help`
 DOCUMENTS = [ROOT / "README.md", *sorted({*(ROOT / "docs").rglob("*.md")} - {GENERATED})]
@@ -28,11 +29,14 @@ def name(path: Path) -> str:
 
 @pytest.fixture
 def runner(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sample_corpora: Callable[[str], Path]
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    sample_corpora: Callable[[str], Path],
+    preloaded: Preloaded,
 ) -> CommandRunner:
     (tmp_path / "docs").symlink_to(ROOT / "docs")
     monkeypatch.chdir(tmp_path)
-    return CommandRunner(makers(sample_corpora), NEWEST)
+    return CommandRunner(makers(sample_corpora, preloaded), NEWEST)
 
 
 @pytest.mark.parametrize("document", WITH_COMMANDS, ids=name)

@@ -13,6 +13,7 @@ from fpm_cli.cli.app import app
 from fpm_cli.cli.verb_groups import VERBS
 from tests.documented_commands import CommandRunner, help_examples
 from tests.documented_inputs import NEWEST, makers
+from tests.preloaded import Preloaded
 
 
 def commands(group: object, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], str]]:
@@ -29,12 +30,12 @@ ALL = list(commands(get_command(app)))
 
 @pytest.fixture(scope="module")
 def runner(
-    tmp_path_factory: pytest.TempPathFactory, sample_corpora: Callable[[str], Path]
+    tmp_path_factory: pytest.TempPathFactory, sample_corpora: Callable[[str], Path], preloaded: Preloaded
 ) -> Iterator[CommandRunner]:
     """One folder for all examples, so that its small runs are trained once."""
     before, folder = Path.cwd(), tmp_path_factory.mktemp("examples")
     os.chdir(folder)
-    yield CommandRunner(makers(sample_corpora), NEWEST)
+    yield CommandRunner(makers(sample_corpora, preloaded), NEWEST)
     os.chdir(before)
 
 

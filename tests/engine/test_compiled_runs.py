@@ -8,7 +8,8 @@ import pytest
 from fpm_cli.checkpoints.checkpoint import load_weights
 from fpm_cli.cli.app import run as fpm
 from fpm_cli.runs.run import Run
-from tests.small_runs import finish, metrics, start, tiny
+from tests.preloaded import Preloaded
+from tests.small_runs import metrics, tiny
 
 pytestmark = pytest.mark.usefixtures("compiled")
 
@@ -63,12 +64,11 @@ def test_a_checkpoint_of_one_implementation_continues_with_the_other(
 
 @pytest.mark.parametrize("zero_stage", [0, 2, 3])
 def test_two_processes_train_as_one(
-    tmp_path: Path, sample_corpora: Callable[[str], Path], zero_stage: int
+    tmp_path: Path, sample_corpora: Callable[[str], Path], zero_stage: int, preloaded: Preloaded
 ) -> None:
     corpus = sample_corpora("CPM-2-X-S")
     settings = (AUTO, "model.dropout=0", "train.steps=4", f"engine.zero_stage={zero_stage}")
     train(tmp_path / "one", corpus, "CPM-2-X-S", *settings)
     flags = [*tiny("CPM-2-X-S", *CONSTANT, *settings), "--corpus", str(corpus), "--nproc", "2"]
-    status, message = finish(start([*flags, "--out", str(tmp_path / "two")]))
-    assert status == 0, message
+    preloaded.fpm([*flags, "--out", str(tmp_path / "two")])
     assert metrics(tmp_path / "two", "train") == pytest.approx(metrics(tmp_path / "one", "train"), abs=1e-4)

@@ -12,7 +12,8 @@ from fpm_cli.runs.run import Run
 from fpm_cli.tasks.definition import load_task
 from fpm_cli.tasks.examples import read_examples
 from fpm_cli.tasks.predict import predict
-from tests.small_runs import finish, metrics, start
+from tests.preloaded import Preloaded
+from tests.small_runs import metrics
 from tests.tasks.tuned_runs import finetune_flags
 
 
@@ -93,14 +94,12 @@ def test_a_run_that_lost_its_last_checkpoint_learns_the_same_again_bit_for_bit(
     assert metrics(through, "train") == metrics(parted, "train")
 
 
-def test_two_processes_learn_what_one_learns(place: Path, tmp_path: Path) -> None:
+def test_two_processes_learn_what_one_learns(place: Path, tmp_path: Path, preloaded: Preloaded) -> None:
     losses = []
     for nproc in (1, 2):
         out = tmp_path / str(nproc)
-        status, said = finish(
-            start([*finetune_flags(place, "BERT-E-S", out, "finetune.epochs=1"), "--nproc", str(nproc)])
-        )
-        assert status == 0, said
+        flags = finetune_flags(place, "BERT-E-S", out, "finetune.epochs=1")
+        preloaded.fpm([*flags, "--nproc", str(nproc)])
         losses.append((metrics(out, "train"), metrics(out, "validation")))
     assert sorted(losses[0][0]) == list(range(1, 10))
     for one, two in zip(*losses, strict=True):
