@@ -166,6 +166,7 @@ def _run(module: str, arguments: list[str], environment: dict[str, str]) -> None
     """Become that program; does not return."""
     status: Any = 1
     try:
+        sys.argv[:] = [module, *arguments]
         os.environ.clear()
         os.environ.update(environment)
         if module == "fpm_cli":

@@ -20,6 +20,18 @@ class Verb:
     summary: str
     target: str
 
+    def application(self, name: str) -> typer.Typer:
+        """Import the verb and register it alone, under its name."""
+        module_name, attribute = self.target.split(":")
+        module = import_module(f"fpm_cli.cli.{module_name}")
+        target = getattr(module, attribute)
+        application = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+        if isinstance(target, typer.Typer):
+            application.add_typer(target, name=name)
+        else:
+            application.command(name, epilog=module.EXAMPLES)(target)
+        return application
+
 
 VERBS = {
     "Before training": {
@@ -64,7 +76,7 @@ class VerbCommands(MutableMapping[str, Any]):
 
     def __getitem__(self, name: str) -> Any:
         if name not in self._loaded:
-            self._loaded[name] = _load(name, self._verbs[name])
+            self._loaded[name] = get_group(self._verbs[name].application(name)).commands[name]
         return self._loaded[name]
 
     def __contains__(self, name: object) -> bool:
@@ -81,18 +93,6 @@ class VerbCommands(MutableMapping[str, Any]):
 
     def __delitem__(self, name: str) -> None:
         raise TypeError(f"{name}: verbs are listed in VERBS")
-
-
-def _load(name: str, verb: Verb) -> Any:
-    module_name, attribute = verb.target.split(":")
-    module = import_module(f"fpm_cli.cli.{module_name}")
-    target = getattr(module, attribute)
-    holder = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
-    if isinstance(target, typer.Typer):
-        holder.add_typer(target, name=name)
-    else:
-        holder.command(name, epilog=module.EXAMPLES)(target)
-    return get_group(holder).commands[name]
 
 
 class VerbGroup(TyperGroup):

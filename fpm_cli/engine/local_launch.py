@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from fpm_cli.engine.worker import encode_command
 from fpm_cli.errors import StoppedError
 from fpm_cli.launch.heartbeat import Heartbeat
 from fpm_cli.launch.placement import Placement
@@ -63,7 +64,8 @@ def launch(
 
 def worker_flags(workload_type: "type[Workload] | None", *, quiet: bool, began: float) -> list[str]:
     """The flags of `fpm_cli.engine.worker`, whichever launcher starts it."""
-    flags = ["--began", f"{began:.3f}", *(["--quiet"] if quiet else [])]
+    flags = ["--began", f"{began:.3f}", "--command", encode_command(sys.argv)]
+    flags += ["--quiet"] if quiet else []
     if workload_type:
         flags += ["--workload", f"{workload_type.__module__}:{workload_type.__qualname__}"]
     return flags

@@ -5,9 +5,12 @@ The environment names its rank, as torchrun's and DeepSpeed's launchers do.
 
 import argparse
 import importlib
+import json
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import quote, unquote
 
 from fpm_cli.errors import FpmError, StoppedError
 from fpm_cli.launch.heartbeat import Heartbeat, heartbeat_interval, set_parent_death_signal
@@ -31,6 +34,7 @@ def main(arguments: list[str]) -> int:
         "--parent", type=int, help="pid of the launcher; this process ends when that one does"
     )
     parser.add_argument("--interface", help="the network interface of gloo and NCCL")
+    parser.add_argument("--command", help="the command line of the launch, from `encode_command`")
     parser.add_argument(
         "--own-log", action="store_true", help="ranks above 0 write their messages to logs/rank-N.log"
     )
@@ -39,7 +43,7 @@ def main(arguments: list[str]) -> int:
     rank = int(os.environ["RANK"])
     with ShutdownRequest() as shutdown:
         try:
-            run = Run.open(flags.run)
+            run = Run.open(flags.run, decode_command(flags.command) if flags.command else None)
             if flags.own_log and rank > 0:
                 _redirect_stderr(log_path(run.path / "logs", rank))
             set_rank_environment(flags.interface)
@@ -54,6 +58,17 @@ def main(arguments: list[str]) -> int:
                 raise
             heartbeat.exit_status = status
             return status
+
+
+def encode_command(command: Sequence[str]) -> str:
+    """A command line as one word that no shell on the way to another machine changes."""
+    return quote(json.dumps(list(command)), safe="")
+
+
+def decode_command(word: str) -> list[str]:
+    """The command line of `encode_command`."""
+    command: list[str] = json.loads(unquote(word))
+    return command
 
 
 def _train(run: Run, heartbeat: Heartbeat, flags: argparse.Namespace) -> int:

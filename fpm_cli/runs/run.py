@@ -17,7 +17,7 @@ import shutil
 import socket
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -43,8 +43,8 @@ log = logging.getLogger(__name__)
 class Run:
     """One run folder. `Run.create` makes a new one, `Run.open` opens one that is there."""
 
-    def __init__(self, path: Path):
-        self.path = path
+    def __init__(self, path: Path, command: Sequence[str] | None = None):
+        self.path, self.command = path, tuple(command or sys.argv)
         self.checkpoints = path / "checkpoints"
         self.metrics = path / "metrics.jsonl"
         self.tokenizer_path = path / "tokenizer"
@@ -78,8 +78,10 @@ class Run:
         return run
 
     @classmethod
-    def open(cls, path: Path) -> "Run":
+    def open(cls, path: Path, command: Sequence[str] | None = None) -> "Run":
         """Open an existing run folder.
+
+        `command` is what a launch records; by default that of this process.
 
         Raises:
             MissingError: it is not there, or not a run folder.
@@ -88,7 +90,7 @@ class Run:
         _require_utf8(path)
         if not (path / "config.toml").is_file():
             raise MissingError(f"{path}: not a run folder (it has no config.toml)")
-        return cls(path)
+        return cls(path, command)
 
     @classmethod
     def wait_until_ready(cls, path: Path, seconds: float) -> "Run":
@@ -239,7 +241,7 @@ class Run:
         """
         manifest = self.manifest()
         launch = Launch(
-            command=tuple(sys.argv),
+            command=self.command,
             started=datetime.now(UTC).isoformat(timespec="seconds"),
             devices=devices,
             device_name=device_name,

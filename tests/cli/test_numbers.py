@@ -8,8 +8,8 @@ import pytest
 import typer
 from typer.models import ParameterInfo
 
-from fpm_cli.cli.app import app
 from fpm_cli.cli.app import run as fpm
+from fpm_cli.cli.verb_groups import VERBS
 
 
 def number_flags(application: typer.Typer, path: str) -> Iterator[tuple[str, ParameterInfo]]:
@@ -26,7 +26,12 @@ def number_flags(application: typer.Typer, path: str) -> Iterator[tuple[str, Par
                 yield f"{path} {name} {parameter}", information[0]
 
 
-FLAGS = dict(number_flags(app, "fpm"))
+FLAGS = {
+    path: information
+    for verbs in VERBS.values()
+    for name, verb in verbs.items()
+    for path, information in number_flags(verb.application(name), "fpm")
+}
 
 
 def test_the_flags_are_found() -> None:

@@ -87,8 +87,9 @@ def test_a_comparison_has_the_numbers_of_the_metrics(
 
 
 def test_losses_of_different_objectives_are_not_put_beside_each_other(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     gpt = write_run(tmp_path / "gpt", validation_losses={3: 5.5})
     bert = write_run(tmp_path / "bert", preset="BERT-C", validation_losses={3: 4.5})
     other = write_run(tmp_path / "other", validation_losses={3: 6.5}, tokenizer_fingerprint="another")
@@ -100,7 +101,7 @@ def test_losses_of_different_objectives_are_not_put_beside_each_other(
     assert fpm(["runs", "compare", str(gpt), str(bert), "--html", str(html)]) == 0
     for text in (capsys.readouterr().out, html.read_text(encoding="utf-8")):
         assert "nats per token and per masked token" in " ".join(text.split())
-    assert fpm(["runs", "list", str(tmp_path), "--sort", "loss"]) == 0
+    assert fpm(["runs", "list", ".", "--sort", "loss"]) == 0
     rows = [line for line in capsys.readouterr().out.splitlines() if "finished" in line]
     assert ["masked" in row for row in rows] == [True, False, False]  # 4.5, then 5.5 and 6.5
 

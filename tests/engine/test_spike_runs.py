@@ -51,7 +51,7 @@ def trained(run: Path, corpus: Path, *values: str) -> int:
 
 
 def without_times(run: Path) -> list[dict[str, Any]]:
-    timed = ("seconds", "tokens_per_second")
+    timed = ("seconds", "tokens_per_second", "memory_bytes")
     return [{k: v for k, v in row.items() if k not in timed} for row in rows(run, "train")]
 
 

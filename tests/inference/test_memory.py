@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensor
 
 from fpm_cli.accounting.devices import find_device
 from fpm_cli.accounting.inference import export_memory, generation_memory, scoring_memory
@@ -50,7 +51,11 @@ class Memory:
 def live_bytes() -> int:
     """Bytes of every tensor of this process that has memory."""
     gc.collect()
-    tensors = [each for each in gc.get_objects() if isinstance(each, torch.Tensor) and not each.is_meta]
+    tensors = [
+        each
+        for each in gc.get_objects()
+        if isinstance(each, torch.Tensor) and not isinstance(each, FakeTensor) and not each.is_meta
+    ]
     storages = {each.untyped_storage().data_ptr(): each.untyped_storage().nbytes() for each in tensors}
     return sum(storages.values())
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from fpm_cli.runs.run import Run
 from tests.preloaded import Preloaded
 from tests.small_runs import finish, metrics, start, tiny, wait_for_step
 
@@ -34,6 +35,7 @@ def test_two_processes_learn_what_one_learns(
     assert not list(compiled.glob("**/*"))
     ours, theirs = metrics(alone, "train"), metrics(run, "train")
     assert sorted(theirs) == list(range(1, 11))
+    assert list(Run(run).manifest().launches[-1].command[1:]) == flags  # as it was typed, not a rank's
     assert max(abs(ours[step] - theirs[step]) for step in ours) < 1e-4
     assert metrics(run, "validation")[10] == pytest.approx(metrics(alone, "validation")[10], abs=1e-4)
 

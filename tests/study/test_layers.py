@@ -72,7 +72,10 @@ def test_measures_equal_a_direct_computation(trained: TrainedModel) -> None:
     tokens, labels, mask = batch["tokens"], batch["labels"], batch["loss_mask"]
     is_gpt = trained.config.family == "gpt"
     stack = model.decoder if is_gpt else model.encoder
-    context = AttentionContext(causal=True) if is_gpt else AttentionContext(key_mask=batch["attention_mask"])
+    if is_gpt:
+        context = AttentionContext(causal=True)
+    else:  # short samples are padded
+        context = AttentionContext(key_mask=batch["attention_mask"]).with_mask(tokens.shape[1])
 
     def loss(hidden: torch.Tensor) -> float:
         hidden = stack.final_norm(hidden)
