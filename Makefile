@@ -8,7 +8,7 @@ DEV_INSTALLED := $(VENV)/.installed-dev
 KERNELS := $(VENV)/.kernels
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo install-note test test-long torture torture-depth gpu lint docs clean
+.PHONY: demo install-note test test-long torture torture-depth gpu bench bench-compare lint docs clean
 
 demo: install-note $(KERNELS)  ## Train a 128-layer CPM-X-L proxy on Chinese text, evaluate it, generate text, report the cost.
 	@FPM=$(BIN)/fpm sh demo.sh
@@ -32,6 +32,14 @@ torture-depth: $(DEV_INSTALLED)  ## The deepest proxies train over three seeds, 
 
 gpu: $(DEV_INSTALLED)  ## The first ten minutes on a machine with GPUs: what works, and figures beside the plan, in gpu-results/.
 	$(BIN)/python -m benchmarks.gpu
+
+# ONLY="step kernels" measures these parts again; without it, parts already measured at this commit are kept.
+bench: $(DEV_INSTALLED) $(KERNELS)  ## Every stage beside its peer: about 25 minutes on two quiet cores.
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[bench]'
+	$(BIN)/python -m benchmarks.suite $(if $(ONLY),--only $(ONLY))
+
+bench-compare:  ## What became slower from one result to another: make bench-compare A=old.json B=new.json
+	$(BIN)/python -m benchmarks.suite --compare $(A) $(B)
 
 lint: $(DEV_INSTALLED)  ## Linter, formatter, type check.
 	$(BIN)/ruff check

@@ -1,1 +1,1 @@
-"""Measurements of fpm, each beside a peer or beside its own plan."""
+"""Measurements of fpm beside a peer or beside its own plan; `benchmarks.suite` runs those with a peer."""

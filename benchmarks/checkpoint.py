@@ -1,4 +1,4 @@
-"""What a checkpoint costs: `python benchmarks/checkpoint.py [--folder F] [--repeats N]`.
+"""What a checkpoint costs: `python -m benchmarks.checkpoint [--folder F] [--repeats N]`.
 
 Three ratios of one run, medians of alternating trials, on a state of some 650 MB in a real engine:
 how long an asynchronous save holds training up, over a copy of the same tensors in memory; and how fast a
@@ -6,14 +6,9 @@ blocking save is, over writing the same bytes with one fsync, and over torch.sav
 one fsync. What a trial wrote is removed outside the timed part.
 """
 
-import sys
-
-sys.path.pop(0)  # this folder: a file in it would hide the standard library's `tokenize`
-
 import argparse
 import os
 import shutil
-import statistics
 import tempfile
 import time
 from collections.abc import Callable
@@ -21,6 +16,7 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.measurements import Measurement, measurement, parse_arguments, report
 from fpm_cli.checkpoints.shards import Shard
 from fpm_cli.config.resolve import resolve
 from fpm_cli.engine import flat_partitions
@@ -73,8 +69,8 @@ def clear(folder: Path, run: Run) -> None:
     os.sync()
 
 
-def measure(folder: Path, repeats: int) -> None:
-    """Print the medians and the three ratios."""
+def measure(folder: Path, repeats: int) -> list[Measurement]:
+    """The three ratios."""
     config = resolve("BERT-E-S", proxy=True, environment={}, assignments=SIZES).config
     run = Run.create(folder / "run", config, None)
     with distributed_world(60) as world:
@@ -109,7 +105,7 @@ def measure(folder: Path, repeats: int) -> None:
         ]
         times: dict[str, list[float]] = {}
         for trial in range(repeats + 1):
-            found = {
+            seconds = {
                 "copy": seconds_of(copy),
                 "asynchronous": seconds_of(lambda: behind.save(2 * trial)),  # noqa: B023
             }
@@ -117,32 +113,35 @@ def measure(folder: Path, repeats: int) -> None:
             behind.poll_completed()
             clear(folder, run)
             for name, write in ways[trial % 3 :] + ways[: trial % 3]:  # whichever goes first
-                found[name] = seconds_of(lambda: write(trial))  # noqa: B023
+                seconds[name] = seconds_of(lambda: write(trial))  # noqa: B023
                 clear(folder, run)
             if trial:  # the first one allocates
-                for name, seconds in found.items():
-                    times.setdefault(name, []).append(seconds)
+                for name, value in seconds.items():
+                    times.setdefault(name, []).append(value)
         behind.close()
         blocking.close()
-    median = {name: statistics.median(values) for name, values in times.items()}
-    print(f"state {size / 1e6:,.0f} MB in {len(tensors)} tensors, {repeats} trials each, medians")
-    for name, seconds in median.items():
-        print(f"  {name:<13} {seconds * 1e3:8.1f} ms  {size / seconds / 1e9:6.2f} GB/s")
-    print(
-        f"asynchronous save stalls for {median['asynchronous'] / median['copy']:.2f} x a memory copy (<= 1.2)"
-    )
-    print(f"blocking save: {median['raw'] / median['blocking']:.2f} x raw write + fsync (>= 0.9)")
-    print(f"blocking save: {median['torch.save'] / median['blocking']:.2f} x torch.save + fsync (>= 1.5)")
+    case = f"{size / 1e6:,.0f} MB in {len(tensors)} tensors"
+    return [
+        measurement("checkpoint", f"{name}, {case}", peer, times[side], times[other], threads=2, asked=asked)
+        for name, side, peer, other, asked in (
+            ("stall of an asynchronous save", "asynchronous", "copy in memory", "copy", 0.83),
+            ("blocking save", "blocking", "the same bytes with one fsync", "raw", 0.9),
+            ("blocking save", "blocking", "torch.save with one fsync", "torch.save", 1.5),
+        )
+    ]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments besides `--out`."""
+    parser.add_argument("--folder", type=Path, help="on the disk to measure; by default a temporary one")
+    parser.add_argument("--repeats", type=int, default=7)
 
 
 def main() -> None:
     """Measure in a temporary folder."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--folder", type=Path, help="on the disk to measure; by default a temporary one")
-    parser.add_argument("--repeats", type=int, default=7)
-    arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
-        measure(Path(folder), arguments.repeats)
+    options = parse_arguments(__doc__, add_arguments)
+    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+        report(measure(Path(folder), options.repeats), options.out)
 
 
 if __name__ == "__main__":

@@ -1,26 +1,23 @@
 """How fast corpora are built and read, beside their peers, and how much memory a build takes.
 
     pip install -e '.[fast]' datasketch
-    python benchmarks/corpus.py build --megatron ../Megatron-LM --vocab ../shared/data/vocab_gpt2
-    python benchmarks/corpus.py near
-    python benchmarks/corpus.py loader
-    python benchmarks/corpus.py memory
+    python -m benchmarks.corpus build --megatron ../Megatron-LM --vocab ../shared/data/vocab_gpt2
+    python -m benchmarks.corpus near
+    python -m benchmarks.corpus loader
+    python -m benchmarks.corpus memory
 
-Text is made by drawing sentences at random from `--text` (a file with a text a line or one JSON object
-with `text` a line; the packaged sample by default), so that any amount can be had and no two documents
+Text is made by drawing sentences at random from `--text` (a file with one text or one JSON object
+with `text` per line; the packaged sample by default), so that any amount can be had and no two documents
 are near-duplicates by chance. Peers run in the same process order on the same input; every time is the
 wall time from the first byte read to the last byte written, start-up included unless it is said.
 """
-
-import sys
-
-sys.path.pop(0)  # this folder: `tokenize.py` in it would hide the standard library's
 
 import argparse
 import json
 import random
 import resource
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -30,6 +27,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.measurements import Measurement, interleave, measurement, parse_arguments, report
 from fpm_cli.corpus.build import Execution, build_corpus
 from fpm_cli.corpus.indexed import IndexedDataset
 from fpm_cli.corpus.minhash import NUM_BANDS, ROWS_PER_BAND, SHINGLE_BYTES, band_keys
@@ -40,23 +38,30 @@ from fpm_cli.tokenization import Tokenizer, load_published, train_tokenizer
 
 MEGABYTE = 1_000_000
 NUM_PERMUTATIONS = NUM_BANDS * ROWS_PER_BAND
+Figures = tuple[dict[str, Any], list[Measurement]]
 
 
 def main() -> None:
-    """Run one benchmark and print its figures as JSON."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    """Run one benchmark, and print what has no peer as JSON."""
+    options = parse_arguments(__doc__, add_arguments)
+    benchmark = {"build": build, "near": near, "loader": loader, "memory": memory}[options.benchmark]
+    with tempfile.TemporaryDirectory() as folder:
+        figures, rows = benchmark(options, Path(folder))
+    print(json.dumps({options.benchmark: figures}, indent=2))
+    report(rows, options.out)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments besides `--out`."""
     parser.add_argument("benchmark", choices=["build", "near", "loader", "memory"])
     parser.add_argument("--text", type=Path, help="sentences are drawn from it; default: the packaged sample")
-    parser.add_argument("--megabytes", type=float, default=200, help="of JSON lines for our build")
+    parser.add_argument("--megabytes", type=float, default=200, help="of JSON lines for fpm's build")
     parser.add_argument("--peer-megabytes", type=float, default=20, help="of JSON lines for slower peers")
     parser.add_argument("--documents", type=int, default=4000, help="near: before duplicates are planted")
+    parser.add_argument("--rounds", type=int, default=5, help="near and loader")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--megatron", type=Path, help="a checkout of Megatron-LM that runs here")
     parser.add_argument("--vocab", type=Path, help="a folder with GPT-2's encoder.json and vocab.bpe")
-    options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        benchmark = {"build": build, "near": near, "loader": loader, "memory": memory}[options.benchmark]
-        print(json.dumps({options.benchmark: benchmark(options, Path(folder))}, indent=2))
 
 
 # Input
@@ -103,10 +108,17 @@ def timed(work: Callable[[], Any]) -> tuple[float, Any]:
     return time.perf_counter() - started, result
 
 
+def cpu_seconds(work: Callable[[], object]) -> float:
+    """Of this process."""
+    began = time.process_time()
+    work()
+    return time.process_time() - began
+
+
 # JSON lines to .bin and .idx
 
 
-def build(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
+def build(options: argparse.Namespace, folder: Path) -> Figures:
     """Ours against Megatron-LM's tools/preprocess_data.py with the same workers and vocabulary.
 
     Each runs on a small and on a large input. The difference between the two is the rate without
@@ -115,8 +127,8 @@ def build(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     tokenizer = tokenizer_of(options)
     tokenizer.save(folder / "tokenizer")
     contestants: dict[str, tuple[float, Callable[[Path], None]]] = {
-        "ours": (options.megabytes, lambda path: _build(path, folder, 0.0, options.workers)),
-        "ours_with_near_duplicates": (
+        "fpm": (options.megabytes, lambda path: _build(path, folder, 0.0, options.workers)),
+        "fpm_with_near_duplicates": (
             options.megabytes,
             lambda path: _build(path, folder, 0.8, options.workers),
         ),
@@ -128,12 +140,14 @@ def build(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         small = write_jsonl(folder / f"{name}-small.jsonl", megabytes / 5, options)
         large = write_jsonl(folder / f"{name}-large.jsonl", megabytes, options)
         figures[name] = _rates([_run(path, work) for path in (small, large)])
-    if options.megatron:
-        theirs = figures["megatron"]
-        figures["times_as_fast"] = {what: figures["ours"][what] / theirs[what] for what in theirs}
-        _build(folder / "megatron-large.jsonl", folder, 0.0, options.workers)
-        figures["same_ids"] = _same_ids(folder)
-    return figures
+    if not options.megatron:
+        return figures, []
+    _build(folder / "megatron-large.jsonl", folder, 0.0, options.workers)
+    figures["same_ids"] = _same_ids(folder)
+    what = "MB per CPU second, start-up apart"
+    rates = [1 / figures[name][what]], [1 / figures["megatron"][what]]
+    about = "JSON lines to an indexed corpus, CPU seconds per megabyte"
+    return figures, [measurement("corpus building", about, "Megatron-LM's preprocess_data.py", *rates)]
 
 
 def _run(path: Path, work: Callable[[Path], None]) -> tuple[float, float, float]:
@@ -185,25 +199,30 @@ def _same_ids(folder: Path) -> bool:
 # Near-duplicates
 
 
-def near(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
+def near(options: argparse.Namespace, folder: Path) -> Figures:
     """Our shingling and MinHash against a Python loop over rensa's and over datasketch's."""
     texts, truth = planted(options)
     encoded = [text.encode() for text in texts]
     figures: dict[str, Any] = {"documents": len(texts), "megabytes": sum(map(len, encoded)) / MEGABYTE}
-    batch = 128
-    ours, _ = timed(lambda: [band_keys(encoded[i : i + batch]) for i in range(0, len(encoded), batch)])
-    rensa, rensa_sets = timed(partial(_rensa, texts))
-    datasketch, _ = timed(partial(_datasketch, texts[: len(texts) // 10]))
-    datasketch *= len(texts) / (len(texts) // 10)
-    figures |= {
-        "seconds": {"ours": ours, "rensa": rensa, "datasketch (a tenth, times ten)": datasketch},
-        "times_as_fast": {"rensa": rensa / ours, "datasketch": datasketch / ours},
-        "index_bytes_per_document": NUM_BANDS * (8 + 24),
+    batch, tenth = 128, texts[: len(texts) // 10]
+    sides: dict[str, Callable[[], object]] = {
+        "fpm": lambda: [band_keys(encoded[i : i + batch]) for i in range(0, len(encoded), batch)],
+        "rensa": partial(_rensa, texts),
+        "datasketch": partial(_datasketch, tenth),
     }
+    seconds = interleave({name: partial(cpu_seconds, work) for name, work in sides.items()}, options.rounds)
+    seconds["datasketch"] = [len(texts) / len(tenth) * each for each in seconds["datasketch"]]
+    figures["index_bytes_per_document"] = NUM_BANDS * (8 + 24)
     dropped = _dropped(texts, folder)
-    figures["ours"] = _quality(dropped, truth)
-    figures["rensa_lsh_with_the_same_verification"] = _quality(_rensa_dropped(texts, rensa_sets), truth)
-    return figures
+    figures["fpm"] = _quality(dropped, truth)
+    rensa_dropped = _rensa_dropped(texts, _rensa(texts))
+    figures["rensa_lsh_with_the_same_verification"] = _quality(rensa_dropped, truth)
+    case = f"shingles and MinHash of {len(texts):,} documents"
+    rows = [
+        measurement("near-duplicates", case, name, seconds["fpm"], seconds[name])
+        for name in ("rensa", "datasketch")
+    ]
+    return figures, rows
 
 
 def planted(options: argparse.Namespace) -> tuple[list[str], set[int]]:
@@ -312,25 +331,25 @@ def _quality(dropped: set[int], truth: set[int]) -> dict[str, float]:
 # Reading
 
 
-def loader(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
+def loader(options: argparse.Namespace, folder: Path) -> Figures:
     """Random batches of a corpus: ours against a loop over samples of a memory map."""
     tokenizer = tokenizer_of(options)
     path = write_jsonl(folder / "loader.jsonl", min(options.megabytes, 50), options)
     settings = build_options("jsonl", near_duplicates=0.0)
     dataset = build_corpus([path], tokenizer, folder / "loader", settings).corpus.split("train")
-    figures: dict[str, Any] = {"tokens": dataset.num_tokens}
+    rows = []
     for length in (128, 512, 1024):
         rng, batch = np.random.default_rng(0), 64
         starts = rng.integers(0, dataset.num_tokens - length - 1, (200, batch))
-        ours, ours_sum = timed(partial(_read, dataset, starts, length))
-        loop, loop_sum = timed(partial(_read_by_sample, folder / "loader" / "train.bin", starts, length))
-        assert ours_sum == loop_sum
-        figures[str(length)] = {
-            "ours_million_tokens_per_second": starts.size * length / ours / 1e6,
-            "loop_million_tokens_per_second": starts.size * length / loop / 1e6,
-            "times_as_fast": loop / ours,
-        }
-    return figures
+        ours = partial(_read, dataset, starts, length)
+        loop = partial(_read_by_sample, folder / "loader" / "train.bin", starts, length)
+        assert ours() == loop()
+        sides = {"fpm": partial(cpu_seconds, ours), "loop": partial(cpu_seconds, loop)}
+        seconds = interleave(sides, options.rounds)
+        case = f"{starts.size:,} random samples of {length} tokens"
+        peer = "a loop over slices of a memory map"
+        rows.append(measurement("reading a corpus", case, peer, seconds["fpm"], seconds["loop"]))
+    return {"tokens": dataset.num_tokens}, rows
 
 
 def _read(dataset: IndexedDataset, starts: np.ndarray, length: int) -> int:
@@ -350,7 +369,7 @@ def _read_by_sample(path: Path, starts: np.ndarray, length: int) -> int:
 # Memory
 
 
-def memory(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
+def memory(options: argparse.Namespace, folder: Path) -> Figures:
     """Peak memory of a build of one process, at a tenth of the input and at the whole of it."""
     tokenizer_of(options).save(folder / "tokenizer")
     figures: dict[str, Any] = {}
@@ -362,7 +381,7 @@ def memory(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         (folder / "memory-0.8").rename(folder / f"memory-{megabytes:.0f}")
     first, last = (figure["peak_bytes"] for figure in figures.values())
     figures["difference"] = last / first - 1
-    return figures
+    return figures, []
 
 
 if __name__ == "__main__":

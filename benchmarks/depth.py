@@ -1,16 +1,12 @@
 """Which depth learns with which norm placement and learning rates: the table of docs/depth.md.
 
-    python benchmarks/depth.py --out depth.json
+    python -m benchmarks.depth --out depth.json
 
 Every run is a proxy (`fpm pretrain --proxy`: width 64, width-faithful initialisation) on the packaged
 sample text, with its own depth, setting and seed, and nothing else changed; its figure is the
 validation loss below the unigram entropy of the same text, in nats. Rows already in `--out` are kept,
 so a stopped run resumes where it was. One process, one thread; about an hour.
 """
-
-import sys
-
-sys.path.pop(0)  # this folder: `tokenize.py` in it would hide the standard library's
 
 import argparse
 import json

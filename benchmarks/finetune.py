@@ -1,33 +1,31 @@
 """How fast a classifier is fine-tuned, against transformers' Trainer on the same weights and examples.
 
-    python benchmarks/finetune.py --weights DIR --train FILE... --out finetune.json
+    python -m benchmarks.finetune [--weights DIR] [--train FILE...] [--out finetune.json]
 
-DIR is a BERT in transformers' format (MiniLM-L6 is a quick one), FILE a training file of QQP; Trainer needs
-accelerate. One process, one thread: first the losses of all three ways on the same examples with dropout 0,
-which must agree to 1e-5; then optimizer steps over the same batches in the same order: fpm's packed ones
-through its DeepSpeed engine, and Trainer's, padded to 128 tokens and to the longest of the batch, each
-timing in a process of its own. Seconds are the process's CPU time, which other work on the machine disturbs
-little; rounds alternate, and each way's best round counts. The arithmetic limit is the ratio of the
-positions computed; optimizer and data cost all of them the same.
+DIR is a BERT in transformers' format (by default one of MiniLM-L6's shape with fresh weights, which
+takes the same time), FILE a training file of QQP; Trainer needs accelerate. One process, one thread:
+first the losses of all three ways on the same examples with dropout 0, which must agree to 1e-5; then
+optimizer steps over the same batches in the same order: fpm's packed ones through its DeepSpeed engine,
+and Trainer's, padded to 128 tokens and to the longest of the batch, each timing in a process of its
+own. Seconds are the process's CPU time, which other work on the machine disturbs little; the ways take
+turns. The arithmetic limit is the ratio of the positions computed; optimizer and data cost all of them
+the same.
 """
 
-import sys
-
-if __name__ == "__main__":  # not in the timed processes, which have the parent's path
-    sys.path.pop(0)  # this folder: a file in it would hide the standard library's `tokenize`
-
 import argparse
-import json
+import shutil
 import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from benchmarks.measurements import Measurement, interleave, measurement, parse_arguments, report
 from fpm_cli.checkpoints.checkpoint import load_weights
 from fpm_cli.config.batch_split import split_batch
 from fpm_cli.engine.deepspeed_engine import TrainingEngine
@@ -44,25 +42,61 @@ WAYS = {"padded to 128": 128, "padded dynamically": None}
 TARGETS = {"padded to 128": 3.5, "padded dynamically": 1.8}
 
 
+DATA = Path(__file__).parents[2] / "shared" / "data"
+
+
 def main() -> None:
-    """Compare the losses, time all ways and print a table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--weights", type=Path, required=True)
-    parser.add_argument("--train", type=Path, nargs="+", required=True)
-    parser.add_argument("--steps", type=int, default=5, help="timed in each round")
-    parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--dropout", type=float, default=0.0, help="while timing")
-    parser.add_argument("--out", type=Path, help="JSON to write")
-    options = parser.parse_args()
+    """Compare the losses, and time all ways."""
+    options = parse_arguments(__doc__, add_arguments)
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
+        options.weights = options.weights or fresh_weights(Path(folder) / "weights")
         run = make_run(Path(folder) / "run", options)
         differences = compare_losses(run, options.weights)
         print("losses differ by", ", ".join(f"{value:.1e} ({way})" for way, value in differences.items()))
         assert max(differences.values()) <= 1e-5
         seconds = time_ways(run, options)
         positions = count_positions(run, options)
-    report(options, differences, seconds, positions)
+    ours = seconds.pop("fpm")
+    rows = [row(way, ours, times, positions) for way, times in seconds.items()]
+    report(rows, options.out)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments besides `--out`."""
+    parser.add_argument("--weights", type=Path)
+    parser.add_argument(
+        "--train", type=Path, nargs="+", default=[DATA / "qqp_cs224n" / "quora-train-small.csv"]
+    )
+    parser.add_argument("--steps", type=int, default=5, help="timed in each round")
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--dropout", type=float, default=0.0, help="while timing")
+
+
+def fresh_weights(folder: Path) -> Path:
+    """A BERT of the shape of MiniLM-L6 (nreimers/MiniLM-L6-H384-uncased on the hub) with new weights."""
+    import transformers
+
+    torch.manual_seed(0)
+    config = transformers.BertConfig(
+        hidden_size=384, num_hidden_layers=6, num_attention_heads=12, intermediate_size=1536
+    )
+    transformers.BertModel(config).save_pretrained(folder)
+    shutil.copy(DATA / "vocab_bert" / "bert-base-uncased-vocab.txt", folder / "vocab.txt")
+    return folder
+
+
+def row(way: str, ours: list[float], theirs: list[float], positions: dict[str, int]) -> Measurement:
+    """One way of transformers' Trainer beside fpm."""
+    return measurement(
+        "fine-tuning a BERT of 6 x 384 on QQP",
+        "some optimizer steps",
+        f"transformers' Trainer, {way}",
+        ours,
+        theirs,
+        asked=TARGETS[way],
+        limit=f"{positions[way] / positions['fpm']:.2f}x by positions computed",
+    )
 
 
 def make_run(out: Path, options: argparse.Namespace) -> Run:
@@ -81,22 +115,19 @@ def compare_losses(run: Run, weights: Path) -> dict[str, float]:
     order = rows[workload.examples.lengths[rows].argsort()]
     with torch.no_grad():
         batch = workload.examples.batch(order, torch.device("cpu"))
-        found = float(ours(batch)[LOSS]) / len(order)
+        loss = float(ours(batch)[LOSS]) / len(order)
         return {
-            way: abs(found - float(theirs(**padded_batch(workload, order, length)).loss))
+            way: abs(loss - float(theirs(**padded_batch(workload, order, length)).loss))
             for way, length in WAYS.items()
         }
 
 
 def time_ways(run: Run, options: argparse.Namespace) -> dict[str, list[float]]:
-    """Seconds of each way's timed steps, by round."""
-    seconds: dict[str, list[float]] = {"fpm": [], **{way: [] for way in WAYS}}
-    for _ in range(options.rounds):
-        seconds["fpm"].append(alone(time_ours, run.path, options))
-        for way, length in WAYS.items():
-            seconds[way].append(alone(time_theirs, run.path, options, length))
-            print({name: [round(one, 2) for one in each] for name, each in seconds.items()}, flush=True)
-    return seconds
+    """CPU seconds of each way's timed steps, by round."""
+    sides = {"fpm": partial(alone, time_ours, run.path, options)}
+    for way, length in WAYS.items():
+        sides[way] = partial(alone, time_theirs, run.path, options, length)
+    return interleave(sides, options.rounds)
 
 
 def alone(work: Callable[..., float], *arguments: Any) -> float:
@@ -224,31 +255,6 @@ def count_positions(run: Run, options: argparse.Namespace) -> dict[str, int]:
         "padded to 128": sum(128 * len(lengths) for lengths in batches),
         "padded dynamically": int(sum(lengths.max() * len(lengths) for lengths in batches)),
     }
-
-
-def report(
-    options: argparse.Namespace,
-    differences: dict[str, float],
-    seconds: dict[str, list[float]],
-    positions: dict[str, int],
-) -> None:
-    """Print the table and write the JSON."""
-    best = {way: min(each) for way, each in seconds.items()}
-    print(f"\n{'way':20} {'s a step':>9} {'ratio':>7} {'limit':>7} {'target':>7}")
-    for way, each in best.items():
-        ratio, limit = each / best["fpm"], positions[way] / positions["fpm"]
-        target = f"{TARGETS[way]:6.1f}x" if way in TARGETS else ""
-        print(f"{way:20} {each / options.steps:9.3f} {ratio:6.2f}x {limit:6.2f}x {target}")
-    if options.out:
-        document = {
-            "steps": options.steps,
-            "dropout": options.dropout,
-            "loss_differences": differences,
-            "seconds": seconds,
-            "ratios": {way: each / best["fpm"] for way, each in best.items()},
-            "positions": positions,
-        }
-        options.out.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,23 +1,15 @@
 """The compiled operators beside PyTorch's eager composition, forward and backward with dropout 0.1.
 
-    python benchmarks/kernels.py [--rounds 15] [--out kernels.json]
+    python -m benchmarks.kernels [--rounds 15] [--out kernels.json]
 
 Every shape of `fpm kernels bench` and every shape of the twenty proxies, with one thread and with two, in one
 run. Both forms are timed in turns, with the same allocator settings; ratios are medians over rounds, with
-quartiles. With one thread the time is the process's own, else the clock's. Prints one line for each operator,
-shape and number of threads, then the smallest ratio of each operator.
+quartiles. With one thread the time is the process's own, else the clock's.
 """
 
-import sys
-
-if __name__ == "__main__":
-    sys.path.pop(0)  # this folder: `kernels` is also the name of a package that transformers looks for
-
 import argparse
-import json
-from dataclasses import asdict
-from pathlib import Path
 
+from benchmarks.measurements import Measurement, parse_arguments, report
 from fpm_cli.config.presets import preset_names
 from fpm_cli.config.resolve import resolve
 from fpm_cli.config.schema import RunConfig
@@ -48,42 +40,52 @@ def shapes_of(config: RunConfig) -> list[Shape]:
     return [Shape(config.family, batch, length, *sizes) for length in lengths]
 
 
-def line(timing: Timing) -> str:
-    """One row of the printed table."""
-    low, high = timing.ratio_quartiles
-    return (
-        f"{timing.operator:16} {timing.shape:34} {timing.threads} threads "
-        f"{1000 * timing.compiled_seconds:9.3f} ms, PyTorch {1000 * timing.composed_seconds:9.3f} ms, "
-        f"{timing.ratio:5.2f}x ({low:.2f} to {high:.2f}), {timing.bandwidth_share:4.0%} of the bandwidth"
+def asked(timing: Timing) -> float | None:
+    """The ratio that is aimed at: no shape of a proxy may be slower than PyTorch."""
+    if timing.shape not in map(str, SHAPES):
+        return 1.0
+    if timing.operator == "attention":
+        return 1.5 if timing.shape.startswith("encdec") else 1.8
+    return {"residual_norm": 3.0, "bias_gelu": 1.8}.get(timing.operator.split()[0])
+
+
+def row(timing: Timing) -> Measurement:
+    """One operator on one shape, in the form of all benchmarks."""
+    return Measurement(
+        part="operator, forward and backward",
+        case=f"{timing.operator}, {timing.shape}",
+        peer="PyTorch's composition",
+        ratio=timing.ratio,
+        quartiles=timing.ratio_quartiles,
+        value=timing.compiled_seconds,
+        peer_value=timing.composed_seconds,
+        threads=timing.threads,
+        asked=asked(timing),
+        limit=f"{timing.bandwidth_share:.0%} of the memory bandwidth",
     )
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments besides `--out`."""
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--threads", type=int, nargs="+", default=THREADS)
+    parser.add_argument("--without-proxies", action="store_true", help="no proxies' shapes")
 
 
 def main() -> None:
     """Time, print, and write the numbers as JSON if asked."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--threads", type=int, nargs="+", default=THREADS)
-    parser.add_argument("--out", type=Path)
-    arguments = parser.parse_args()
+    options = parse_arguments(__doc__, add_arguments)
     library = cpu_library()
     if not library.is_loaded:
         raise SystemExit(library.reason)
     keep_freed_memory()  # for both sides: a large tensor is not made of fresh pages each time
-    print(f"{library.path.parent.name}, {library.instruction_set}")
-    timings = []
-    for threads in arguments.threads:
-        for timing in time_shapes([*SHAPES, *proxy_shapes()], threads=threads, rounds=arguments.rounds):
-            timings.append(timing)
-            print(line(timing), flush=True)
-    for operator in dict.fromkeys(timing.operator for timing in timings):
-        worst = min(
-            (timing for timing in timings if timing.operator == operator), key=lambda each: each.ratio
-        )
-        print(f"smallest ratio of {operator}: {worst.ratio:.2f}x ({worst.shape}, {worst.threads} threads)")
-    if arguments.out:
-        arguments.out.write_text(json.dumps([asdict(timing) for timing in timings], indent=1))
+    shapes = [*SHAPES, *([] if options.without_proxies else proxy_shapes())]
+    timings = (
+        timing
+        for threads in options.threads
+        for timing in time_shapes(shapes, threads=threads, rounds=options.rounds)
+    )
+    report(map(row, timings), options.out)
 
 
 if __name__ == "__main__":

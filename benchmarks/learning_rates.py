@@ -1,7 +1,7 @@
 """How far the transferred learning rate is from the best of a grid, at several depths and widths.
 
-    python benchmarks/learning_rates.py --out learning_rates.json
-    python benchmarks/learning_rates.py --out learning_rates.json --shapes 4x256,16x256
+    python -m benchmarks.learning_rates --out learning_rates.json
+    python -m benchmarks.learning_rates --out learning_rates.json --shapes 4x256,16x256
 
 Each network is a GPT proxy on the packaged Chinese text, trained for `--steps` steps at five rates: the rate
 that the rule gives it, and that rate times 1/4, 1/2, 2 and 4. The best rate is the lowest point of the
@@ -9,10 +9,6 @@ parabola in log rate through the best of the five and its neighbours. Two rules 
 (`transfer.base_*`), and the proxies' own rule by depth (`train.lr_depth_scaled`). Cells that are already in
 `--out` are kept, so a stopped measurement resumes where it was. One process, one thread, one seed.
 """
-
-import sys
-
-sys.path.pop(0)  # this folder: `tokenize.py` in it would hide the standard library's
 
 import argparse
 import json

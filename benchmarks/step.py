@@ -2,6 +2,7 @@
 
     python -m benchmarks.step --threads 1 --rounds 7
     python -m benchmarks.step --case "GPT 128 x 64, 1 x 128" --earlier ../checkout-of-another-commit
+    python -m benchmarks.step --proxies
 
 Each side is a process of its own, with the same allocator settings, and trains with dropout 0.1: forward,
 backward, clipping, AdamW. The sides take turns, a step at a time; figures are medians over the rounds. Before
@@ -14,7 +15,6 @@ import ctypes
 import json
 import os
 import resource
-import statistics
 import subprocess
 import sys
 import time
@@ -22,6 +22,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from benchmarks.measurements import Measurement, measurement, parse_arguments, report
 
 VOCABULARY = 8000
 HEAD_SIZE = 64
@@ -40,10 +42,13 @@ class Case:
     batch: int
     length: int
     decoder_length: int = 0
+    proxy_of: str = ""  # a preset whose proxy is trained as it is
 
     @property
     def name(self) -> str:
         """As in `--case`."""
+        if self.proxy_of:
+            return f"proxy of {self.proxy_of}"
         lengths = f"{self.length}/{self.decoder_length}" if self.decoder_length else str(self.length)
         kind = {"gpt": "GPT", "bert": "BERT", "encdec": "encoder-decoder"}[self.family]
         return f"{kind} {self.layers} x {self.width}, {self.batch} x {lengths}"
@@ -60,34 +65,52 @@ CASES = (
 )
 
 
+# What is asked for, by the first words of a case: against transformers, and in units of the matrix products.
+ASKED = {
+    "BERT 12 x 256, 8 x 128": (1.5, 1.05),
+    "BERT 12 x 256, 8 x 512": (1.8, 0.95),
+    "GPT 12 x 256, 8 x 128": (1.25, 1.05),
+    "GPT 12 x 256, 8 x 512": (1.6, 0.95),
+    "encoder-decoder 12 x 256, 8 x 128/64": (1.4, None),
+    "GPT 128 x 64, 1 x 128": (None, 2.3),
+}
+PROXIES = {"CPM-X-L": "gpt", "BERT-E-E": "bert", "CPM-2-X-M": "encdec"}
+
+
 def main() -> None:
-    """Measure the cases asked for and print a table, or JSON."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    """Measure the cases asked for and print their ratios."""
+    options = parse_arguments(__doc__, add_arguments)
+    if options.worker:
+        serve(options.worker[0], Case(**json.loads(options.worker[1])), options.threads)
+        return
+    cases = list(map(proxy_case, PROXIES)) if options.proxies else CASES
+    chosen = [case for case in cases if not options.case or case.name in options.case]
+    report((row for case in chosen for row in measure(case, options)), options.out)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments besides `--out`."""
     parser.add_argument("--case", action="append", choices=[case.name for case in CASES])
+    parser.add_argument("--proxies", action="store_true", help="the laptop-sized proxies of three presets")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--earlier", type=Path, help="a checkout of another commit of fpm, timed too")
     parser.add_argument("--without", action="append", default=[], choices=["reference", "transformers"])
-    parser.add_argument("--json", action="store_true")
     parser.add_argument("--worker", nargs=2, metavar=("SIDE", "CASE"), help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.worker:
-        serve(options.worker[0], Case(**json.loads(options.worker[1])), options.threads)
-        return
-    results = []
-    for case in CASES:
-        if options.case and case.name not in options.case:
-            continue
-        results.append(measure(case, options))
-        if not options.json:
-            print_result(results[-1])
-    if options.json:
-        print(json.dumps(results, indent=1))
 
 
-def measure(case: Case, options: argparse.Namespace) -> dict[str, Any]:
+def proxy_case(preset: str) -> Case:
+    """The proxy of a preset with its own sizes, batch and vocabulary."""
+    from fpm_cli.config.resolve import resolve
+
+    config = resolve(preset, proxy=True, environment={}).config
+    batch = min(config.train.micro_batch, config.train.global_batch)
+    sizes = config.model.num_layers, config.model.hidden_size, batch
+    lengths = config.train.sequence_length, config.train.decoder_length
+    return Case(PROXIES[preset], *sizes, *lengths, proxy_of=preset)
+
+
+def measure(case: Case, options: argparse.Namespace) -> list[Measurement]:
     """Time the sides of one case in turn."""
     here = Path(__file__).resolve().parent.parent
     checkouts = {"fpm": here, "reference": here, "transformers": here}
@@ -109,47 +132,35 @@ def measure(case: Case, options: argparse.Namespace) -> dict[str, Any]:
         for worker in workers.values():
             worker.kill()
             worker.wait()
-    unit = statistics.median(products)
-    return {
-        "case": case.name,
-        "threads": options.threads,
-        "logits differ by": ready.get("transformers", {}).get("difference"),
-        "sides": {
-            side: {
-                "median ms": 1e3 * statistics.median(times),
-                "spread ms": [1e3 * min(times), 1e3 * max(times)],
-                "units": statistics.median(times) / unit,
-                "peak MiB": peaks[side],
-            }
-            for side, times in seconds.items()
-        },
-        "products ms": 1e3 * unit,
-    }
-
-
-def print_result(result: dict[str, Any]) -> None:
-    """The rows of one case."""
-    ours = result["sides"]["fpm"]
-    difference = result["logits differ by"]
-    compared = "not compared" if difference is None else f"within {difference:.1e}"
-    print(
-        f"{result['case']} ({result['threads']} thread(s), matrix products {result['products ms']:.1f} ms, "
-        f"logits {compared})"
-    )
-    for side, row in result["sides"].items():
-        low, high = row["spread ms"]
-        print(
-            f"  {side:13} {row['median ms']:8.1f} ms ({low:.1f} to {high:.1f})  {row['units']:5.2f} units  "
-            f"{row['median ms'] / ours['median ms']:5.2f}x fpm's time  {row['peak MiB']:7.0f} MiB  "
-            f"{ours['peak MiB'] / row['peak MiB']:5.2f}x of it is fpm's memory",
-            flush=True,
+    ours, threads = seconds.pop("fpm"), options.threads
+    if "transformers" in ready:
+        print(f"{case.name}: logits differ by {ready['transformers']['difference']:.1e}", flush=True)
+    asked, units = ASKED.get(case.name, (None, None))
+    rows = [
+        measurement(
+            "training step", case.name, side, ours, times, threads=threads,
+            asked=asked if side == "transformers" else None,
         )
+        for side, times in seconds.items()
+    ]  # fmt: skip
+    rows.append(
+        measurement(
+            "training step", case.name, "its matrix products alone", ours, products, threads=threads,
+            asked=None if units is None else round(1 / units, 2), limit="1.00x: nothing but matrix products",
+        )
+    )  # fmt: skip
+    if "transformers" in peaks:
+        memory = [peaks["fpm"]], [peaks["transformers"]]
+        rows.append(measurement("peak memory of a step", case.name, "transformers", *memory, unit="MiB"))
+    return rows
 
 
 def start_worker(side: str, case: Case, threads: int, checkout: Path) -> "subprocess.Popen[str]":
     """A process that runs one side with the package of a checkout."""
-    environment = {**os.environ, "PYTHONPATH": str(checkout), "OMP_NUM_THREADS": str(threads)}
-    command = [sys.executable, "-P", __file__, "--threads", str(threads)]
+    here = Path(__file__).resolve().parent.parent  # for what an earlier checkout has not: this folder
+    path = os.pathsep.join([str(checkout), str(here)])
+    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": str(threads)}
+    command = [sys.executable, "-P", str(Path(__file__).resolve()), "--threads", str(threads)]
     command += ["--worker", side, json.dumps(vars(case))]
     return subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
@@ -217,6 +228,8 @@ def configuration(case: Case) -> Any:
     """fpm's configuration of a case, from the family's preset."""
     from fpm_cli.config.resolve import resolve
 
+    if case.proxy_of:
+        return resolve(case.proxy_of, proxy=True, environment={}).config
     preset = {"gpt": "CPM-X-S", "bert": "BERT-C", "encdec": "CPM-2-X-S"}[case.family]
     heads = max(1, case.width // HEAD_SIZE)
     values = {
@@ -244,9 +257,10 @@ def make_batch(case: Case) -> dict[str, Any]:
     import torch
 
     generator = torch.Generator().manual_seed(1)
+    vocabulary = configuration(case).model.vocab_size
 
     def ids(*shape: int) -> Any:
-        return torch.randint(10, VOCABULARY, shape, generator=generator)
+        return torch.randint(10, vocabulary, shape, generator=generator)
 
     shape = (case.batch, case.length)
     if case.family == "gpt":
@@ -363,7 +377,7 @@ def transformers_side(case: Case, config: Any) -> tuple[Callable[[], None], floa
         theirs = transformers.MegatronBertForPreTraining(transformers.MegatronBertConfig(**document))
     else:
         theirs = transformers.T5ForConditionalGeneration(transformers.T5Config(**document))
-        theirs.lm_head = torch.nn.Linear(config.model.hidden_size, VOCABULARY, bias=False)
+        theirs.lm_head = torch.nn.Linear(config.model.hidden_size, config.model.vocab_size, bias=False)
         theirs.lm_head.weight.data.copy_(state["lm_head.weight"])
         theirs.config.tie_word_embeddings = False
     theirs.load_state_dict(state, strict=False)
@@ -449,14 +463,14 @@ def products(case: Case, config: Any) -> Callable[[], None]:
             shapes += [(count, width, 3 * attention, half), (count, attention, width, half)]
             shapes += [(count, width, ffn, 2 * half), (count, ffn, width, half)]
         shapes += [(decoder_rows, width, attention, half), (rows, width, 2 * attention, half)]
-        shapes += [(decoder_rows, attention, width, half), (decoder_rows, width, VOCABULARY, 1)]
+        shapes += [(decoder_rows, attention, width, half), (decoder_rows, width, model.vocab_size, 1)]
         scores += [(case.length, case.length, half), (case.decoder_length, case.decoder_length, half)]
         scores += [(case.decoder_length, case.length, half)]
     else:
         shapes += [(rows, width, 3 * attention, case.layers), (rows, attention, width, case.layers)]
         shapes += [(rows, width, ffn, case.layers), (rows, ffn, width, case.layers)]
         predicted = rows if case.family == "gpt" else int(make_batch(case)["loss_mask"].sum())
-        shapes.append((predicted, width, VOCABULARY, 1))
+        shapes.append((predicted, width, model.vocab_size, 1))
         scores.append((case.length, case.length, case.layers))
     operands = [(torch.randn(r, i), torch.randn(o, i), torch.randn(r, o), count) for r, i, o, count in shapes]
     groups = case.batch * heads

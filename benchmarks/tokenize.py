@@ -1,32 +1,29 @@
 """How fast the tokenizers encode in bulk, beside their peers, on one thread.
 
     pip install -e '.[fast]' tiktoken
-    python benchmarks/tokenize.py --data ../shared/data --out tokenize.json
+    python -m benchmarks.tokenize --data ../shared/data --out tokenize.json
 
 Every contestant encodes the same documents, in the batches of `fpm tokenize encode`. First all ids
 are compared, and a difference ends the run; then each is timed in turn, `--rounds` times, in CPU
-seconds of the whole process. The first round fills caches ("cold"), the best of them counts
-("best"). The Chinese reference is so slow that it sees `--reference-megabytes` of the text, drawn
-evenly from it; ours sees all of it.
+seconds of the whole process for each megabyte. The first round fills caches and is reported apart. The
+Chinese reference is so slow that it sees `--reference-megabytes` of the text, drawn evenly from it; fpm
+encodes all of it.
 """
-
-import sys
-
-sys.path.pop(0)  # this folder: the file's name would hide the standard library's `tokenize`
 
 import argparse
 import json
 import os
-import platform
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 os.environ["TOKENIZERS_PARALLELISM"] = "false"  # Hugging Face on one thread, as all others
 
+from benchmarks.measurements import Measurement, interleave, measurement, parse_arguments, report
 from fpm_cli.tokenization import Tokenizer, load_published
 from fpm_cli.tokenization.bulk import make_batches
 from fpm_cli.tokenization.text_files import DecodeErrors, read_lines
@@ -35,46 +32,26 @@ MEGABYTE = 1_000_000
 Encode = Callable[[Sequence[str]], Any]
 
 
-@dataclass
-class Row:
-    """One contestant's result."""
-
-    kind: str
-    contestant: str
-    megabytes: float
-    cold_megabytes_per_second: float
-    best_megabytes_per_second: float
-    against: str = ""
-    ratio: float = 1.0
-    ratio_cold: float = 1.0
+ASKED = {"gpt-en": 9.0, "bert-en": 20.0, "gpt-zh": 10.0}
 
 
 def main() -> None:
-    """Run the contests asked for and print a table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    """Run the contests asked for."""
+    options = parse_arguments(__doc__, add_arguments)
+    contests = {"gpt-en": gpt_en, "bert-en": bert_en, "gpt-zh": gpt_zh}
+    report((row for kind in options.kinds for row in contests[kind](options)), options.out)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments besides `--out`."""
     parser.add_argument("--data", type=Path, default=Path(__file__).parents[2] / "shared" / "data")
     parser.add_argument("--megabytes", type=float, default=32, help="of text for each contest")
     parser.add_argument("--reference-megabytes", type=float, default=2, help="for plain jieba")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--kinds", nargs="*", default=["gpt-en", "bert-en", "gpt-zh"])
-    parser.add_argument("--out", type=Path, help="JSON to write")
-    options = parser.parse_args()
-    contests = {"gpt-en": gpt_en, "bert-en": bert_en, "gpt-zh": gpt_zh}
-    rows = [row for kind in options.kinds for row in contests[kind](options)]
-    print(f"\n{'kind':8} {'contestant':42} {'MB':>6} {'cold MB/s':>10} {'best MB/s':>10} {'ratio':>7} cold")
-    for row in rows:
-        print(
-            f"{row.kind:8} {row.contestant:42} {row.megabytes:6.1f} {row.cold_megabytes_per_second:10.2f} "
-            f"{row.best_megabytes_per_second:10.2f} {row.ratio:6.1f}x {row.ratio_cold:.1f}x"
-        )
-    if options.out:
-        machine = {"machine": platform.processor() or platform.machine(), "python": sys.version.split()[0]}
-        options.out.write_text(
-            json.dumps({**machine, "rows": [asdict(row) for row in rows]}, indent=2) + "\n"
-        )
 
 
-def gpt_en(options: argparse.Namespace) -> list[Row]:
+def gpt_en(options: argparse.Namespace) -> list[Measurement]:
     """Ours (gigatoken where trusted) against tiktoken with GPT-2's ranks."""
     import tiktoken
 
@@ -91,10 +68,10 @@ def gpt_en(options: argparse.Namespace) -> list[Row]:
     def encode(texts: Sequence[str]) -> list[list[int]]:
         return [peer.encode_ordinary(text) for text in texts]
 
-    return _contest(ours, documents, {"tiktoken": encode}, options)
+    return _contest(ours, documents, "tiktoken", encode, options)
 
 
-def bert_en(options: argparse.Namespace) -> list[Row]:
+def bert_en(options: argparse.Namespace) -> list[Measurement]:
     """Ours (nanotoken where trusted) against Hugging Face tokenizers' quickest call."""
     from tokenizers import BertWordPieceTokenizer
 
@@ -102,13 +79,13 @@ def bert_en(options: argparse.Namespace) -> list[Row]:
     peer = BertWordPieceTokenizer(str(vocabulary), lowercase=True)._tokenizer
 
     def encode(texts: Sequence[str]) -> list[list[int]]:
-        return [found.ids for found in peer.encode_batch_fast(list(texts), add_special_tokens=False)]
+        return [encoding.ids for encoding in peer.encode_batch_fast(list(texts), add_special_tokens=False)]
 
     ours = load_published("bert-en", vocabulary)
-    return _contest(ours, english(options), {"HF tokenizers, encode_batch_fast": encode}, options)
+    return _contest(ours, english(options), "HF tokenizers, encode_batch_fast", encode, options)
 
 
-def gpt_zh(options: argparse.Namespace) -> list[Row]:
+def gpt_zh(options: argparse.Namespace) -> list[Measurement]:
     """Ours (rjieba where it agrees) against jieba and SentencePiece as CPM-1 calls them."""
     import logging
     import warnings
@@ -133,51 +110,43 @@ def gpt_zh(options: argparse.Namespace) -> list[Row]:
     documents = chinese(options)
     every = max(1, round(_size(documents) / MEGABYTE / options.reference_megabytes))
     ours = load_published("gpt-zh", model)
-    return _contest(ours, documents, {"jieba + sentencepiece": encode}, options, every)
+    return _contest(ours, documents, "jieba + sentencepiece", encode, options, every)
 
 
 def _contest(
     ours: Tokenizer,
     documents: list[str],
-    peers: dict[str, Encode],
+    peer: str,
+    encode: Encode,
     options: argparse.Namespace,
     every: int = 1,
-) -> list[Row]:
+) -> list[Measurement]:
+    """Arrays and lists of ids beside the peer, which encodes one in `every` of the documents."""
     sample = documents[::every]
-    mine = ours.encode_batch(documents)[::every]
-    for name, peer in peers.items():
-        theirs = peer(sample)
-        different = sum(a != b for a, b in zip(mine, theirs, strict=True))
-        print(f"{ours.kind}: {len(sample):,} documents compared with {name}: {different} differ")
-        if different:
-            sys.exit(1)
+    pairs = zip(ours.encode_batch(documents)[::every], encode(sample), strict=True)
+    different = sum(a != b for a, b in pairs)
+    print(f"{ours.kind}: {len(sample):,} documents compared with {peer}: {different} differ")
+    if different:
+        sys.exit(1)
     contestants: dict[str, tuple[Encode, list[str]]] = {
-        **{name: (peer, sample) for name, peer in peers.items()},
-        "fpm, arrays": (_fresh(ours, options).encode_ragged, documents),
-        "fpm, lists": (_fresh(ours, options).encode_batch, documents),
+        peer: (encode, sample),
+        "arrays": (_fresh(ours, options).encode_ragged, documents),
+        "lists": (_fresh(ours, options).encode_batch, documents),
     }
-    seconds: dict[str, list[float]] = {name: [] for name in contestants}
-    for _ in range(options.rounds):
-        for name, (encode, texts) in contestants.items():
-            seconds[name].append(_cpu_seconds(encode, list(make_batches(texts))))
-    rows = []
-    base = next(iter(peers))
-    for name, (_, texts) in contestants.items():
-        megabytes = _size(texts) / MEGABYTE
-        rows.append(
-            Row(
-                ours.kind,
-                name,
-                round(megabytes, 2),
-                round(megabytes / seconds[name][0], 3),
-                round(megabytes / min(seconds[name]), 3),
-                base,
-            )
+    sides = {
+        name: partial(_seconds_per_megabyte, function, texts)
+        for name, (function, texts) in contestants.items()
+    }
+    cold = interleave(sides, 1)
+    warm = interleave(sides, options.rounds - 1)
+    return [
+        measurement(
+            "tokenizers, CPU seconds per megabyte", f"{ours.kind}, {form}{state}", peer,
+            seconds[form], seconds[peer], asked=ASKED[ours.kind] if form == "arrays" and not state else None,
         )
-    for row in rows:
-        row.ratio = round(row.best_megabytes_per_second / rows[0].best_megabytes_per_second, 2)
-        row.ratio_cold = round(row.cold_megabytes_per_second / rows[0].cold_megabytes_per_second, 2)
-    return rows
+        for form in ("arrays", "lists")
+        for state, seconds in (("", warm), (", first time", cold))
+    ]  # fmt: skip
 
 
 def _fresh(ours: Tokenizer, options: argparse.Namespace) -> Tokenizer:
@@ -187,11 +156,12 @@ def _fresh(ours: Tokenizer, options: argparse.Namespace) -> Tokenizer:
     return again
 
 
-def _cpu_seconds(encode: Encode, batches: list[list[str]]) -> float:
+def _seconds_per_megabyte(encode: Encode, texts: list[str]) -> float:
+    batches = list(make_batches(texts))
     began = time.process_time()
     for batch in batches:
         encode(batch)
-    return time.process_time() - began
+    return (time.process_time() - began) / (_size(texts) / MEGABYTE)
 
 
 def english(options: argparse.Namespace) -> list[str]:

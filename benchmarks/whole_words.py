@@ -1,22 +1,18 @@
 """Whole Chinese words for BERT, in bulk beside text by text: word starts, encoding, and a corpus's building.
 
     pip install -e '.[fast]'
-    python benchmarks/whole_words.py --text ../shared/data/zh_classical_modern/modern.jsonl.zst
+    python -m benchmarks.whole_words --text ../shared/data/zh_classical_modern/modern.jsonl.zst
 
 Both ways run in the same process on the same sentences, in turns; their results are compared first. CPU
 seconds, the median of the rounds.
 """
 
-import sys
-
-sys.path.pop(0)  # this folder: `tokenize.py` in it would hide the standard library's
-
 import argparse
 import json
-import statistics
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from unittest import mock
@@ -24,6 +20,7 @@ from unittest import mock
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.measurements import Measurement, interleave, measurement, parse_arguments, report
 from fpm_cli.corpus.build import build_corpus
 from fpm_cli.corpus.options import build_options
 from fpm_cli.corpus.samples import sample_text
@@ -37,12 +34,8 @@ MEGABYTE = 1_000_000
 
 
 def main() -> None:
-    """Run the three comparisons and print their figures as JSON."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--text", type=Path, help="JSON lines with `text`; default: the packaged sample")
-    parser.add_argument("--megabytes", type=float, default=6)
-    parser.add_argument("--rounds", type=int, default=3)
-    options = parser.parse_args()
+    """Run the three comparisons."""
+    options = parse_arguments(__doc__, add_arguments)
     documents = read_documents(options.text, int(options.megabytes * MEGABYTE))
     sentences = [sentence for document in documents for sentence in split_sentences(document)]
     apart = train_tokenizer("bert-zh", documents, 8000, allow_smaller=True)
@@ -59,8 +52,14 @@ def main() -> None:
         ),
         "corpus (bert-zh)": (lambda: build(documents, apart), lambda: build_by_text(documents, apart)),
     }
-    figures = {name: compare(*pair, options.rounds) for name, pair in comparisons.items()}
-    print(json.dumps({"sentences": len(sentences), **figures}, indent=2, ensure_ascii=False))
+    report((compare(name, *pair, options.rounds) for name, pair in comparisons.items()), options.out)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments besides `--out`."""
+    parser.add_argument("--text", type=Path, help="JSON lines with `text`; default: the packaged sample")
+    parser.add_argument("--megabytes", type=float, default=6)
+    parser.add_argument("--rounds", type=int, default=3)
 
 
 def read_documents(path: Path | None, num_bytes: int) -> list[str]:
@@ -77,17 +76,21 @@ def read_documents(path: Path | None, num_bytes: int) -> list[str]:
     return documents
 
 
-def compare(bulk: Callable[[], object], by_text: Callable[[], object], rounds: int) -> dict[str, object]:
-    """CPU seconds of both, and how many times as fast the bulk is; their results must be equal."""
+def compare(name: str, bulk: Callable[[], object], by_text: Callable[[], object], rounds: int) -> Measurement:
+    """CPU seconds of both; their results must be equal."""
     assert bulk() == by_text()
-    seconds: dict[str, list[float]] = {"bulk": [], "by text": []}
-    for _ in range(rounds):
-        for name, work in (("bulk", bulk), ("by text", by_text)):
-            began = time.process_time()
-            work()
-            seconds[name].append(time.process_time() - began)
-    medians = {name: statistics.median(times) for name, times in seconds.items()}
-    return {"CPU seconds": medians, "times as fast": medians["by text"] / medians["bulk"]}
+    seconds = interleave({"bulk": partial(cpu_seconds, bulk), "text": partial(cpu_seconds, by_text)}, rounds)
+    asked = 5.0 if name.startswith("corpus") else None
+    return measurement(
+        "whole Chinese words", name, "text by text", seconds["bulk"], seconds["text"], asked=asked
+    )
+
+
+def cpu_seconds(work: Callable[[], object]) -> float:
+    """Of this process."""
+    began = time.process_time()
+    work()
+    return time.process_time() - began
 
 
 def word_starts_by_text(tokenizer: Tokenizer, sentences: Sequence[str], encoded: Ragged) -> NDArray[np.bool_]:

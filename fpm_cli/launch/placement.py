@@ -196,7 +196,7 @@ def interface_towards(address: str) -> str | None:
     """The network interface whose address this machine would use to talk to `address`.
 
     Raises:
-        MissingError: its name is unknown here, or no route is_main_node there.
+        MissingError: its name is unknown here, or no route leads there.
     """
     try:
         family, kind, _, _, target = socket.getaddrinfo(address, 1, type=socket.SOCK_DGRAM)[0]
