@@ -13,6 +13,7 @@ from fpm_cli.accounting.sharding import (
     bucket_elements,
     gathered_elements,
     heap_elements,
+    offload_buffer_elements,
     offloaded_bytes,
     secondary_elements,
     state_bytes,
@@ -92,11 +93,13 @@ def device_memory(
     in_fp32 = config.engine.accumulates_in_fp32(precision, passes)
     params, grads, optimizer, step = state.params, state.grads, state.optimizer, state.step
     host = offloaded_bytes(config, precision, split.num_ranks, split.num_micro_batches)
+    buffer = e * offload_buffer_elements(config)
     start = start_bytes(config, precision, split.num_ranks, state, cpu=cpu)
     if host:
         # Under ZeRO 1 all gradients stay on the device; the shard's are copied to float32 on the host.
         stays = config.engine.zero_stage == 1 or (config.engine.zero_stage == 2 and in_fp32)
         grads, optimizer, step = grads if stays else 0, 0, 0
+        host += buffer
         if cpu:
             optimizer, host = host, 0
         elif config.engine.offload == "parameters":
@@ -105,7 +108,7 @@ def device_memory(
         step = max(step, state.params - grads)  # gloo gathers new weights in a buffer of its own
     work = activations + logits + gathered
     # `step` comes when the activations are gone
-    other = logits + gathered + _bucket(config, e, cpu=cpu) + max(0, step - work)
+    other = logits + gathered + buffer + _bucket(config, e, cpu=cpu) + max(0, step - work)
     if passes > 1 and config.engine.zero_stage == 2 and not in_fp32:
         other += grads  # the gradients of a pass are beside the sum of those before it
     if config.engine.zero_stage == 3 and split.num_ranks > 1:

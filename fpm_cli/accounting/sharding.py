@@ -145,6 +145,16 @@ def heap_elements(config: RunConfig, element_bytes: int) -> int:
     return sum(size for size in every if size * element_bytes < HEAP_BYTES)
 
 
+def offload_buffer_elements(config: RunConfig) -> int:
+    """Elements of the buffer through which ZeRO 1 and 2 move gradients: one on the device, one on the host.
+
+    After DeepSpeed 0.19 (runtime/zero/stage_1_and_2.py, `temp_grad_buffer_for_cpu_offload`).
+    """
+    if config.engine.offload == "none" or config.engine.zero_stage == 3:
+        return 0
+    return largest_parameter(config)
+
+
 def largest_parameter(config: RunConfig) -> int:
     """Elements of the largest parameter."""
     return max(max(group) for group in _groups(config))

@@ -15,6 +15,7 @@ from fpm_cli.accounting.sharding import (
     group_elements,
     heap_elements,
     largest_parameter,
+    offload_buffer_elements,
 )
 from fpm_cli.config.schema import Precision, RunConfig
 
@@ -47,9 +48,10 @@ def start_bytes(
     leaves = offload != "none" and not cpu
     masters = 0 if leaves else state.optimizer // (1 + MOMENTS)
     moments = MOMENTS * masters
-    kept = 0  # beside the masters from here on
+    buffer = e * offload_buffer_elements(config)
+    kept = buffer  # beside the masters from here on
     if offload != "none" and cpu:
-        kept = (FLOAT32 + e) * sum(shares)
+        kept += (FLOAT32 + e) * sum(shares) + buffer
     if stage < 3:
         # A group's share is cloned before it becomes float32 or leaves the device; then the optimizer gets
         # gradients of zeros for a moment; at the end gloo gathers the weights in a buffer of its own.
