@@ -1,6 +1,7 @@
 """In which encoding the bytes of a text are: UTF-8, or the likely other one."""
 
 import codecs
+import unicodedata
 from collections import Counter
 from pathlib import Path
 
@@ -11,6 +12,8 @@ UTF8, UNKNOWN = "utf-8", ""
 SAMPLE_BYTES = 1 << 18
 # Some broken bytes, or some broken lines of many, do not make a file of another encoding.
 _MIN_INVALID_BYTES, _MIN_INVALID_LINES = 4, 0.1  # the second: of the bytes, those in lines that are not UTF-8
+_NO_TEXT = {"Cc", "Cn", "Co", "Cs"}  # of Unicode's general categories
+_MAX_STRANGE = 0.02  # of characters; noise that is read as UTF-16 has a tenth of them
 _MAX_CHARACTER_BYTES = 4  # so many bytes at the sample's end may be a part of a character
 _NUM_SLICES = 8
 _COMMON = ("gb18030", "gbk", "big5", "utf-16", "utf-16-le", "shift_jis", "euc_kr", "latin-1", "auto")
@@ -61,14 +64,23 @@ def _likely_encoding(sample: bytes) -> str:
     step = max(1, len(lines) // _NUM_SLICES)
     slices = (b"\n".join(lines[begin : begin + step]) for begin in range(0, len(lines), step))
     votes = Counter(filter(None, map(_normalizer_encoding, slices)))
-    return votes.most_common(1)[0][0] if votes else UNKNOWN
+    chosen = votes.most_common(1)[0][0] if votes else UNKNOWN
+    return chosen if chosen and _is_text(sample.decode(chosen, "ignore")) else UNKNOWN
 
 
 def _normalizer_encoding(sample: bytes) -> str | None:
     from charset_normalizer import from_bytes
 
     best = from_bytes(sample).best()
-    return None if best is None or best.encoding in ("ascii", "utf_8") else best.encoding.replace("_", "-")
+    if best is None or best.encoding in ("ascii", "utf_8"):
+        return None
+    return best.encoding.replace("_", "-") if _is_text(sample.decode(best.encoding, "ignore")) else None
+
+
+def _is_text(text: str) -> bool:
+    """Whether hardly any character is a control code, unassigned or for private use, as in decoded noise."""
+    num_strange = sum(unicodedata.category(c) in _NO_TEXT and c not in "\t\n\r\f" for c in text)
+    return num_strange <= _MAX_STRANGE * len(text)
 
 
 def file_encoding(path: Path, max_expansion: int | None = None) -> str:
