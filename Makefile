@@ -34,7 +34,7 @@ gpu: $(DEV_INSTALLED)  ## The first ten minutes on a machine with GPUs: what wor
 	$(BIN)/python -m benchmarks.gpu
 
 # ONLY="step kernels" measures these parts again; without it, parts already measured at this commit are kept.
-bench: $(DEV_INSTALLED) $(KERNELS)  ## Every stage beside its peer: about 25 minutes on two quiet cores.
+bench: $(DEV_INSTALLED) $(KERNELS)  ## Every stage beside its peer; wants two quiet cores.
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[bench]'
 	$(BIN)/python -m benchmarks.suite $(if $(ONLY),--only $(ONLY))
 

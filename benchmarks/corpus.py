@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.measurements import Measurement, interleave, measurement, parse_arguments, report
+from benchmarks.measurements import Measurement, cpu_seconds, interleave, measurement, parse_arguments, report
 from fpm_cli.corpus.build import Execution, build_corpus
 from fpm_cli.corpus.indexed import IndexedDataset
 from fpm_cli.corpus.minhash import NUM_BANDS, ROWS_PER_BAND, SHINGLE_BYTES, band_keys
@@ -106,13 +106,6 @@ def timed(work: Callable[[], Any]) -> tuple[float, Any]:
     started = time.perf_counter()
     result = work()
     return time.perf_counter() - started, result
-
-
-def cpu_seconds(work: Callable[[], object]) -> float:
-    """Of this process."""
-    began = time.process_time()
-    work()
-    return time.process_time() - began
 
 
 # JSON lines to .bin and .idx

@@ -9,7 +9,6 @@ first steps must agree. One thread; CPU seconds per step, in turns.
 
 import argparse
 import tempfile
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -17,7 +16,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from benchmarks.measurements import Measurement, interleave, measurement, parse_arguments, report
+from benchmarks.measurements import Measurement, cpu_seconds, interleave, measurement, parse_arguments, report
 from benchmarks.training import PROXIES, proxy, sample_run
 from fpm_cli.config.schema import RunConfig
 from fpm_cli.engine.batches import Batch, load_batch
@@ -121,13 +120,6 @@ def require_equal_losses(name: str, sides: dict[str, Step]) -> None:
     print(f"{name}: losses differ by {max(differences):.1e} in {COMPARED_STEPS} steps", flush=True)
     if max(differences) > TOLERANCE:
         raise SystemExit(f"{name}: the sides train differently: {losses}")
-
-
-def cpu_seconds(step: Step) -> float:
-    """Of one step."""
-    began = time.process_time()
-    step()
-    return time.process_time() - began
 
 
 if __name__ == "__main__":

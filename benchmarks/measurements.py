@@ -7,6 +7,7 @@ machine; a time alone does not. So a `Measurement` is compared with an earlier o
 import argparse
 import json
 import statistics
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -71,6 +72,13 @@ def interleave(sides: Mapping[str, Callable[[], T]], rounds: int) -> dict[str, l
     return values
 
 
+def cpu_seconds(work: Callable[[], object]) -> float:
+    """CPU seconds of this process for one call."""
+    began = time.process_time()
+    work()
+    return time.process_time() - began
+
+
 def parse_arguments(
     description: str, add: Callable[[argparse.ArgumentParser], object] = lambda _: None
 ) -> argparse.Namespace:
@@ -113,5 +121,9 @@ def quantity(value: float, unit: str) -> str:
 
 def read(path: Path) -> list[Measurement]:
     """What `report` wrote."""
-    rows = json.loads(path.read_text(encoding="utf-8"))
+    return from_rows(json.loads(path.read_text(encoding="utf-8")))
+
+
+def from_rows(rows: Iterable[dict[str, Any]]) -> list[Measurement]:
+    """Measurements from their JSON objects."""
     return [Measurement(**{**row, "quartiles": tuple(row["quartiles"])}) for row in rows]

@@ -1,4 +1,4 @@
-"""Every benchmark beside its peer, in one command: `make bench`, about 25 minutes on two quiet cores.
+"""Every benchmark beside its peer, in one command: `make bench`, on two quiet cores.
 
     python -m benchmarks.suite                       # all parts; a part that is already measured is kept
     python -m benchmarks.suite --only step kernels   # these parts only, measured again
@@ -24,7 +24,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measurements import Measurement, quantity, read
+from benchmarks.measurements import Measurement, from_rows, quantity, read
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -175,7 +175,7 @@ def is_slower(before: Measurement, after: Measurement) -> bool:
 
 def rows_of(part: dict[str, Any]) -> list[Measurement]:
     """The measurements of one part of a result file."""
-    return [Measurement(**{**row, "quartiles": tuple(row["quartiles"])}) for row in part["measurements"]]
+    return from_rows(part["measurements"])
 
 
 def _table_row(row: Measurement) -> str:

@@ -10,7 +10,6 @@ seconds, the median of the rounds.
 import argparse
 import json
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import chain
@@ -20,7 +19,7 @@ from unittest import mock
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.measurements import Measurement, interleave, measurement, parse_arguments, report
+from benchmarks.measurements import Measurement, cpu_seconds, interleave, measurement, parse_arguments, report
 from fpm_cli.corpus.build import build_corpus
 from fpm_cli.corpus.options import build_options
 from fpm_cli.corpus.samples import sample_text
@@ -84,13 +83,6 @@ def compare(name: str, bulk: Callable[[], object], by_text: Callable[[], object]
     return measurement(
         "whole Chinese words", name, "text by text", seconds["bulk"], seconds["text"], asked=asked
     )
-
-
-def cpu_seconds(work: Callable[[], object]) -> float:
-    """Of this process."""
-    began = time.process_time()
-    work()
-    return time.process_time() - began
 
 
 def word_starts_by_text(tokenizer: Tokenizer, sentences: Sequence[str], encoded: Ragged) -> NDArray[np.bool_]:

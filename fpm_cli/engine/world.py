@@ -73,7 +73,7 @@ def device_count() -> int:
 
 
 def has_native_bf16(device: torch.device) -> bool:
-    """Whether the device computes in bf16 itself, as no processor does here."""
+    """Whether the device is a GPU that computes in bf16 without emulation, which is slower than fp32."""
     return device.type == "cuda" and cuda.has_native_bf16()
 
 
