@@ -13,6 +13,7 @@ from fpm_cli.accounting.sharding import (
     bucket_elements,
     gathered_elements,
     heap_elements,
+    num_buckets,
     offload_buffer_elements,
     offloaded_bytes,
     secondary_elements,
@@ -81,43 +82,41 @@ def device_memory(
         compiled: whether layers run as compiled operators, which keep less.
         ranks_per_server: devices of one server, in each of which ZeRO 3 keeps a second copy of the weights.
     """
-    e = ELEMENT_BYTES[precision]
+    e, stage, ranks = ELEMENT_BYTES[precision], config.engine.zero_stage, split.num_ranks
     passes = split.num_micro_batches
-    state = state_bytes(config, precision, split.num_ranks, passes=passes)
+    in_fp32 = config.engine.accumulates_in_fp32(precision, passes)
+    state = state_bytes(config, precision, ranks, passes=passes)
     kind = CompiledActivations if compiled else SavedActivations
     saved = kind(config, e, split.micro_batch, cpu)
     activations = saved.total() + saved.recomputed()
-    logits = _logits_workspace(config, split.micro_batch)
-    gathered = gathered_elements(config, split.num_ranks) * e
-    gathered += secondary_elements(config, split.num_ranks, ranks_per_server) * e
-    in_fp32 = config.engine.accumulates_in_fp32(precision, passes)
+    gathered = gathered_elements(config, ranks) * e
+    gathered += secondary_elements(config, ranks, ranks_per_server) * e
     params, grads, optimizer, step = state.params, state.grads, state.optimizer, state.step
-    host = offloaded_bytes(config, precision, split.num_ranks, split.num_micro_batches)
+    host = offloaded_bytes(config, precision, ranks, passes)
     buffer = e * offload_buffer_elements(config)
-    start = start_bytes(config, precision, split.num_ranks, state, cpu=cpu)
+    start = start_bytes(config, precision, ranks, state, cpu=cpu)
     if host:
         # Under ZeRO 1 all gradients stay on the device; the shard's are copied to float32 on the host.
-        stays = config.engine.zero_stage == 1 or (config.engine.zero_stage == 2 and in_fp32)
+        stays = stage == 1 or (stage == 2 and in_fp32)
         grads, optimizer, step = grads if stays else 0, 0, 0
         host += buffer
         if cpu:
             optimizer, host = host, 0
         elif config.engine.offload == "parameters":
             params, host = 0, host + state.params
-    if cpu and config.engine.zero_stage in (1, 2) and split.num_ranks > 1:
-        step = max(step, state.params - grads)  # gloo gathers new weights in a buffer of its own
-    work = activations + logits + gathered
-    # `step` comes when the activations are gone
-    other = logits + gathered + buffer + _bucket(config, e, cpu=cpu) + max(0, step - work)
-    if passes > 1 and config.engine.zero_stage == 2 and not in_fp32:
-        other += grads  # the gradients of a pass are beside the sum of those before it
-    if config.engine.zero_stage == 3 and split.num_ranks > 1:
-        # Gradients are joined before they are reduced and scattered; gloo does it in a buffer of its own.
-        joined = e * min(bucket_elements(config), count_parameters(config))
-        other += joined + (joined // split.num_ranks if cpu else 0)
+    computing = max(
+        activations + _logits_workspace(config, split.micro_batch) + gathered,
+        e * _embedding_gradients(config, passes),
+    )
+    backward = _backward_bytes(config, precision, split, grads, computing, cpu=cpu)
+    if stage == 3:
+        step += _buckets(config, e, cpu=cpu)  # those of ZeRO 1 and 2 are freed before
+    elif stage and cpu and ranks > 1:
+        step = max(step, state.params)  # gloo gathers new weights in a buffer of its own
+    other = buffer + max(backward, step - grads) - activations
     if cpu:
         # what the allocator keeps of freed gradients, and under ZeRO 3 of modules that were whole
-        copies = 2 if config.engine.zero_stage == 3 and split.num_ranks > 1 else 1
+        copies = 2 if stage == 3 and ranks > 1 else 1
         other += copies * e * heap_elements(config, e)
     overhead = CPU_OVERHEAD if cpu else CUDA_OVERHEAD
     return DeviceMemory(
@@ -134,6 +133,34 @@ def device_memory(
     )
 
 
+def _backward_bytes(
+    config: RunConfig, precision: Precision, split: BatchSplit, grads: int, computing: int, *, cpu: bool
+) -> int:
+    """What the backward pass needs beside the sum of gradients `grads`: to compute, and to reduce them."""
+    e, stage, total = ELEMENT_BYTES[precision], config.engine.zero_stage, count_parameters(config)
+    joined = min(bucket_elements(config), total)
+    buckets = _buckets(config, e, cpu=cpu)
+    if stage == 3:
+        # Gradients are joined before they are reduced and scattered; gloo does it in a buffer of its own.
+        shared = e * joined // split.num_ranks if cpu and split.num_ranks > 1 else 0
+        return computing + buckets + e * joined + shared
+    if cpu and split.num_ranks > 1:
+        computing = max(computing, e * joined if stage else 0)  # gloo reduces a bucket in a buffer of its own
+    if cpu and stage == 1:
+        return computing  # the bucket is filled after the pass, with gradients that are freed
+    passes = split.num_micro_batches
+    if stage == 2 and passes > 1 and not config.engine.accumulates_in_fp32(precision, passes):
+        # What a pass reduces before its last bucket is beside the sum of earlier passes.
+        computing += grads * (total - joined) // total
+    return computing + buckets
+
+
+def _buckets(config: RunConfig, e: int, *, cpu: bool) -> int:
+    """ZeRO's buffers of gradients: reserved whole on a GPU; on a CPU only what is written to takes memory."""
+    elements = num_buckets(config) * bucket_elements(config)
+    return e * (min(elements, count_parameters(config)) if cpu else elements)
+
+
 def _save_copy(config: RunConfig, optimizer: int, devices: int) -> int:
     """Weights and both moments in float32, of which ZeRO 0 has all on every rank and each copies its turn.
 
@@ -146,10 +173,14 @@ def _save_copy(config: RunConfig, optimizer: int, devices: int) -> int:
     return (1 + MOMENTS) * FLOAT32 * count_parameters(config) // devices
 
 
-def _bucket(config: RunConfig, e: int, *, cpu: bool) -> int:
-    """ZeRO's reduction buffer: reserved whole on a GPU; on a CPU only what is written to takes memory."""
-    elements = bucket_elements(config)
-    return e * (min(elements, count_parameters(config)) if cpu else elements)
+def _embedding_gradients(config: RunConfig, passes: int) -> int:
+    """Elements of the embedding's gradients at the end of a pass that are not in the sum of all gradients.
+
+    Autograd has those of both of its uses and their sum. The sum is counted with the others, unless ZeRO 0 or
+    1 adds it to that of earlier passes.
+    """
+    copies = 3 if passes > 1 and config.engine.zero_stage < 2 else 2
+    return copies * config.model.vocab_size * config.model.hidden_size
 
 
 def _logits_workspace(config: RunConfig, micro_batch: int) -> int:

@@ -16,6 +16,7 @@ from fpm_cli.config.deepspeed import REDUCE_BUCKET_ELEMENTS, secondary_shards
 from fpm_cli.config.schema import Family, ModelConfig, Precision, RunConfig
 
 FLOAT32 = 4
+FLOAT64 = 8
 MOMENTS = 2
 ELEMENT_BYTES: dict[Precision, int] = {"fp32": 4, "bf16": 2, "fp16": 2}
 # `zero_optimization` keys and their defaults, in elements.
@@ -36,7 +37,7 @@ class StateBytes:
     params: int
     grads: int  # between two forward passes
     optimizer: int
-    step: int  # copies of gradients while the optimizer steps
+    step: int  # gradients and copies of them while the optimizer steps
 
 
 def state_bytes(
@@ -72,7 +73,7 @@ def _state_bytes(
         masters = MOMENTS + (precision != "fp32")
         total = sum(every)
         # In mixed precision all gradients are copied to float32 (runtime/fp16/unfused_optimizer.py, `step`).
-        step = FLOAT32 * total if precision != "fp32" else 0
+        step = e * total + (FLOAT32 * total if precision != "fp32" else 0)
         return StateBytes(e * total, e * total, masters * FLOAT32 * total + FLOAT32 * len(every), step)
     # Stages 1 to 3 keep a float32 copy of the shard, in fp32 too, and one step count a flat group.
     counts = FLOAT32 * len(groups)
@@ -82,23 +83,26 @@ def _state_bytes(
         owned = sum(_owned_elements(groups, num_ranks, rank))
         # Stage 1 reduces gradients at the end of accumulation only, so every rank has all of them until then.
         grads = e * (sum(every) if stage == 1 else owned)
-        # One group at a time is flattened and, in mixed precision, copied to float32
-        # (runtime/zero/stage_1_and_2.py, `step`).
+        # Of the shard's gradients one group at a time is flattened and, in mixed precision, copied to
+        # float32. Before that the norm is taken of one parameter at a time, in float64
+        # (runtime/zero/stage_1_and_2.py, `step` and `scaled_global_norm`).
         flat = max(padded) // num_ranks
-        step = flat * (FLOAT32 if precision == "fp32" else e + FLOAT32)
+        copies = flat * (FLOAT32 if precision == "fp32" else e + FLOAT32)
+        step = e * owned + max(copies, FLOAT64 * max(every))
         if in_fp32 and stage == 1:
             # One buffer for all gradients, flattened and sent in bf16 (runtime/bf16_optimizer.py).
-            grads, step = FLOAT32 * sum(padded), (FLOAT32 + e) * max(padded)
+            grads = FLOAT32 * sum(padded)
+            step = grads + (FLOAT32 + e) * max(padded)
         elif in_fp32:
             # One buffer for the shard, which the optimizer reads as it is.
-            grads, step = FLOAT32 * shard, 0
+            grads = step = FLOAT32 * shard
         return StateBytes(e * sum(padded), grads, (1 + MOMENTS) * FLOAT32 * shard + counts, step)
     shard = sum(-(-size // num_ranks) for size in every)
     return StateBytes(
         params=e * (shard + persistent),
         grads=(FLOAT32 if in_fp32 else e) * shard,
         optimizer=(1 + MOMENTS) * FLOAT32 * shard + counts,
-        step=FLOAT32 * shard,
+        step=(FLOAT32 if in_fp32 else e) * shard + FLOAT32 * shard,
     )
 
 
@@ -160,14 +164,15 @@ def largest_parameter(config: RunConfig) -> int:
     return max(max(group) for group in _groups(config))
 
 
-def bucket_elements(config: RunConfig) -> int:
-    """Elements of the buffers in which ZeRO gathers gradients before it reduces them.
-
-    ZeRO 2 has two, of which it fills one while it reduces the other.
-    """
+def num_buckets(config: RunConfig) -> int:
+    """How many buckets of gradients ZeRO has: ZeRO 2 fills one while it reduces the other."""
     stage = config.engine.zero_stage
-    num_buffers = 2 if stage == 2 and _zero_option(config, OVERLAP) else min(stage, 1)
-    return num_buffers * _zero_option(config, REDUCE_BUCKET)
+    return 2 if stage == 2 and _zero_option(config, OVERLAP) else min(stage, 1)
+
+
+def bucket_elements(config: RunConfig) -> int:
+    """Elements of one buffer in which ZeRO gathers gradients before it reduces them."""
+    return _zero_option(config, REDUCE_BUCKET)
 
 
 def secondary_elements(config: RunConfig, num_ranks: int, ranks_per_server: int) -> int:

@@ -78,5 +78,5 @@ def _unsharded(state: StateBytes, precision: Precision, largest_group: int) -> S
     if precision == "fp32":
         joined = state.params + FLOAT32 * largest_group
         return StartBytes(joined, max(joined, state.params + state.optimizer))
-    stepped = state.params + state.grads + state.optimizer + state.step
+    stepped = state.params + state.optimizer + state.step
     return StartBytes(stepped, stepped)

@@ -26,8 +26,8 @@ def test_zero_1_holds_all_gradients_until_the_end_of_accumulation_and_zero_2_a_s
 
 def test_mixed_precision_under_zero_0_copies_all_gradients_to_float32_in_the_step():
     config = config_of(0)
-    assert state_bytes(config, "bf16", 1).step == 4 * count_parameters(config)
-    assert state_bytes(config, "fp32", 1).step == 0
+    assert state_bytes(config, "bf16", 1).step == (2 + 4) * count_parameters(config)
+    assert state_bytes(config, "fp32", 1).step == 4 * count_parameters(config)
 
 
 def test_offload_under_zero_1_leaves_the_gradients_on_the_device():
