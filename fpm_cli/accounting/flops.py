@@ -14,10 +14,12 @@ not repeated. Causal attention is counted in full, as by Narayanan et al. 2021 (
 and Chowdhery et al. 2022 (PaLM, appendix B); `causal="halved"` leaves out the part above the diagonal.
 """
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from fpm_cli.config.schema import RunConfig, TrainConfig
+from fpm_cli.config.schema import ModelConfig, RunConfig, TrainConfig
 
 Causal = Literal["full", "halved"]
 SENTENCE_ORDERS = 2
@@ -86,7 +88,7 @@ def forward_flops(
         heads = 2 * s * h * model.vocab_size
         return ForwardFlops(projections, attention // 2 if causal == "halved" else attention, heads)
     predicted = masked_positions(config.train) if predicted_positions is None else predicted_positions
-    masked_lm = predicted * (2 * h * h + 2 * h * model.vocab_size)
+    masked_lm = predicted * _masked_lm(model)
     if model.sentence_task == "order":
         sentence = 2 * h * h + 2 * h * SENTENCE_ORDERS  # pooler and classifier of [CLS]
     else:
@@ -104,6 +106,11 @@ def _encdec(config: RunConfig, causal: Causal) -> ForwardFlops:
     own = _attention(s_d, s_d, a)
     attention = _attention(s_e, s_e, a) + (own // 2 if causal == "halved" else own) + _attention(s_d, s_e, a)
     return ForwardFlops(layers * (encoder + decoder), layers * attention, 2 * s_d * d * model.vocab_size)
+
+
+def _masked_lm(model: ModelConfig) -> int:
+    """FLOPs of the dense layer and the logits of one predicted position of BERT."""
+    return 2 * model.hidden_size**2 + 2 * model.hidden_size * model.vocab_size
 
 
 def _attention(queries: int, keys: int, width: int) -> int:
@@ -142,6 +149,26 @@ def _recomputed(config: RunConfig, forward: ForwardFlops) -> int:
     repeated = forward.layers if recompute == "full" else mlp_flops(config)
     repeats_last = model.norm_placement != "pre" or model.dropout
     return repeated if repeats_last else repeated - _mlp_product_flops(config)
+
+
+def unpadded_flops(config: RunConfig, lengths: Sequence[int], num_rows: int, num_predicted: int) -> StepFlops:
+    """FLOPs of forward and backward pass over a BERT batch without its padding.
+
+    Args:
+        config: the run.
+        lengths: tokens of each sequence; under `model.sentence_task` "match" the halves of a row are two.
+        num_rows: samples.
+        num_predicted: positions whose logits are computed.
+    """
+    sentence = forward_flops(config, predicted_positions=0).heads
+    forward, repeated = num_rows * sentence + num_predicted * _masked_lm(config.model), 0
+    for length, count in Counter(lengths).items():
+        train = config.train.model_copy(update={"sequence_length": length})
+        sequence_config = config.model_copy(update={"train": train})
+        sequence = forward_flops(sequence_config)
+        forward += count * sequence.layers
+        repeated += count * _recomputed(sequence_config, sequence)
+    return StepFlops(3 * forward, 3 * forward + repeated, sum(lengths))
 
 
 def classification_flops(config: RunConfig, length: int) -> StepFlops:

@@ -6,7 +6,7 @@ work counts each step once.
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 from typing import Any
 
 from fpm_cli.accounting.calibration import Calibration
@@ -100,7 +100,8 @@ def run_costs(
     }
     steps_run = max(sum(len(launch.steps) for launch in launches), len(distinct))
     flops = step_flops(config)
-    model_flops, hardware_flops = len(distinct) * flops.model, steps_run * flops.hardware
+    model_flops = _total(record, "model_flops", flops.model, len(distinct))
+    hardware_flops = _total(record, "hardware_flops", flops.hardware, steps_run)
     budget = _budget(record, peak_flops, calibration)
     seconds = [row["seconds"] for row in record.train_rows if "seconds" in row]
     return RunCosts(
@@ -113,7 +114,7 @@ def run_costs(
         device_hours=device_seconds / 3600,
         device_name=" + ".join(dict.fromkeys(launch.device_name for launch in launches)),
         launches=len(launches),
-        tokens=len(distinct) * flops.tokens,
+        tokens=_total(record, "tokens", flops.tokens, len(distinct)),
         model_flops=model_flops,
         hardware_flops=hardware_flops,
         achieved_flops_per_second=model_flops / device_seconds if device_seconds else 0.0,
@@ -125,6 +126,15 @@ def run_costs(
         price=None if price is None else device_seconds / 3600 * price,
         final_loss=record.train_rows[-1].get("loss") if record.train_rows else None,
     )
+
+
+def _total(record: RunRecord, name: str, planned: int, num_steps: int) -> int:
+    """Over `num_steps` steps at the mean of what the recorded ones computed, which differ in padding.
+
+    A step without a record counts as `planned`.
+    """
+    recorded = [row.get(name, planned) for row in record.train_rows]
+    return round(num_steps * mean(recorded)) if recorded else num_steps * planned
 
 
 def _device_of(launch: Launch) -> Device | None:

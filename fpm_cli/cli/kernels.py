@@ -87,7 +87,7 @@ def bench_kernels(
     library = cuda_library() if gpu else cpu_library()
     if not library.is_loaded:
         raise MissingError(library.reason)
-    keep_freed_memory()
+    keep_freed_memory(large_blocks=True)
     device = torch.device("cuda", 0) if gpu else torch.device("cpu")
     timings = time_shapes(SHAPES, threads=threads or torch.get_num_threads(), rounds=rounds, device=device)
     if as_json:

@@ -10,6 +10,7 @@ from torch import Tensor
 from fpm_cli import cuda
 from fpm_cli.objectives.base import Samples
 from fpm_cli.objectives.collate import collate
+from fpm_cli.objectives.unpad import unpad
 
 Batch = dict[str, Tensor]
 
@@ -21,13 +22,20 @@ def load_batch(samples: Samples, indices: range, device: torch.device) -> Batch:
     """Collate the samples at `indices` into tensors on `device`.
 
     What a device would have to report to the host is found here: a mask that masks nothing is left out, so
-    that attention needs none, and `masked_positions` (int64) are those of the words that a BERT predicts.
+    that attention needs none, a BERT's batch that has padding becomes a packed stream, whose `lengths` stay
+    on the CPU, and `masked_positions` (int64) are those of the words that a BERT predicts.
     """
     arrays = collate([samples[index] for index in indices])
     arrays = {name: array for name, array in arrays.items() if name not in MASKS or not array.all()}
+    if "attention_mask" in arrays:
+        arrays = unpad(arrays)
     if "token_types" in arrays:
         arrays["masked_positions"] = np.flatnonzero(arrays["loss_mask"])
-    return {name: cuda.to_device(torch.from_numpy(array), device) for name, array in arrays.items()}
+    tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+    return {
+        name: tensor if name == "lengths" else cuda.to_device(tensor, device)
+        for name, tensor in tensors.items()
+    }
 
 
 class BatchPrefetcher:

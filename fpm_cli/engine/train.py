@@ -43,8 +43,7 @@ def train(
     with distributed_world(config.engine.timeout_seconds, launched=launched) as world:
         _require_same_config(config, world)
         workload = (workload_type or Pretraining)(run)
-        if workload.keeps_freed_memory:
-            keep_freed_memory()
+        keep_freed_memory(large_blocks=workload.keeps_large_blocks)
         with (
             deterministic_algorithms(config.engine.deterministic),
             closing(Trainer(run, heartbeat, workload, world, quiet=quiet, began=began)) as trainer,

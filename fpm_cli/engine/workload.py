@@ -38,7 +38,7 @@ class ValidationResult:
 class Workload(ABC):
     """Model, batches and validation of a run; every rank makes its own from the run folder alone."""
 
-    keeps_freed_memory: ClassVar[bool] = False  # faster, for more memory: `keep_freed_memory`
+    keeps_large_blocks: ClassVar[bool] = False  # faster, for more memory: `keep_freed_memory`
 
     @abstractmethod
     def __init__(self, run: Run) -> None: ...

@@ -13,7 +13,8 @@ import psutil
 from fpm_cli.errors import MissingError, UsageError
 
 LOOPBACK = "127.0.0.1"
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # glibc's malloc.h
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4  # glibc's malloc.h
+HEAP_BYTES = 32 * 2**20  # the largest threshold that glibc takes, and ends at by itself
 # Set by torchrun for each rank (torch/distributed/elastic/agent/server/local_elastic_agent.py), and so found
 # in containers that some operator starts as its ranks.
 RANK_VARIABLES = frozenset(
@@ -164,18 +165,24 @@ def require_known_interfaces(origin: str = "GLOO_SOCKET_IFNAME") -> None:
             )
 
 
-def keep_freed_memory() -> None:
+def keep_freed_memory(*, large_blocks: bool) -> None:
     """Let glibc keep what tensors free instead of giving it back to the system, where glibc is the allocator.
 
-    Every step allocates the same gradients again, and each above 32 MiB comes as fresh pages that the kernel
-    must clear: where the embeddings are half of the network, a tenth of the step. It takes more memory, up to
-    a fifth in small networks, so pre-training, whose memory is planned closely, does without.
+    Every step allocates the same gradients again, in fresh pages that the kernel must clear: where the
+    embeddings are half of the network, a tenth of the step.
+
+    Args:
+        large_blocks: also keep blocks above 32 MiB, which takes up to a fifth more memory in small networks.
+            Without them the peak stays where it is: these are kept apart, and the rest only stays longer.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt and not any(
         name.startswith("MALLOC_") for name in os.environ
     ):  # the user has set the allocator
-        mallopt(M_MMAP_MAX, 0)
+        if large_blocks:
+            mallopt(M_MMAP_MAX, 0)
+        else:
+            mallopt(M_MMAP_THRESHOLD, HEAP_BYTES)
         mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 

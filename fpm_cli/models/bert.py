@@ -16,6 +16,7 @@ from fpm_cli.models.attention import AttentionContext
 from fpm_cli.models.blocks import Stack, summed_cross_entropy
 from fpm_cli.models.layer_config import LayerConfig
 from fpm_cli.ops.attention import Packing
+from fpm_cli.ops.linear_cross_entropy import linear_cross_entropy
 
 NUM_TOKEN_TYPES = 2
 MATCH_TEMPERATURE = 0.1  # divides cosines; 0.05 to 0.1 are usual (Gao et al., arXiv 2104.08821, appendix D)
@@ -32,7 +33,12 @@ class MaskedLMHead(nn.Module):
 
     def forward(self, hidden: Tensor, embedding: Tensor) -> Tensor:
         """Hidden (..., H), embedding (V, H) -> logits (..., V)."""
-        return F.linear(self.norm(F.gelu(self.dense(hidden))), embedding, self.bias)
+        return F.linear(self.hidden(hidden), embedding, self.bias)
+
+    def hidden(self, hidden: Tensor) -> Tensor:
+        """What the logits are linear in: (..., H) -> (..., H)."""
+        output: Tensor = self.norm(F.gelu(self.dense(hidden)))
+        return output
 
 
 class EncoderOutput(NamedTuple):
@@ -132,38 +138,64 @@ class BERT(nn.Module):
         Args:
             batch: as `objectives.masked` makes it. `attention_mask` may be absent, see `encode`. With
                 `masked_positions` (int64, in B * S) the device need not report where `loss_mask` is set.
+                With `lengths` it is a packed stream, as `objectives.unpad` makes it.
         """
-        attention_mask = batch.get("attention_mask")  # (B, S)
-        if self.predicts_order:
-            hidden, pooled = self.encode(batch["tokens"], batch["token_types"], attention_mask)
-            logits = self.sentence_order_head(pooled)  # (B, 2)
-            ones = torch.ones_like(logits[:, 0])  # (B,): every row counts
-            sentence = {"sentence_order": summed_cross_entropy(logits, batch["sentence_order"], ones)}
+        if "lengths" in batch:
+            hidden, sentence = self._forward_packed(batch)
         else:
-            is_second = batch["token_types"] > 0
-            if attention_mask is None:
-                attention_mask = torch.ones_like(is_second)
-            hidden = self.encode_separately(batch["tokens"], is_second, attention_mask)
-            first = self.pooler(masked_mean(hidden, attention_mask & ~is_second))
-            second = self.pooler(masked_mean(hidden, attention_mask & is_second))
-            sentence = {"sentence_match": summed_match_loss(first, second)}
-        masked = batch.get("masked_positions")
+            hidden, sentence = self._forward_padded(batch)
+        masked, loss_mask = batch.get("masked_positions"), batch["loss_mask"].flatten()
         if masked is None:
-            masked = batch["loss_mask"].flatten().nonzero()[:, 0]
-        hidden, labels, loss_mask = (
-            x.flatten(0, 1).index_select(0, masked) for x in (hidden, batch["labels"], batch["loss_mask"])
-        )
-        logits = self.mlm_head(hidden, self.token_embedding.weight)  # (masked, V)
-        return {"mlm": summed_cross_entropy(logits, labels, loss_mask), **sentence}
+            masked = loss_mask.nonzero()[:, 0]
+        words = self.mlm_head.hidden(hidden.index_select(0, masked))  # (masked, H)
+        labels = batch["labels"].flatten().index_select(0, masked)
+        embedding, bias = self.token_embedding.weight, self.mlm_head.bias
+        mlm = linear_cross_entropy(words, embedding, labels, loss_mask.index_select(0, masked), bias)
+        return {"mlm": mlm, **sentence}
+
+    def _forward_padded(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """The hidden states of all positions (B * S, H), and the loss of the sentence task."""
+        tokens, attention_mask = batch["tokens"], batch.get("attention_mask")  # (B, S)
+        if self.predicts_order:
+            hidden, pooled = self.encode(tokens, batch["token_types"], attention_mask)
+            return hidden.flatten(0, 1), self._order_loss(pooled, batch["sentence_order"])
+        is_second = batch["token_types"] > 0
+        if attention_mask is None:
+            attention_mask = torch.ones_like(is_second)
+        hidden = self.encode_separately(tokens, is_second, attention_mask)
+        first = masked_mean(hidden, attention_mask & ~is_second)
+        second = masked_mean(hidden, attention_mask & is_second)
+        return hidden.flatten(0, 1), self._match_loss(first, second)
+
+    def _forward_packed(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """`_forward_padded` of a packed stream: the hidden states (T, H)."""
+        packing, token_types = Packing(tuple(batch["lengths"].tolist())), batch["token_types"]
+        if self.predicts_order:
+            hidden, pooled = self.encode_packed(batch["tokens"], token_types, packing)
+            return hidden, self._order_loss(pooled, batch["sentence_order"])
+        hidden = self.hidden_packed(batch["tokens"], torch.zeros_like(token_types), packing)
+        means = packing.mean(hidden)  # (2B, H)
+        first, second = (means.index_select(0, half) for half in batch["halves"].unbind(1))
+        return hidden, self._match_loss(first, second)
+
+    def _order_loss(self, pooled: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """Of the pooled `[CLS]` (B, H) and whether the segments are swapped (B,)."""
+        logits = self.sentence_order_head(pooled)  # (B, 2)
+        ones = torch.ones_like(logits[:, 0])  # (B,): every row counts
+        return {"sentence_order": summed_cross_entropy(logits, labels, ones)}
+
+    def _match_loss(self, first: Tensor, second: Tensor) -> dict[str, Tensor]:
+        """Of the means of both halves of each row, (B, H) each."""
+        return {"sentence_match": summed_match_loss(self.pooler(first), self.pooler(second))}
 
     def num_predictions(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """The number of predictions that each loss of `forward` sums."""
-        return {
-            "mlm": batch["loss_mask"].sum(),
-            "sentence_order" if self.predicts_order else "sentence_match": torch.full(
-                (), float(len(batch["tokens"])), device=batch["tokens"].device
-            ),
-        }
+        if self.predicts_order:
+            name, rows = "sentence_order", batch["sentence_order"]
+        else:
+            name, rows = "sentence_match", batch.get("halves", batch["tokens"])
+        count = torch.full((), float(len(rows)), device=rows.device)
+        return {"mlm": batch["loss_mask"].sum(), name: count}
 
 
 def masked_mean(hidden: Tensor, mask: Tensor) -> Tensor:

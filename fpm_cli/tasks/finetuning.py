@@ -32,7 +32,7 @@ RECORDED_SCORES = ("accuracy", "f1_positive", "f1_macro")  # of each validation;
 class Finetuning(Workload):
     """Trains on the encoded examples in the run folder; the initial weights are its checkpoint of step 0."""
 
-    keeps_freed_memory: ClassVar[bool] = True
+    keeps_large_blocks: ClassVar[bool] = True
 
     def __init__(self, run: Run):
         self.config = run.config()

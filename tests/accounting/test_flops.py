@@ -10,8 +10,10 @@ from fpm_cli.accounting.flops import (
     peak_budget_flops,
     published_step_flops,
     step_flops,
+    unpadded_flops,
 )
 from fpm_cli.config.resolve import resolve
+from fpm_cli.engine.batches import load_batch
 from fpm_cli.engine.synthetic import synthetic_batch
 from fpm_cli.models.build import build_model
 from fpm_cli.ops.attention import Packing
@@ -138,6 +140,29 @@ def test_a_packed_stream_costs_each_sequence_at_its_own_length(family):
             found.sum().backward()
         expected = 3 * (sum(forward_flops(of_length(config, n)).layers for n in lengths) + pooler)
         assert expected == pytest.approx(counter.get_total_flops(), rel=5e-3), config.model
+
+
+@pytest.mark.parametrize("recompute", ["none", "selective", "full"])
+@pytest.mark.parametrize("task", ["order", "match"])
+def test_a_batch_without_its_padding_costs_what_torch_counts(task, recompute):
+    rng = random.Random(f"{task} {recompute}")
+    for _ in range(10):
+        config = random_config("bert", rng, recompute)
+        rows = config.train.global_batch
+        model = config.model.model_copy(update={"sentence_task": task})
+        train = config.train.model_copy(update={"micro_batch": rows})
+        config = config.model_copy(update={"model": model, "train": train})
+        batch = batch_of(config, padded=True)
+        batch["loss_mask"] *= batch["attention_mask"]
+        batch["token_types"] *= batch["attention_mask"]
+        if task == "match":
+            del batch["sentence_order"]
+        samples = [{name: each[row].numpy() for name, each in batch.items()} for row in range(rows)]
+        packed = load_batch(samples, range(rows), torch.device("cpu"))
+        lengths, predicted = packed["lengths"].tolist(), len(packed["masked_positions"])
+        flops = unpadded_flops(config, lengths, rows, predicted)
+        assert flops.hardware == pytest.approx(counted_flops(config, packed), rel=5e-3), config.model
+        assert flops.tokens == int(batch["attention_mask"].sum())
 
 
 def of_length(config, length):
