@@ -28,7 +28,7 @@ WARM_UP = 2  # rounds that are not counted
 def main() -> None:
     """Time the proxy of each family."""
     options = parse_arguments(__doc__, add_arguments)
-    keep_freed_memory()
+    keep_freed_memory(large_blocks=True)
     with tempfile.TemporaryDirectory() as folder:
         rows = [row for preset in PROXIES for row in measure(preset, Path(folder) / preset, options)]
     report(rows, options.out)

@@ -37,7 +37,7 @@ Step = Callable[[], float]  # takes one step and returns its loss
 def main() -> None:
     """Time the proxies of three presets, and a wider BERT."""
     options = parse_arguments(__doc__, add_arguments)
-    keep_freed_memory()
+    keep_freed_memory(large_blocks=True)
     rows: list[Measurement] = []
     with distributed_world(60.0) as world, tempfile.TemporaryDirectory() as folder:
         for number, (name, config) in enumerate(cases().items()):

@@ -142,7 +142,7 @@ def time_ours(folder: Path, options: argparse.Namespace) -> float:
     run = Run.open(folder)
     config, workload = run.config(), Finetuning(run)
     with distributed_world(60.0) as world:
-        keep_freed_memory()  # as `train` does for this workload
+        keep_freed_memory(large_blocks=True)  # as `train` does for this workload
         engine = TrainingEngine(our_model(run, workload), config, world)
         engine.model.train()
         began, split = 0.0, split_batch(config.train, 1)

@@ -78,7 +78,7 @@ def main() -> None:
     library = cpu_library()
     if not library.is_loaded:
         raise SystemExit(library.reason)
-    keep_freed_memory()  # for both sides: a large tensor is not made of fresh pages each time
+    keep_freed_memory(large_blocks=True)  # for both sides: a large tensor is not of fresh pages each time
     shapes = [*SHAPES, *([] if options.without_proxies else proxy_shapes())]
     timings = (
         timing

@@ -82,7 +82,7 @@ def train(depth: int, steps: int) -> dict[str, float]:
     from fpm_cli.launch.placement import keep_freed_memory
     from fpm_cli.models.build import build_model
 
-    keep_freed_memory()
+    keep_freed_memory(large_blocks=True)
     sizes = {"model.num_layers": depth, "train.global_batch": 8, "train.micro_batch": 8}
     config = proxy("CPM-X-L", sizes)
     shape = (8, config.train.sequence_length)

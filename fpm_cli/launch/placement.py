@@ -14,7 +14,7 @@ from fpm_cli.errors import MissingError, UsageError
 
 LOOPBACK = "127.0.0.1"
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4  # glibc's malloc.h
-HEAP_BYTES = 32 * 2**20  # the largest threshold that glibc takes, and ends at by itself
+LARGEST_MMAP_THRESHOLD = 32 * 2**20  # that glibc takes
 # Set by torchrun for each rank (torch/distributed/elastic/agent/server/local_elastic_agent.py), and so found
 # in containers that some operator starts as its ranks.
 RANK_VARIABLES = frozenset(
@@ -182,7 +182,7 @@ def keep_freed_memory(*, large_blocks: bool) -> None:
         if large_blocks:
             mallopt(M_MMAP_MAX, 0)
         else:
-            mallopt(M_MMAP_THRESHOLD, HEAP_BYTES)
+            mallopt(M_MMAP_THRESHOLD, LARGEST_MMAP_THRESHOLD)
         mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
