@@ -30,6 +30,7 @@ from fpm_cli.engine.flat_partitions import find_partitions
 from fpm_cli.engine.start import allocate_network
 from fpm_cli.engine.synthetic import synthetic_batch
 from fpm_cli.engine.world import World, distributed_world
+from fpm_cli.launch.placement import keep_freed_memory
 from fpm_cli.models.build import build_network
 from fpm_cli.ops.build import is_built
 from fpm_cli.runs.run import Run
@@ -72,6 +73,7 @@ def checksums(engine: TrainingEngine, world: World) -> dict[str, int]:
 def rank_main(folder: Path, load: bool) -> None:
     """One rank: measure each phase and write what was seen to `rank-R.json`."""
     torch.set_num_threads(1)
+    keep_freed_memory(large_blocks=False)  # as a rank of `fpm pretrain` does
     run = Run.open(folder)
     config, peaks = run.config(), {}
     with distributed_world(600, launched=True) as world:

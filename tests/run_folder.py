@@ -4,6 +4,7 @@ import json
 
 import tomli_w
 
+from fpm_cli.accounting.flops import step_flops
 from fpm_cli.config.resolve import resolve
 
 
@@ -12,8 +13,9 @@ def write_run(folder, launches, steps, tail=""):
     folder.mkdir()
     (folder / "config.toml").write_text(tomli_w.dumps(config.model_dump(mode="json", exclude_none=True)))
     (folder / "manifest.json").write_text(json.dumps({"launches": launches}))
+    tokens = step_flops(config).tokens
     rows = [
-        {"kind": "train", "step": step, "loss": 9.0 - step / 100, "seconds": 0.5, "tokens": 1024}
+        {"kind": "train", "step": step, "loss": 9.0 - step / 100, "seconds": 0.5, "tokens": tokens}
         for step in steps
     ]
     rows.append({"kind": "validation", "step": max(steps), "loss": 5.0})

@@ -108,7 +108,7 @@ def device_memory(
         activations + _logits_workspace(config, split.micro_batch) + gathered,
         e * _embedding_gradients(config, passes),
     )
-    backward = _backward_bytes(config, precision, split, grads, computing, cpu=cpu)
+    backward = _backward_bytes(config, precision, split, grads, activations, computing, cpu=cpu)
     if stage == 3:
         step += _buckets(config, e, cpu=cpu)  # those of ZeRO 1 and 2 are freed before
     elif stage and cpu and ranks > 1:
@@ -134,25 +134,32 @@ def device_memory(
 
 
 def _backward_bytes(
-    config: RunConfig, precision: Precision, split: BatchSplit, grads: int, computing: int, *, cpu: bool
+    config: RunConfig,
+    precision: Precision,
+    split: BatchSplit,
+    grads: int,
+    activations: int,
+    computing: int,
+    *,
+    cpu: bool,
 ) -> int:
     """What the backward pass needs beside the sum of gradients `grads`: to compute, and to reduce them."""
     e, stage, total = ELEMENT_BYTES[precision], config.engine.zero_stage, count_parameters(config)
-    joined = min(bucket_elements(config), total)
+    joined = e * min(bucket_elements(config), total)
     buckets = _buckets(config, e, cpu=cpu)
+    by_gloo = joined if cpu and split.num_ranks > 1 else 0  # which reduces a bucket in a buffer of its own
     if stage == 3:
-        # Gradients are joined before they are reduced and scattered; gloo does it in a buffer of its own.
-        shared = e * joined // split.num_ranks if cpu and split.num_ranks > 1 else 0
-        return computing + buckets + e * joined + shared
-    if cpu and split.num_ranks > 1:
-        computing = max(computing, e * joined if stage else 0)  # gloo reduces a bucket in a buffer of its own
+        # Gradients are joined before they are reduced and scattered.
+        return computing + buckets + joined + by_gloo // split.num_ranks
     if cpu and stage == 1:
-        return computing  # the bucket is filled after the pass, with gradients that are freed
+        # The bucket is filled after the pass, with gradients that are freed; then the shard's are copied. The
+        # allocator keeps the activations meanwhile.
+        return max(computing, activations + max(by_gloo, e * total // split.num_ranks))
     passes = split.num_micro_batches
     if stage == 2 and passes > 1 and not config.engine.accumulates_in_fp32(precision, passes):
         # What a pass reduces before its last bucket is beside the sum of earlier passes.
-        computing += grads * (total - joined) // total
-    return computing + buckets
+        buckets += grads * (e * total - joined) // (e * total)
+    return buckets + (max(computing, by_gloo) if stage == 2 else computing)
 
 
 def _buckets(config: RunConfig, e: int, *, cpu: bool) -> int:
