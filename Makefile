@@ -34,9 +34,10 @@ gpu: $(DEV_INSTALLED)  ## The first ten minutes on a machine with GPUs: what wor
 	$(BIN)/python -m benchmarks.gpu
 
 # ONLY="step kernels" measures these parts again; without it, parts already measured at this commit are kept.
+# DATA is the folder of public texts that two parts need, by default ../shared/data.
 bench: $(DEV_INSTALLED) $(KERNELS)  ## Every stage beside its peer; wants two quiet cores.
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[bench]'
-	$(BIN)/python -m benchmarks.suite $(if $(ONLY),--only $(ONLY))
+	$(BIN)/python -m benchmarks.suite $(if $(ONLY),--only $(ONLY)) $(if $(DATA),--data $(DATA))
 
 bench-compare:  ## What became slower from one result to another: make bench-compare A=old.json B=new.json
 	$(BIN)/python -m benchmarks.suite --compare $(A) $(B)

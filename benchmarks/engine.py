@@ -101,15 +101,14 @@ def bare_step(model: nn.Module, optimizer: torch.optim.Optimizer, batch: Batch, 
     assert isinstance(loss, torch.Tensor)
     loss.backward()
     if isinstance(optimizer, FlatAdamW):
-        norm = optimizer.clip_gradients()
+        norm = optimizer.clip_gradients()  # which frees the parameters' gradients
         optimizer.begin_step(0.0, lambda: norm)
         optimizer.step()
         optimizer.end_step()
     else:
         nn.utils.clip_grad_norm_(model.parameters(), config.train.clip_norm)
         optimizer.step()
-    for parameter in model.parameters():
-        parameter.grad = None
+        optimizer.zero_grad()
     return float(loss.detach())
 
 

@@ -42,15 +42,13 @@ WAYS = {"padded to 128": 128, "padded dynamically": None}
 TARGETS = {"padded to 128": 3.5, "padded dynamically": 1.8}
 
 
-DATA = Path(__file__).parents[2] / "shared" / "data"
-
-
 def main() -> None:
     """Compare the losses, and time all ways."""
     options = parse_arguments(__doc__, add_arguments)
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        options.weights = options.weights or fresh_weights(Path(folder) / "weights")
+        options.weights = options.weights or fresh_weights(Path(folder) / "weights", options.data)
+        options.train = options.train or [options.data / "qqp_cs224n" / "quora-train-small.csv"]
         run = make_run(Path(folder) / "run", options)
         differences = compare_losses(run, options.weights)
         print("losses differ by", ", ".join(f"{value:.1e} ({way})" for way, value in differences.items()))
@@ -65,15 +63,14 @@ def main() -> None:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments besides `--out`."""
     parser.add_argument("--weights", type=Path)
-    parser.add_argument(
-        "--train", type=Path, nargs="+", default=[DATA / "qqp_cs224n" / "quora-train-small.csv"]
-    )
+    parser.add_argument("--data", type=Path, default=Path(__file__).parents[2] / "shared" / "data")
+    parser.add_argument("--train", type=Path, nargs="+", help="by default quora-train-small.csv in --data")
     parser.add_argument("--steps", type=int, default=5, help="timed in each round")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--dropout", type=float, default=0.0, help="while timing")
 
 
-def fresh_weights(folder: Path) -> Path:
+def fresh_weights(folder: Path, data: Path) -> Path:
     """A BERT of the shape of MiniLM-L6 (nreimers/MiniLM-L6-H384-uncased on the hub) with new weights."""
     import transformers
 
@@ -82,7 +79,7 @@ def fresh_weights(folder: Path) -> Path:
         hidden_size=384, num_hidden_layers=6, num_attention_heads=12, intermediate_size=1536
     )
     transformers.BertModel(config).save_pretrained(folder)
-    shutil.copy(DATA / "vocab_bert" / "bert-base-uncased-vocab.txt", folder / "vocab.txt")
+    shutil.copy(data / "vocab_bert" / "bert-base-uncased-vocab.txt", folder / "vocab.txt")
     return folder
 
 

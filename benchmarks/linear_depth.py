@@ -19,7 +19,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from benchmarks.measurements import Measurement, measurement, parse_arguments, report
+from benchmarks.measurements import Measurement, measurement, parse_arguments, quantity, report
 
 DEPTHS = (2, 8, 24, 48, 90, 128)
 WARM_UP = 2
@@ -39,14 +39,14 @@ def main() -> None:
     for part, unit, name in (("step time", "s", "seconds"), ("peak memory of a step", "MiB", "mib")):
         medians = [statistics.median(each[name] for each in results[depth]) for depth in DEPTHS]
         start, slope = fit_line(DEPTHS, medians)
-        print(f"{part}: {start:.4g} {unit} + {slope:.4g} {unit} per layer", flush=True)
+        fit = f"{quantity(start, unit)} and {quantity(slope, unit)} per layer"
         for depth in DEPTHS:
             values = [each[name] for each in results[depth]]
             line = [start + slope * depth] * len(values)
             rows.append(
                 measurement(
                     f"{part} over depth", f"GPT {depth} x 64, 8 x 64", "a straight line", values, line,
-                    unit=unit, limit="1.00x: linear",
+                    unit=unit, limit=f"1.00x: linear, {fit}",
                 )
             )  # fmt: skip
     report(rows, options.out)

@@ -107,8 +107,8 @@ def line(row: Measurement) -> str:
     threads = "thread" if row.threads == 1 else "threads"
     return (
         f"{row.part}: {row.case}, {row.threads} {threads}: {quantity(row.value, row.unit)}, {row.peer} "
-        f"{quantity(row.peer_value, row.unit)}: {row.ratio:.2f}x ({row.quartiles[0]:.2f} to "
-        f"{row.quartiles[1]:.2f}{asked}){limit}"
+        f"{quantity(row.peer_value, row.unit)}: {times(row.ratio)} ({times(row.quartiles[0])} to "
+        f"{times(row.quartiles[1])}{asked}){limit}"
     )
 
 
@@ -117,6 +117,11 @@ def quantity(value: float, unit: str) -> str:
     if unit == "s" and value < 1:
         value, unit = (value * 1e3, "ms") if value >= 1e-3 else (value * 1e6, "µs")
     return f"{value:,.0f} {unit}" if value >= 1000 else f"{value:.3g} {unit}"
+
+
+def times(ratio: float) -> str:
+    """A ratio with three digits."""
+    return f"{ratio:.{2 if ratio < 10 else 1 if ratio < 100 else 0}f}x"
 
 
 def read(path: Path) -> list[Measurement]:

@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import torch
 
 from fpm_cli.config.resolve import resolve
 from fpm_cli.corpus.samples import build_sample_corpus
@@ -66,14 +65,6 @@ def preloaded() -> Iterator[Preloaded]:
     """Runs `fpm` in processes that start without the seconds of importing torch and DeepSpeed."""
     with preloaded_process() as process:
         yield process
-
-
-@pytest.fixture(autouse=True)
-def torchs_own_linear() -> Iterator[None]:
-    """DeepSpeed's ZeRO 3 replaces `F.linear` in the process; the tests that follow get torch's own again."""
-    linear = torch.nn.functional.linear
-    yield
-    torch.nn.functional.linear = linear
 
 
 @pytest.fixture

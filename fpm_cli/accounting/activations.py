@@ -40,8 +40,10 @@ class SavedActivations:
 
     def recomputed(self) -> int:
         """The most that recomputation adds at any moment: the inside of one layer, or of one MLP."""
-        inside = {"none": [0], "selective": self.mlps(), "full": self.layers()}
-        return max(inside[self.config.engine.recompute])
+        recompute = self.config.engine.recompute
+        if recompute == "none":
+            return 0
+        return max(self.mlps() if recompute == "selective" else self.layers())
 
     def layers(self) -> list[int]:
         """Bytes saved inside each layer when nothing is recomputed, in the order of the layers."""

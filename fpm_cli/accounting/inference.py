@@ -3,7 +3,7 @@
 Without gradients nothing is kept but the hidden states: the peak of activations is that of one layer.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from fpm_cli.accounting.flops import masked_positions
 from fpm_cli.config.schema import ModelConfig, RunConfig
@@ -23,7 +23,7 @@ class InferenceMemory:
     @property
     def total(self) -> int:
         """Everything that has to fit beside the process."""
-        return sum(asdict(self).values())
+        return self.weights + self.cache + self.activations + self.logits
 
 
 def generation_memory(

@@ -91,6 +91,10 @@ class TrainingEngine:
                 )
         except ValidationError as error:
             raise UsageError(explain_rejected(error)) from error
+        if self._flat is not None:
+            # With one rank DeepSpeed would copy every gradient twice. `FlatAdamW` frees the gradients.
+            self.deepspeed.enable_backward_allreduce = world.size > 1
+            self.deepspeed.zero_grad = lambda: None
 
     def step(
         self, micro_batches: Sequence[Batch], lr: float, layers: LayerStatistics | None = None

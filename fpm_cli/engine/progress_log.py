@@ -9,6 +9,7 @@ from fpm_cli.accounting.devices import CPU, identify
 from fpm_cli.accounting.flops import StepFlops
 from fpm_cli.config.schema import RunConfig
 from fpm_cli.engine.deepspeed_engine import StepResult
+from fpm_cli.engine.memory import peak_memory_bytes
 from fpm_cli.engine.world import World, has_native_bf16
 from fpm_cli.progress_bars import Pace, StatusBars, clock, make_bars, shows_bars
 from fpm_cli.runs.run import Run
@@ -54,7 +55,7 @@ class ProgressLog:
         self._pace.update(step)
         values = f"loss {result.loss:.4f}  lr {lr:.2e}  grad {result.gradient_norm:.2f}"
         speed = f"{flops.tokens / step_seconds:,.0f} tokens/s{self._utilisation(flops, step_seconds)}"
-        rest, cost = f"{self.world.memory_bytes() / 2**30:.1f} GiB", self.cost.text(launch_seconds)
+        rest, cost = f"{peak_memory_bytes(self.world.device) / 2**30:.1f} GiB", self.cost.text(launch_seconds)
         if has_bars:
             self._show_bar(step, last_step, f"  {values}  {speed}  {rest}{cost}")
             if is_kept:

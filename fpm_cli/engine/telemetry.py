@@ -57,7 +57,6 @@ class RunTelemetry(Telemetry):
         """`step_flops` gives what an optimizer step (counted from 1) computes over all ranks."""
         self.run, self.config, self.world, self._step_flops = run, config, world, step_flops
         self._last_step = first_step  # the last one recorded
-        self._device = world.device
         self._log = ProgressLog(run, config, world, first_step, quiet=quiet)
         self._writer = MetricsWriter(run, first_step)
         self._began = time.monotonic()
@@ -91,7 +90,7 @@ class RunTelemetry(Telemetry):
                 "tokens_per_second": flops.tokens / seconds,
                 "model_flops": flops.model,
                 "hardware_flops": flops.hardware,
-                "memory_bytes": self.world.memory_bytes(),
+                "memory_bytes": peak_memory_bytes(self.world.device),
             }
         )
         if result.skipped:
@@ -150,7 +149,7 @@ class RunTelemetry(Telemetry):
             last_step=self._last_step,
             seconds=seconds,
             state=state,
-            peak_memory_bytes=peak_memory_bytes(self._device),
+            peak_memory_bytes=peak_memory_bytes(self.world.device),
         )
 
     def _event(self, kind: str, step: int, message: str) -> None:

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 
-import psutil
 import torch
 import torch.distributed as dist
+from torch.nn import functional
 
 from fpm_cli import cuda
 from fpm_cli.errors import MissingError, UsageError
@@ -62,10 +62,6 @@ class World:
         """The accelerator's own name, or `cpu`."""
         return cuda.name(self.device.index) if self.device.type == "cuda" else "cpu"
 
-    def memory_bytes(self) -> int:
-        """On a GPU the most that tensors took so far, on a CPU what this process has now."""
-        return cuda.peak_bytes() if self.device.type == "cuda" else int(psutil.Process().memory_info().rss)
-
 
 def device_count() -> int:
     """How many processes a launch starts by default: one per GPU, or one for the CPU."""
@@ -86,6 +82,7 @@ def distributed_world(timeout_seconds: float, *, launched: bool = False) -> Iter
     Raises:
         MissingError: not all ranks joined within the timeout.
     """
+    linear = functional.linear  # DeepSpeed's ZeRO 3 replaces it in the whole process
     with nullcontext() if launched else single_process_environment():
         device = _rank_device(int(os.environ["LOCAL_RANK"]))
         if device.type == "cuda":
@@ -96,6 +93,7 @@ def distributed_world(timeout_seconds: float, *, launched: bool = False) -> Iter
             rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
             yield World(rank, size, device, int(local_size))
         finally:
+            functional.linear = linear
             _leave_deepspeed()
 
 

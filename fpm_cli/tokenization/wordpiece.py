@@ -161,7 +161,8 @@ class WordPiece(Tokenizer):
         """Set `starts` (tokens,) to False at each Chinese character inside one of jieba's words.
 
         Every Chinese character is one token, so that those characters and their tokens are matched in
-        order. A text in which one is unknown, and so has no token of its own, is read by itself.
+        order. An unknown one is [UNK], as other unknown words are: a text with [UNK] of both kinds, which
+        the numbers of characters and tokens tell, is read by itself.
         """
         import numpy as np
 
@@ -178,8 +179,11 @@ class WordPiece(Tokenizer):
             text_of_character = np.repeat(np.arange(len(texts)), lengths)[: len(codes)]
             num_characters = np.bincount(text_of_character[is_cjk_character], minlength=len(texts))
             num_tokens = np.bincount(text_of_token[is_cjk_token], minlength=len(texts))
-            has_unknown = np.bincount(text_of_token[ids == self.special.unk], minlength=len(texts)) > 0
-            alone = has_unknown | (num_characters != num_tokens)
+            is_unknown = ids == self.special.unk  # (tokens,)
+            num_unknown = np.bincount(text_of_token[is_unknown], minlength=len(texts))
+            all_are_cjk = num_characters == num_tokens + num_unknown  # (texts,), the unknown ones
+            is_cjk_token |= is_unknown & all_are_cjk[text_of_token]
+            alone = ~all_are_cjk & (num_characters != num_tokens)
             characters = is_cjk_character & ~alone[text_of_character]
             follows_cjk = np.concatenate([[False], is_cjk_token[:-1]])
             follows_cjk[(ends - sizes)[sizes > 0]] = False  # a text's first token
