@@ -158,7 +158,7 @@ def _contest(
         "arrays": (_fresh(ours, options).encode_ragged, documents),
         "lists": (_fresh(ours, options).encode_batch, documents),
     }
-    sides = {
+    sides: dict[str, Callable[[], float]] = {
         name: partial(_seconds_per_megabyte, function, texts)
         for name, (function, texts) in contestants.items()
     }
