@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 from fpm_cli.config.schema import RunConfig
@@ -45,7 +46,9 @@ def measure_pace(study: Study, cells: Sequence[Cell], num_jobs: int) -> Pace:
             samples = len(build_samples(study.settings.reference_config, corpus, "validation"))
             plan = _finetuning_plan(study.settings, corpus) if study.settings.task else None
             for model, config in pretrained.items():
-                seconds[model] = measure_step_seconds(config, world, budget_seconds=SECONDS_PER_CONFIG)
+                seconds[model] = measure_step_seconds(
+                    config, world, budget_seconds=SECONDS_PER_CONFIG, statistic=fmean
+                )
                 if plan and model in tuned:
                     measured = measure_finetuning(plan, config, world, budget_seconds=SECONDS_PER_CONFIG)
                     finetuning[model] = FinetuningCost(
@@ -83,7 +86,7 @@ def _finetuning_plan(settings: StudySettings, corpus: Corpus) -> "FinetuningPlan
     assert task
     return FinetuningPlan.read(
         load_task(task.name),
-        corpus.tokenizer,
+        corpus,
         [Path(path) for path in task.train_files],
         Path(task.dev_file),
         task.assignments,

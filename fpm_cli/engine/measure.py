@@ -1,6 +1,7 @@
 """Measures this machine's speed: real optimizer steps on random tokens, and large matrix products."""
 
 import time
+from collections.abc import Callable
 
 import torch
 
@@ -14,13 +15,20 @@ from fpm_cli.models.build import build_model
 MAX_STEPS = 12
 
 
-def measure_step_seconds(config: RunConfig, world: World, *, budget_seconds: float) -> float:
-    """The fastest of a few optimizer steps, so that other work on the machine disturbs little.
+def measure_step_seconds(
+    config: RunConfig,
+    world: World,
+    *,
+    budget_seconds: float,
+    statistic: Callable[[list[float]], float] = min,
+) -> float:
+    """Run a few optimizer steps; by default the fastest counts, which other work disturbs least.
 
     Args:
         config: what to train.
         world: from `distributed_world`.
         budget_seconds: no step starts later than this after the first.
+        statistic: of the steps' seconds; the mean predicts how long many steps take.
     """
     engine = TrainingEngine(build_model(config, world.device), config, world)
     split = split_batch(config.train, world.size)
@@ -32,7 +40,7 @@ def measure_step_seconds(config: RunConfig, world: World, *, budget_seconds: flo
         start = time.perf_counter()
         engine.step(batches, lr=1e-4)
         seconds.append(time.perf_counter() - start)
-    return min(seconds)
+    return statistic(seconds)
 
 
 def measure_matmul_flops(*, budget_seconds: float) -> float:

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
+from statistics import fmean
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ import torch
 from fpm_cli.accounting.flops import classification_flops
 from fpm_cli.config.batch_split import split_batch
 from fpm_cli.config.schema import RunConfig
+from fpm_cli.corpus.corpus import Corpus
 from fpm_cli.engine.deepspeed_engine import TrainingEngine
 from fpm_cli.engine.world import World
 from fpm_cli.models.classifier import build_classifier
@@ -20,6 +21,7 @@ from fpm_cli.tasks.definition import TaskDefinition
 from fpm_cli.tasks.encoded import EncodedExamples, Ids, encode_examples
 from fpm_cli.tasks.examples import Example, read_examples
 from fpm_cli.tasks.finetune_run import VALIDATION_FRACTION
+from fpm_cli.tasks.overlap import is_searched, search_corpus
 from fpm_cli.tasks.recipe import both_orders, finetune_config
 from fpm_cli.tasks.split_validation import split_off_validation
 from fpm_cli.tokenization.base import Tokenizer
@@ -47,25 +49,30 @@ class FinetuningPlan:
     validation: Sequence[Example]
     dev: Sequence[Example]
     assignments: tuple[str, ...]
+    reading_seconds: float  # of the files, and of the search of the corpus for the evaluation examples
 
     @classmethod
     def read(
         cls,
         task: TaskDefinition,
-        tokenizer: Tokenizer,
+        corpus: Corpus,
         train_files: Sequence[Path],
         dev_file: Path,
         assignments: tuple[str, ...],
     ) -> "FinetuningPlan":
-        """Read the files.
+        """Read the files and search the corpus of the pretraining, as `fpm evaluate` does.
 
         Raises:
             MissingError, DamagedError: a file is not there, or does not follow the task.
         """
+        began = time.perf_counter()
         examples = [example for path in train_files for example in read_examples(task, path).examples]
         train, validation = split_off_validation(examples, VALIDATION_FRACTION)
         dev = read_examples(task, dev_file).examples
-        return cls(task, tokenizer, train, validation, dev, assignments)
+        if is_searched(corpus):
+            search_corpus(corpus, [example.texts for example in dev])
+        seconds = time.perf_counter() - began
+        return cls(task, corpus.tokenizer, train, validation, dev, assignments, seconds)
 
     def config(self, pretrained: RunConfig) -> RunConfig:
         """The fine-tuning's configuration for one pretrained network."""
@@ -99,7 +106,7 @@ def measure_finetuning(
     flops = sum(classification_flops(config, int(length)).model for length in encoded.lengths) / len(encoded)
     return FinetuningTime(
         finetune_seconds=finetune,
-        scoring_seconds=orders * len(plan.dev) * (encode_seconds + forward),
+        scoring_seconds=plan.reading_seconds + orders * len(plan.dev) * (encode_seconds + forward),
         model_flops=round(flops * train.steps * train.global_batch),
     )
 
@@ -118,7 +125,7 @@ def _encode(plan: FinetuningPlan, config: RunConfig) -> EncodedExamples:
 def _step_seconds(
     engine: TrainingEngine, config: RunConfig, encoded: EncodedExamples, world: World, budget_seconds: float
 ) -> float:
-    """The median over steps, whose batches differ in length."""
+    """The mean over steps, whose batches differ in length."""
     split = split_batch(config.train, world.size)
 
     def step(index: int) -> float:
@@ -130,7 +137,7 @@ def _step_seconds(
         return time.perf_counter() - start
 
     step(0)  # the first step allocates
-    return _median_within(budget_seconds, step)
+    return _mean_within(budget_seconds, step)
 
 
 def _forward_seconds(
@@ -148,11 +155,11 @@ def _forward_seconds(
 
     engine.model.eval()
     forward(0)
-    return _median_within(budget_seconds, forward)
+    return _mean_within(budget_seconds, forward)
 
 
-def _median_within(budget_seconds: float, measure: Callable[[int], float]) -> float:
+def _mean_within(budget_seconds: float, measure: Callable[[int], float]) -> float:
     began, seconds = time.perf_counter(), list[float]()
     while len(seconds) < MAX_STEPS and (not seconds or time.perf_counter() - began < budget_seconds):
         seconds.append(measure(len(seconds)))
-    return median(seconds)
+    return fmean(seconds)

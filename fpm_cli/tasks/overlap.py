@@ -42,11 +42,16 @@ def find_overlap(run: Run, examples: Sequence[Example], *, any_size: bool) -> Ov
         return None
     try:
         corpus = Corpus.open(Run.open(Path(task.origin.run)).corpus_path())
-        if corpus.manifest.splits["train"].tokens > AUTOMATIC_TOKENS and not any_size:
+        if not (any_size or is_searched(corpus)):
             return f"{corpus.path} has more than {AUTOMATIC_TOKENS:,} tokens; --overlap searches it"
         return search_corpus(corpus, [example.texts for example in examples])
     except (FpmError, OSError) as error:
         return str(error).split("\n")[0].split("; ")[0]
+
+
+def is_searched(corpus: Corpus) -> bool:
+    """Whether an evaluation searches a corpus of this size without being asked to."""
+    return corpus.manifest.splits["train"].tokens <= AUTOMATIC_TOKENS
 
 
 def search_corpus(corpus: Corpus, rows: Sequence[Sequence[str]]) -> Overlap:
