@@ -6,8 +6,9 @@
 
 Each side is a process of its own, with the same allocator settings, and trains with dropout 0.1: forward,
 backward, clipping, AdamW. The sides take turns, a step at a time; figures are medians over the rounds. Before
-anything is timed, fpm and transformers must compute the same logits from the same weights. "units" is a step
-in units of fpm's matrix products, done alone through torch (MKL on x86).
+anything is timed, fpm and transformers must compute the same logits from the same weights. An eighth of
+BERT's batch is padding, for which fpm computes nothing, as in pretraining. One row compares a step with its
+matrix products alone, those of the real tokens, through torch (MKL on x86).
 """
 
 import argparse
@@ -311,6 +312,8 @@ def fpm_side(case: Case, config: Any, side: str) -> Callable[[], None]:
     import torch
 
     model, batch = fpm_network(config), make_batch(case)
+    if case.family == "bert" and side != "earlier":
+        batch = without_padding(batch)
     optimizer: Any
     if side == "fpm":
         from fpm_cli.engine.flat_optimizer import FlatAdamW
@@ -343,6 +346,17 @@ def fpm_side(case: Case, config: Any, side: str) -> Callable[[], None]:
             parameter.grad = None
 
     return step
+
+
+def without_padding(batch: dict[str, Any]) -> dict[str, Any]:
+    """A BERT's batch as pretraining gives it to the network, see `fpm_cli.engine.batches`."""
+    import torch
+
+    from fpm_cli.objectives.unpad import unpad
+
+    packed = unpad({name: tensor.numpy() for name, tensor in batch.items()})
+    tensors = {name: torch.from_numpy(array) for name, array in packed.items()}
+    return {**tensors, "masked_positions": tensors["loss_mask"].nonzero()[:, 0]}
 
 
 def adamw(model: Any, config: Any) -> Any:
@@ -455,7 +469,8 @@ def products(case: Case, config: Any) -> Callable[[], None]:
     width, ffn, heads, head = model.hidden_size, model.ffn_size, model.num_heads, model.head_size
     attention = heads * head
     shapes: list[tuple[int, int, int, int]] = []  # rows, inputs, outputs, how often
-    scores: list[tuple[int, int, int]] = []  # queries, keys, how often
+    scores: list[tuple[int, int, int, int]] = []  # heads of all sequences, queries, keys, how often
+    groups = case.batch * heads
     rows, decoder_rows = case.batch * case.length, case.batch * case.decoder_length
     if case.family == "encdec":
         half = case.layers // 2
@@ -464,19 +479,23 @@ def products(case: Case, config: Any) -> Callable[[], None]:
             shapes += [(count, width, ffn, 2 * half), (count, ffn, width, half)]
         shapes += [(decoder_rows, width, attention, half), (rows, width, 2 * attention, half)]
         shapes += [(decoder_rows, attention, width, half), (decoder_rows, width, model.vocab_size, 1)]
-        scores += [(case.length, case.length, half), (case.decoder_length, case.decoder_length, half)]
-        scores += [(case.decoder_length, case.length, half)]
+        scores += [(groups, case.length, case.length, half)]
+        scores += [(groups, case.decoder_length, case.decoder_length, half)]
+        scores += [(groups, case.decoder_length, case.length, half)]
     else:
+        lengths = [case.length] * case.batch
+        if case.family == "bert":
+            lengths = make_batch(case)["attention_mask"].sum(1).tolist()
+            rows = sum(lengths)
         shapes += [(rows, width, 3 * attention, case.layers), (rows, attention, width, case.layers)]
         shapes += [(rows, width, ffn, case.layers), (rows, ffn, width, case.layers)]
         predicted = rows if case.family == "gpt" else int(make_batch(case)["loss_mask"].sum())
         shapes.append((predicted, width, model.vocab_size, 1))
-        scores.append((case.length, case.length, case.layers))
+        scores += [(heads * lengths.count(length), length, length, case.layers) for length in set(lengths)]
     operands = [(torch.randn(r, i), torch.randn(o, i), torch.randn(r, o), count) for r, i, o, count in shapes]
-    groups = case.batch * heads
     maps = [
-        (torch.randn(groups, q, head), torch.randn(groups, k, head), torch.randn(groups, q, k), count)
-        for q, k, count in scores
+        (torch.randn(n, q, head), torch.randn(n, k, head), torch.randn(n, q, k), count)
+        for n, q, k, count in scores
     ]
 
     def multiply() -> None:

@@ -1,4 +1,8 @@
-"""Timing the compiled operators beside PyTorch's own, forward and backward, in interleaved rounds."""
+"""Timing the compiled operators beside PyTorch's own, forward and backward, in interleaved rounds.
+
+Small tensors cost what their calls cost, most of which is autograd's. A compiled layer is one autograd
+function for all its operators (`ops/transformer_layer.py`): the rows "in a layer" time what one costs there.
+"""
 
 import math
 import statistics
@@ -15,6 +19,7 @@ from fpm_cli.ops.dropout import Dropout
 from fpm_cli.ops.fused_attention import fused_self_attention
 from fpm_cli.ops.gelu import bias_gelu, gated_gelu
 from fpm_cli.ops.residual_norm import residual_norm
+from fpm_cli.ops.schemas import BIAS_GELU, BIAS_GELU_BACKWARD, RESIDUAL_NORM, RESIDUAL_NORM_BACKWARD
 
 DROPOUT = Dropout(0.1, seed=1, stream=1)
 CPU = torch.device("cpu")
@@ -85,8 +90,8 @@ def cases(shape: Shape) -> list[Case]:
     is_gated = shape.family == "encdec"
     return [
         _attention_case(shape),
-        _residual_norm_case(shape, tokens, rms=is_gated),
-        _gated_gelu_case(shape, tokens) if is_gated else _bias_gelu_case(shape, tokens),
+        *_residual_norm_cases(shape, tokens, rms=is_gated),
+        *([_gated_gelu_case(shape, tokens)] if is_gated else _bias_gelu_cases(shape, tokens)),
     ]
 
 
@@ -121,7 +126,7 @@ def _attention_case(shape: Shape) -> Case:
     return Case("attention", shape, moved * FLOAT_BYTES, compiled, composed)
 
 
-def _residual_norm_case(shape: Shape, tokens: tuple[int, int], *, rms: bool) -> Case:
+def _residual_norm_cases(shape: Shape, tokens: tuple[int, int], *, rms: bool) -> list[Case]:
     x, y = _leaf(*tokens, shape.width), _leaf(*tokens, shape.width)
     weight = _leaf(shape.width)
     bias, norm_bias = (None, None) if rms else (_leaf(shape.width), _leaf(shape.width))
@@ -132,6 +137,20 @@ def _residual_norm_case(shape: Shape, tokens: tuple[int, int], *, rms: bool) -> 
         both = residual_norm(x, y, weight, eps=1e-5, bias=bias, norm_bias=norm_bias, dropout=DROPOUT, rms=rms)
         return torch.autograd.grad(both, leaves, grads)
 
+    x_, y_, bias_, weight_, norm_bias_ = (
+        None if each is None else each.detach() for each in (x, y, bias, weight, norm_bias)
+    )
+    random = DROPOUT.probability, DROPOUT.seed, DROPOUT.stream
+    has_biases = bias is not None, norm_bias is not None
+
+    def in_a_layer() -> object:
+        total, _, stats = RESIDUAL_NORM(x_, y_, bias_, weight_, norm_bias_, 1.0, *random, 1e-5, rms)
+        grad_x, grad_y, grad_bias, grad_weight, grad_norm_bias = RESIDUAL_NORM_BACKWARD(
+            *grads, total, stats, weight_, 1.0, *random, rms, *has_biases
+        )
+        biases = [] if rms else [grad_bias, grad_norm_bias]
+        return grad_x, grad_y, grad_weight, *biases
+
     def composed() -> object:
         total = x + F.dropout(y if bias is None else y + bias, DROPOUT.probability)
         if rms:
@@ -140,10 +159,14 @@ def _residual_norm_case(shape: Shape, tokens: tuple[int, int], *, rms: bool) -> 
             normed = F.layer_norm(total, weight.shape, weight, norm_bias, 1e-5)
         return torch.autograd.grad((total, normed), leaves, grads)
 
-    return Case("residual_norm", shape, 9 * x.numel() * FLOAT_BYTES, compiled, composed)
+    num_bytes = 9 * x.numel() * FLOAT_BYTES
+    return [
+        Case("residual_norm", shape, num_bytes, compiled, composed),
+        Case("residual_norm in a layer", shape, num_bytes, in_a_layer, composed),
+    ]
 
 
-def _bias_gelu_case(shape: Shape, tokens: tuple[int, int]) -> Case:
+def _bias_gelu_cases(shape: Shape, tokens: tuple[int, int]) -> list[Case]:
     x, bias, grad = (
         _leaf(*tokens, shape.ffn_size),
         _leaf(shape.ffn_size),
@@ -154,11 +177,20 @@ def _bias_gelu_case(shape: Shape, tokens: tuple[int, int]) -> Case:
     def compiled() -> object:
         return torch.autograd.grad(bias_gelu(x, bias, tanh=tanh), (x, bias), grad)
 
+    x_, bias_ = x.detach(), bias.detach()
+
+    def in_a_layer() -> object:
+        BIAS_GELU(x_, bias_, tanh)
+        return BIAS_GELU_BACKWARD(grad, x_, bias_, tanh)
+
     def composed() -> object:
         return torch.autograd.grad(F.gelu(x + bias, approximate="tanh" if tanh else "none"), (x, bias), grad)
 
-    name = "bias_gelu tanh" if tanh else "bias_gelu erf"
-    return Case(name, shape, 5 * x.numel() * FLOAT_BYTES, compiled, composed)
+    name, num_bytes = "bias_gelu tanh" if tanh else "bias_gelu erf", 5 * x.numel() * FLOAT_BYTES
+    return [
+        Case(name, shape, num_bytes, compiled, composed),
+        Case(f"{name} in a layer", shape, num_bytes, in_a_layer, composed),
+    ]
 
 
 def _gated_gelu_case(shape: Shape, tokens: tuple[int, int]) -> Case:

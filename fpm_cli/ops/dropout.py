@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from fpm_cli.kernels.dropout import reference
+from fpm_cli.ops.once_differentiable import once_differentiable
 from fpm_cli.ops.schemas import DROPOUT
 from fpm_cli.ops.selection import is_compiled
 

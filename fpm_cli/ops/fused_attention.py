@@ -5,10 +5,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from fpm_cli.kernels.attention import reference
 from fpm_cli.ops.dropout import NO_DROPOUT, Dropout
+from fpm_cli.ops.once_differentiable import once_differentiable
 from fpm_cli.ops.schemas import ATTENTION, ATTENTION_BACKWARD
 from fpm_cli.ops.selection import is_compiled
 

@@ -4,9 +4,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from fpm_cli.kernels.bias_gelu import reference
+from fpm_cli.ops.once_differentiable import once_differentiable
 from fpm_cli.ops.schemas import BIAS_GELU, BIAS_GELU_BACKWARD, GATED_GELU, GATED_GELU_BACKWARD
 from fpm_cli.ops.selection import is_compiled
 

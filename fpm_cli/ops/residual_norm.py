@@ -4,10 +4,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from fpm_cli.kernels.residual_norm import reference
 from fpm_cli.ops.dropout import NO_DROPOUT, Dropout
+from fpm_cli.ops.once_differentiable import once_differentiable
 from fpm_cli.ops.schemas import RESIDUAL_NORM, RESIDUAL_NORM_BACKWARD
 from fpm_cli.ops.selection import is_compiled
 
@@ -21,7 +21,7 @@ class _ResidualNorm(torch.autograd.Function):
         bias: Tensor | None,
         weight: Tensor,
         norm_bias: Tensor | None,
-        *settings: Any,
+        settings: tuple[Any, ...],
     ) -> tuple[Tensor, Tensor]:
         total, normed, stats = RESIDUAL_NORM(
             x.contiguous(), y.contiguous(), bias, weight, norm_bias, *settings
@@ -44,7 +44,7 @@ class _ResidualNorm(torch.autograd.Function):
         )
         has_bias, has_norm_bias = ctx.biases
         biases = grad_bias if has_bias else None, grad_norm_bias if has_norm_bias else None
-        return grad_x, grad_y, biases[0], grad_weight, biases[1], *[None] * len(ctx.settings)
+        return grad_x, grad_y, biases[0], grad_weight, biases[1], None
 
 
 def residual_norm(
@@ -79,6 +79,6 @@ def residual_norm(
     """
     settings = alpha, dropout.probability, dropout.seed, dropout.stream, eps, rms
     if is_compiled(x, width=x.shape[-1]):
-        both: tuple[Tensor, Tensor] = _ResidualNorm.apply(x, y, bias, weight, norm_bias, *settings)
+        both: tuple[Tensor, Tensor] = _ResidualNorm.apply(x, y, bias, weight, norm_bias, settings)
         return both
     return reference.residual_norm(x, y, bias, weight, norm_bias, *settings)

@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from fpm_cli.ops.layer_branches import (
     Branch,
@@ -26,6 +25,7 @@ from fpm_cli.ops.layer_branches import (
     Tape,
     make_branches,
 )
+from fpm_cli.ops.once_differentiable import once_differentiable
 from fpm_cli.ops.schemas import (
     NORM,
     NORM_BACKWARD,

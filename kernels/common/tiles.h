@@ -20,6 +20,11 @@ FPM_INLINE void multiply_tile(
     int64_t c_stride) {
     f32 sums[kTileRows][kVectors];
 #pragma GCC unroll 8
+    for (int r = 0; r < kTileRows; ++r) {  // the result's memory is fetched while the sums are computed
+#pragma GCC unroll 2
+        for (int v = 0; v < kVectors; ++v) __builtin_prefetch(c + r * c_stride + v * kLanes, 1);
+    }
+#pragma GCC unroll 8
     for (int r = 0; r < kTileRows; ++r) {
 #pragma GCC unroll 2
         for (int v = 0; v < kVectors; ++v) sums[r][v] = f32{};

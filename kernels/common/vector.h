@@ -160,19 +160,28 @@ FPM_INLINE f32 maximum(f32 a, f32 b) {
     return a > b ? a : b;
 }
 
+// Lanes kWidth to 2 kWidth - 1 in the place of the first kWidth.
+template <int kWidth>
+FPM_INLINE f32 upper_lanes(f32 x) {
+    i32 index;
+    for (int i = 0; i < kLanes; ++i) index[i] = i < kWidth ? i + kWidth : i;
+    return __builtin_shuffle(x, index);
+}
+
 FPM_INLINE float sum(f32 x) {
-    float parts[kLanes];
-    store(parts, x);
-    for (int width = kLanes / 2; width > 0; width /= 2) {
-        for (int i = 0; i < width; ++i) parts[i] += parts[i + width];
-    }
-    return parts[0];
+    if constexpr (kLanes >= 16) x += upper_lanes<8>(x);
+    if constexpr (kLanes >= 8) x += upper_lanes<4>(x);
+    x += upper_lanes<2>(x);
+    x += upper_lanes<1>(x);
+    return x[0];
 }
 
 FPM_INLINE float largest(f32 x) {
-    float best = x[0];
-    for (int i = 1; i < kLanes; ++i) best = x[i] > best ? x[i] : best;
-    return best;
+    if constexpr (kLanes >= 16) x = maximum(upper_lanes<8>(x), x);
+    if constexpr (kLanes >= 8) x = maximum(upper_lanes<4>(x), x);
+    x = maximum(upper_lanes<2>(x), x);
+    x = maximum(upper_lanes<1>(x), x);
+    return x[0];
 }
 
 FPM_INLINE f32 square_root(f32 x) {

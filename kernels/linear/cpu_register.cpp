@@ -58,7 +58,7 @@ Tensor linear(const Tensor& x, const Tensor& weight, const OptionalTensor& bias)
     return out;
 }
 
-// grad weight, or `added` + grad weight, written in place of `added`.
+// grad weight, or `added` + grad weight.
 Tensor linear_input_grad(const Tensor& grad, const Tensor& weight, const OptionalTensor& added) {
     check_matrix(grad, "grad");
     check_matrix(weight, "weight");
@@ -67,17 +67,16 @@ Tensor linear_input_grad(const Tensor& grad, const Tensor& weight, const Optiona
     a.rows = grad.size(0);
     a.inputs = weight.size(1);
     a.outputs = weight.size(0);
-    a.add = added.has_value();
-    if (a.add) {
+    if (added.has_value()) {
         check_matrix(*added, "added");
         STD_TORCH_CHECK(
             added->size(0) == a.rows && added->size(1) == a.inputs, "fpm: added must be (rows, inputs)");
+        a.added = static_cast<const float*>(added->data_ptr());
     }
     Tensor out = output({a.rows, a.inputs}, dtype_of(grad));
     a.grad = static_cast<const float*>(grad.data_ptr());
     a.weight = static_cast<const float*>(weight.data_ptr());
     a.out = static_cast<float*>(out.data_ptr());
-    if (a.add) std::memcpy(a.out, added->data_ptr(), a.rows * a.inputs * sizeof(float));
     const LinearKernels& kernels = FPM_PICK(linear);
     run(a, kernels, a.rows, kRowsPerTask, [&](int64_t begin, int64_t end, float* memory) {
         kernels.input_grad(a, begin, end, memory);
