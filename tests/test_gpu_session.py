@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from benchmarks import gpu
-from benchmarks.gpu import Session, StepError, main, run_session
+from benchmarks.gpu import main, run_session
+from benchmarks.gpu_session import Session, StepError
 from fpm_cli.accounting.memory import CUDA_OVERHEAD, device_memory
 from fpm_cli.config.batch_split import split_batch
 from fpm_cli.config.resolve import resolve
