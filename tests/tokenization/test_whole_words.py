@@ -56,11 +56,12 @@ def test_without_unknown_characters_no_text_is_read_by_itself(trained, sample_te
     assert tokenizer.word_starts_ragged(known, tokenizer.encode_ragged(known)).tolist() == expected
 
 
-@pytest.mark.parametrize("text", ["我们亪去北京大学乛", "我们 ღღ 去北京大学 ღ"])
+@pytest.mark.parametrize("text", ["曹操亪曰曹操乛", "曹操 ღღ 曰曹操 ღ"])
 def test_unknown_characters_of_one_kind_are_matched_in_bulk(trained, monkeypatch, text):
     tokenizer = trained("bert-zh")
     assert tokenizer.encode(text).count(tokenizer.special.unk) == 2
     expected = one_by_one(tokenizer, [text])
+    assert False in expected
     monkeypatch.setattr(type(tokenizer), "word_starts", None)
     assert tokenizer.word_starts_ragged([text], tokenizer.encode_ragged([text])).tolist() == expected
 
