@@ -74,7 +74,8 @@ def forward_flops(
     """FLOPs of one sample's forward pass.
 
     Args:
-        config: the run; lengths are those of `train`, so padding counts as any other position.
+        config: the run; lengths are those of `train`, so padding counts as any other position; a BERT batch
+            without its padding takes `unpadded_flops`.
         predicted_positions: of BERT, positions whose logits are computed; by default the masked ones.
         causal: whether a causal score matrix counts in full or as its lower half.
     """

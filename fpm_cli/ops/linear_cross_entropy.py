@@ -6,7 +6,7 @@ The rules depend on sizes and on what is built alone, so that a resumed run comp
     all logits (131 MiB instead of 1,384 were measured) and is slower on a CPU (1.4 to 3.7 times): it serves
     memory and not speed.
   - With fewer, in float32 where the CPU operators are built, `_TiledLoss`: the vocabulary in tiles that the
-    operators of `kernels/linear` multiply, each of which becomes its own gradient in place. It holds one
+    operators of `kernels/linear` multiply, each of which becomes its exponentials in place. It holds one
     number per logit instead of three or four, in pieces that the C library reuses from step to step.
   - Else the two operators.
 """
@@ -22,6 +22,8 @@ from fpm_cli.ops.linear import MAX_ELEMENTS, MULTIPLE, linear, linear_input_grad
 from fpm_cli.ops.selection import is_compiled
 
 MOST_LOGITS = 2**28
+TILE_LOGITS = 2**20  # 4 MiB, of which the passes over a tile find most in the caches
+LEAST_WORDS = 256  # in a tile, so that many rows do not make many small products
 IGNORED = -100  # a label without a loss, as torch has it
 
 
@@ -72,7 +74,7 @@ class _TiledLoss(torch.autograd.Function):
     ) -> Tensor:
         exponentials, peaks, sums = [], [], []
         keeps_tiles = any(ctx.needs_input_grad)
-        for words in _tiles(weight):
+        for words in _tiles(len(hidden), weight):
             tile = linear(hidden, weight[words], None if bias is None else bias[words])
             peaks.append(tile.amax(1))
             sums.append(tile.sub_(peaks[-1][:, None]).exp_().sum(1))
@@ -94,20 +96,21 @@ class _TiledLoss(torch.autograd.Function):
         grad_hidden = -rows * weight[labels]
         grad_weight = torch.empty_like(weight)
         grad_bias = None if bias is None else torch.empty_like(bias)
-        for words, tile, scale in zip(_tiles(weight), tiles, scales, strict=True):
-            tile *= scale[:, None] * rows
-            grad_hidden = linear_input_grad(tile, weight[words], grad_hidden)
-            grad_weight[words] = linear_weight_grad(tile, hidden, weight[words])
+        for words, tile, scale in zip(_tiles(len(hidden), weight), tiles, scales, strict=True):
+            scale = scale[:, None] * rows  # the small matrices are scaled instead of the tile
+            grad_hidden.addcmul_(linear_input_grad(tile, weight[words]), scale)
+            grad_weight[words] = linear_weight_grad(tile, hidden * scale, weight[words])
             if grad_bias is not None:
-                torch.sum(tile, 0, out=grad_bias[words])
+                torch.mv(tile.t(), scale[:, 0], out=grad_bias[words])
         grad_weight.index_add_(0, labels, -rows * hidden)
         if grad_bias is not None:
             grad_bias.index_add_(0, labels, -rows[:, 0])
         return grad_hidden, grad_weight, None, None, grad_bias
 
 
-def _tiles(weight: Tensor) -> list[slice]:
-    """The words of each tile: as many as the linear operators take in one product."""
+def _tiles(num_rows: int, weight: Tensor) -> list[slice]:
+    """The words of each tile: as many as one product of `kernels/linear` takes, and as fit in a cache."""
     num_words, width = weight.shape
-    size = max(MAX_ELEMENTS // width // MULTIPLE, 1) * MULTIPLE
+    size = min(MAX_ELEMENTS // width, max(TILE_LOGITS // max(num_rows, 1), LEAST_WORDS))
+    size = max(size // MULTIPLE, 1) * MULTIPLE
     return [slice(start, min(start + size, num_words)) for start in range(0, num_words, size)]

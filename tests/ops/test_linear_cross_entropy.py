@@ -32,6 +32,32 @@ def test_loss_and_gradients_are_those_of_float64(monkeypatch, chunked, has_bias,
         torch.testing.assert_close(grad.double(), expected, **tolerance)
 
 
+@pytest.mark.usefixtures("compiled")
+@pytest.mark.parametrize("num_words", [48, 800, 1003])
+@pytest.mark.parametrize("has_bias", [False, True])
+def test_tiles_give_the_loss_and_the_gradients_of_float64(monkeypatch, has_bias, num_words):
+    monkeypatch.setattr(module, "MAX_ELEMENTS", 128 * 32)  # tiles of 128 words
+    tiles = []
+    product = module.linear
+    monkeypatch.setattr(module, "linear", lambda *inputs: tiles.append(1) or product(*inputs))
+    hidden = (5 * torch.randn(3, 7, 32)).requires_grad_()  # logits up to about 100
+    weight, bias = torch.randn(num_words, 32).requires_grad_(), torch.randn(num_words).requires_grad_()
+    labels, mask = torch.randint(num_words, (3, 7)), (torch.rand(3, 7) < 0.6).float()
+    leaves = [hidden, weight, *([bias] if has_bias else [])]
+    loss = linear_cross_entropy(hidden, weight, labels, mask, bias if has_bias else None)
+    grads = torch.autograd.grad(loss * 0.25, leaves)
+    assert len(tiles) == -(-num_words // 128)
+
+    wide = [x.detach().double().requires_grad_() for x in leaves]
+    logits = F.linear(*wide).flatten(0, 1)
+    exact = F.cross_entropy(logits[mask.flatten() > 0], labels[mask > 0], reduction="sum")
+    torch.testing.assert_close(loss.double(), exact.detach(), rtol=1e-5, atol=1e-4)
+    for grad, expected in zip(grads, torch.autograd.grad(exact * 0.25, wide), strict=True):
+        torch.testing.assert_close(grad.double(), expected, rtol=1e-4, atol=1e-4)
+    with torch.no_grad():
+        assert linear_cross_entropy(hidden, weight, labels, mask, bias if has_bias else None) == loss
+
+
 def test_the_rule_counts_the_logits(monkeypatch):
     chunks = []
     monkeypatch.setattr(module, "MOST_LOGITS", 6 * 50)

@@ -10,11 +10,11 @@ from matplotlib.figure import Figure
 
 from fpm_cli.cli.app import run
 from fpm_cli.corpus.corpus import Corpus
-from fpm_cli.engine.batches import load_batch
 from fpm_cli.inference.trained_model import TrainedModel, load_trained_model
 from fpm_cli.models.attention import AttentionContext
 from fpm_cli.models.blocks import Layer
 from fpm_cli.objectives.build import build_samples
+from fpm_cli.objectives.collate import collate
 from fpm_cli.runs.run import Run
 from fpm_cli.study.layers import measure_layers, named_layers, plot_layers
 from tests.small_runs import tiny
@@ -68,7 +68,8 @@ def test_measures_equal_a_direct_computation(trained: TrainedModel) -> None:
         pytest.skip("written out for one stack")
     measured = measure_layers(trained, max_samples=4)
     model, corpus = trained.model, Corpus.open(trained.run.corpus_path())
-    batch = load_batch(build_samples(trained.config, corpus, "validation"), range(4), trained.device)
+    samples = build_samples(trained.config, corpus, "validation")
+    batch = {name: torch.from_numpy(each) for name, each in collate([samples[i] for i in range(4)]).items()}
     tokens, labels, mask = batch["tokens"], batch["labels"], batch["loss_mask"]
     is_gpt = trained.config.family == "gpt"
     stack = model.decoder if is_gpt else model.encoder
@@ -94,7 +95,8 @@ def test_measures_equal_a_direct_computation(trained: TrainedModel) -> None:
             hidden = states[index]
             for later in stack.layers[index + 1 :]:
                 hidden = later(hidden, context)
-            cosine = F.cosine_similarity(states[index], states[index + 1], dim=-1).mean()
+            cosines = F.cosine_similarity(states[index], states[index + 1], dim=-1)
+            cosine = cosines.mean() if is_gpt else cosines[batch["attention_mask"]].mean()
             assert measure.loss_without == pytest.approx(loss(hidden), rel=1e-5)
             assert measure.logit_lens_loss == pytest.approx(loss(states[index + 1]), rel=1e-5)
             assert measure.block_influence == pytest.approx(1 - float(cosine), abs=1e-5)
