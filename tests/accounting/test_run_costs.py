@@ -1,3 +1,5 @@
+import json
+
 import pytest
 
 from fpm_cli.accounting.flops import step_flops
@@ -19,6 +21,18 @@ def test_replayed_steps_are_charged_but_are_no_useful_work(tmp_path):
     assert costs.achieved_flops_per_second == pytest.approx(costs.model_flops / 35)
     assert costs.mfu == pytest.approx(costs.model_flops / (35 * 1e11))
     assert costs.measured_seconds_per_step == 0.5
+
+
+def test_steps_count_what_they_computed_without_their_padding(tmp_path):
+    launches = [launch(0, 3, 10.0), launch(2, 4, 10.0)]  # step 3 was lost and run again, step 4 not recorded
+    planned = step_flops(write_run(tmp_path / "run", launches, range(1, 4)))
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    for row, tokens in zip(rows, (30, 10, 20), strict=False):
+        row |= {"tokens": tokens, "model_flops": 3 * tokens, "hardware_flops": 4 * tokens}
+    (tmp_path / "run" / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    costs = run_costs(read_run(tmp_path / "run"))
+    assert (costs.tokens, costs.model_flops, costs.hardware_flops) == (4 * 20, 4 * 60, 5 * 80)
+    assert planned.tokens > 20
 
 
 def test_more_devices_cost_more(tmp_path):
