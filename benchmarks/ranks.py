@@ -20,7 +20,7 @@ from benchmarks.training import PROXIES, proxy
 from fpm_cli.corpus.samples import build_sample_corpus
 from fpm_cli.runs.metrics import read_rows
 
-SKIPPED = 4  # first steps, in which memory is allocated
+SKIPPED = 2  # first steps, in which memory is allocated
 TOLERANCE = 1e-4
 BATCH = 32  # sequences, so that a rank's share is still a batch
 

@@ -41,32 +41,32 @@ class Part:
     """A benchmark of this folder, the arguments that keep it short, and what it needs."""
 
     module: str
-    seconds: int  # that it takes on two quiet cores
+    seconds: int  # that it takes, roughly, on two quiet cores
     arguments: tuple[str, ...] = ()
     threads: int = 1
     needs_data: bool = False  # whether it takes `--data`
 
 
 PARTS = {
-    "step": Part("step", 150, ("--rounds", "5", "--without", "reference")),
-    "step-2": Part("step", 100, ("--rounds", "5", "--without", "reference", "--threads", "2"), threads=2),
+    "step": Part("step", 200, ("--rounds", "5", "--without", "reference")),
+    "step-2": Part("step", 130, ("--rounds", "5", "--without", "reference", "--threads", "2"), threads=2),
     "proxies": Part("step", 60, ("--rounds", "3", "--without", "reference", "--proxies")),
-    "kernels": Part("kernels", 120, ("--rounds", "7", "--without-proxies"), threads=2),
-    "engine": Part("engine", 65),
+    "kernels": Part("kernels", 60, ("--rounds", "7", "--without-proxies"), threads=2),
+    "engine": Part("engine", 60),
     "data": Part("data", 35),
-    "ranks": Part("ranks", 150, threads=2),
+    "ranks": Part("ranks", 190, ("--steps", "10", "--rounds", "2"), threads=2),
     "linear-depth": Part("linear_depth", 90),
-    "start-up": Part("startup", 35),
+    "start-up": Part("startup", 30),
     "tokenize": Part(
-        "tokenize", 90, ("--megabytes", "8", "--reference-megabytes", "1", "--rounds", "4"), needs_data=True
+        "tokenize", 80, ("--megabytes", "8", "--reference-megabytes", "1", "--rounds", "4"), needs_data=True
     ),
     "corpus": Part("corpus", 60, ("near", "--documents", "2000", "--rounds", "3")),
     "loader": Part("corpus", 30, ("loader", "--megabytes", "20")),
     "whole-words": Part("whole_words", 60, ("--megabytes", "3", "--rounds", "3")),
-    "finetune": Part("finetune", 150, ("--steps", "4", "--rounds", "3"), needs_data=True),
-    "generate": Part("generate", 60, ("--length", "256")),
-    "export": Part("export", 30),
-    "checkpoint": Part("checkpoint", 60, ("--repeats", "5"), threads=2),
+    "finetune": Part("finetune", 150, ("--steps", "3", "--rounds", "2"), needs_data=True),
+    "generate": Part("generate", 45, ("--length", "256")),
+    "export": Part("export", 20),
+    "checkpoint": Part("checkpoint", 80, ("--repeats", "5"), threads=2),
 }
 
 
