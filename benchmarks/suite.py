@@ -7,7 +7,8 @@
 Each part is a process of its own that compares outputs first and then times both sides in turns. The results
 are `benchmarks/results/<machine>.json` and a page beside it, written after each part; a suite that was ended
 continues with the next part. Parts of another commit, or of changed sources, are measured again. `--compare`
-lists what became slower from A to B beyond the noise of both; its exit status is then 1. Some parts read
+lists what became slower from A to B beyond the noise of both; its exit status is then 1. Both must come from
+quiet cores: beside other work a ratio may differ by a tenth from one run to the next. Some parts read
 public texts and vocabularies from `--data`; without that folder they are left out.
 """
 
@@ -33,7 +34,7 @@ RESULTS = ROOT / "benchmarks" / "results"
 SOURCES = ("benchmarks", "fpm_cli", "kernels", "presets", "pyproject.toml", "constraints.txt")
 PACKAGES = ("torch", "deepspeed", "transformers", "tokenizers", "sentencepiece", "tiktoken")
 CHANGED = "-changed"  # after a commit from which the sources differ
-SLOWER = 0.07  # a ratio that fell by more, outside both quartile ranges, is a regression
+SLOWER = 0.10  # a ratio that fell by more, outside both quartile ranges, is a regression
 
 
 @dataclass(frozen=True)
