@@ -42,8 +42,13 @@ template <bool kTransposed>
 FPM_INLINE void pack_panel(const float* b, int64_t stride, int64_t depth, int64_t columns, float* panel) {
     if (kTransposed) {
         pack_transposed(b, stride, columns, depth, panel);
-    } else {
-        copy(b, stride, depth, columns, panel, kPair);
+        return;
+    }
+    for (int64_t i = 0; i < depth; ++i) {
+        for (int64_t j = 0; j < columns; j += kLanes) {
+            __builtin_prefetch(b + i * stride + kPair + j, 0, 2);  // of the next panel
+            store(panel + i * kPair + j, load(b + i * stride + j));
+        }
     }
 }
 
@@ -67,6 +72,7 @@ FPM_INLINE Tiles pack_tiles(const float* a, int64_t stride, int64_t rows, int64_
     }
     const int64_t tile_stride = kTileRows * depth + kTilePadding;
     for (int64_t i = 0; i < depth; ++i) {
+        for (int64_t row = 0; row < rows; row += kLanes) __builtin_prefetch(a + (i + 8) * stride + row);
         for (int64_t row = 0; row < rows; row += kTileRows) {
             std::memcpy(
                 packed + row / kTileRows * tile_stride + i * kTileRows, a + i * stride + row,
