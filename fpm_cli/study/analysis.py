@@ -19,6 +19,7 @@ from fpm_cli.study.verdict import Verdict, give_verdict
 from fpm_cli.tasks.definition import load_task
 
 PREDICTIONS = "predictions-dev.jsonl"
+NO_PREDICTIONS = "the error of the evaluation examples, whose predictions are not in an archived study"
 LANGUAGE_MODEL = {"gpt": "bits per byte", "bert": "masked loss, nats", "encdec": "target loss, nats"}
 
 
@@ -32,7 +33,7 @@ class ScoreAnalysis:
     comparison: DepthComparison | None  # oriented so that higher is better; None: no depth is complete
     verdict: Verdict | None
     curve: DepthCurve | None
-    incomplete: tuple[str, ...]  # depths left out, and why
+    incomplete: tuple[str, ...]  # what is left out, and why
 
     @property
     def sign(self) -> float:
@@ -127,7 +128,11 @@ def _analyse(
     matrix = sign * np.array(
         [[scores[depth, seed] for depth in complete] for seed in seeds], dtype=np.float64
     )
-    examples = _examples(study, rows, complete) if of_task else None
+    examples = None
+    if of_task and study.is_archived:
+        incomplete.append(NO_PREDICTIONS)
+    elif of_task:
+        examples = _examples(study, rows, complete)
     comparison = compare_depths(complete, matrix, examples)
     return ScoreAnalysis(
         name,

@@ -57,7 +57,7 @@ def collect_results(study: Study, cells: Sequence[Cell]) -> list[ResultRow]:
 
     A study without its `runs/`, as one that was archived, keeps the rows of its `results.jsonl`.
     """
-    if not (study.path / "runs").is_dir():
+    if study.is_archived:
         names = {cell.name for cell in cells}
         return [row for row in _read_results(study.path / "results.jsonl") if row.run in names]
     rows = [row for cell in cells if (row := _row(study, cell))]

@@ -85,6 +85,11 @@ class Study:
 
             build_sample_corpus(self.settings.reference_config, path)
 
+    @property
+    def is_archived(self) -> bool:
+        """Whether only the rows of its runs are left."""
+        return not (self.path / "runs").is_dir()
+
     def run_path(self, name: str) -> Path:
         """Where the run of a cell lies."""
         return self.path / "runs" / name

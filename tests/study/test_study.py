@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import time
 from dataclasses import replace
@@ -13,6 +14,7 @@ from sklearn.metrics import accuracy_score, f1_score
 from fpm_cli.cli.app import run
 from fpm_cli.errors import UsageError
 from fpm_cli.runs.run import Run
+from fpm_cli.study.analysis import NO_PREDICTIONS
 from fpm_cli.study.settings import StudySettings
 from fpm_cli.study.study import Cell, Study
 from fpm_cli.study.workflow import read_outcome
@@ -215,6 +217,10 @@ def test_a_task_is_scored_beside_the_loss(task_flags: list[str], tmp_path: Path)
     assert loss.score == "masked loss, nats" and task.score.endswith("f1_positive")
     assert loss.verdict and task.verdict
     assert all(row.task_seconds and row.peak_memory_bytes for row in outcome.rows)
+    shutil.rmtree(folder / "runs")
+    loss_archived, task_archived = read_outcome(Study.open(folder)).analyses
+    assert loss_archived.verdict == loss.verdict and loss_archived.incomplete == ()
+    assert task_archived.verdict and task_archived.incomplete == (NO_PREDICTIONS,)
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,7 @@ mount -t tmpfs -o size=6m tmpfs "$1" || exit 99
 disk="$1"; shift
 "$@" study depth $STUDY --out "$disk/study" 2> "$disk.full"; echo $?
 mount -o remount,size=200m "$disk" || exit 99
-"$@" study resume "$disk/study" 2> "$disk.resumed"; echo $?
+"$@" study resume "$disk/study" > "$disk.shown" 2> "$disk.resumed"; echo $?
 wc -l < "$disk/study/results.jsonl"
 """
 
