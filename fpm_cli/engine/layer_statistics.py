@@ -26,6 +26,7 @@ class LayerStatistics:
         self.world, self.train = world, train
         self.layers = layers_by_name(model)
         self._squares: dict[str, list[Tensor]] = {}
+        self._elements: dict[str, int] = {}
         self._gradient_norms: dict[str, float] = {}
 
     def if_due(self, step: int) -> "LayerStatistics | None":
@@ -35,13 +36,12 @@ class LayerStatistics:
 
     @contextmanager
     def observing(self) -> Iterator[None]:
-        """Take each layer output's mean square; a recomputed one counts twice, which changes no mean."""
+        """Take each layer output's squares; a recomputed one counts twice, which changes no mean."""
         self._squares = {name: [] for name in self.layers}
+        self._elements = dict.fromkeys(self.layers, 0)
         hooks = [
             layer.register_forward_hook(
-                lambda _module, _inputs, output, name=name: self._squares[name].append(
-                    output.detach().float().square().mean()
-                )
+                lambda _module, _inputs, output, name=name: self._observe(name, output.detach())
             )
             for name, layer in self.layers.items()
         ]
@@ -50,6 +50,10 @@ class LayerStatistics:
         finally:
             for hook in hooks:
                 hook.remove()
+
+    def _observe(self, name: str, output: Tensor) -> None:
+        self._squares[name].append(output.float().square().sum())
+        self._elements[name] += output.numel()  # micro-batches without their padding differ in size
 
     def read_gradients(self, scale: float) -> None:
         """Each layer's gradient norm over the global batch, before clipping; every rank calls this.
@@ -67,11 +71,15 @@ class LayerStatistics:
     def values(self) -> LayerValues:
         """`gradient_norm` and `activation_rms`, each by layer (`decoder.0`), over all ranks; all call this.
 
-        The root mean square is over every element of the layer's output, padding included.
+        The root mean square is over every element of the layer's output: of BERT without the padding, of the
+        encoder-decoder with it.
         """
-        local = [float(torch.stack(squares).mean()) for squares in self._squares.values()]
-        means = [total / self.world.size for total in self.world.sum(local)]
-        rms = {name: math.sqrt(mean) for name, mean in zip(self._squares, means, strict=True)}
+        squares = self.world.sum([float(torch.stack(each).sum()) for each in self._squares.values()])
+        elements = self.world.sum([float(number) for number in self._elements.values()])
+        rms = {
+            name: math.sqrt(square / number)
+            for name, square, number in zip(self._squares, squares, elements, strict=True)
+        }
         return {"gradient_norm": dict(self._gradient_norms), "activation_rms": rms}
 
 
