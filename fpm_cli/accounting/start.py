@@ -49,9 +49,11 @@ def start_bytes(
     masters = 0 if leaves else state.optimizer // (1 + MOMENTS)
     moments = MOMENTS * masters
     buffer = e * offload_buffer_elements(config)
-    kept = buffer  # beside the masters from here on
+    kept, grads = buffer, 0 if leaves else state.grads  # `kept` is beside the masters from here on
     if offload != "none" and cpu:
-        kept += (FLOAT32 + e) * sum(shares) + buffer
+        kept, grads = kept + FLOAT32 * sum(shares), e * sum(shares)
+        if stage < 3:
+            kept += buffer + grads
     if stage < 3:
         # A group's share is cloned before it becomes float32 or leaves the device; then the optimizer gets
         # gradients of zeros for a moment; at the end gloo gathers the weights in a buffer of its own.
@@ -61,10 +63,11 @@ def start_bytes(
         initial = state.params + masters + kept + max(cloned, zeros, gathered)
         return StartBytes(initial, max(initial, state.params + masters + moments + kept + gathered))
     params = 0 if leaves and offload == "parameters" else state.params
-    grads = 0 if leaves or kept else state.grads
     bucket = 0 if cpu else e * bucket_elements(config)
     zeros = 0 if leaves else FLOAT32 * max(shares)
-    module = e * largest_parameter(config)  # one at a time is whole; where it is gathered, twice
+    # The optimizer has its zeros before the gradients get their buffer. One module at a time is whole; where
+    # it is gathered, twice.
+    module = e * largest_parameter(config)
     initial = params + max(module, masters + kept + max(zeros, grads + bucket + 2 * module))
     loaded = max(initial, params + masters + moments + kept + grads + bucket)
     staged = 0 if cpu or offload == "parameters" else e * sum(shares)

@@ -22,6 +22,9 @@ MEASURED = [
     ("CPM-2-X-M", 2, "bf16", 1, "none", (2.99, 5.76, 8.39, 4.74)),
     ("CPM-2-X-M", 2, "bf16", 2, "none", (3.00, 5.74, 8.37, 4.74)),
     ("CPM-2-X-M", 2, "bf16", 3, "none", (2.62, 6.14, 8.79, 4.00)),
+    # Saved without a copy, for which this machine had no room.
+    ("CPM-2-X-M", 2, "bf16", 2, "optimizer", (4.51, 6.65, None, 6.26)),
+    ("CPM-2-X-M", 2, "bf16", 3, "parameters", (3.51, 7.01, None, 4.88)),
 ]
 
 
@@ -36,5 +39,6 @@ def test_the_plan_is_within_a_tenth_of_the_kernels_peaks(
     )
     config = resolve(preset, environment={}, assignments=settings_of(given)).config
     planned = planned_peaks(config, 2, 2)
-    apart = {phase: planned[phase] / (peak * GIB) - 1 for phase, peak in zip(PHASES, measured, strict=True)}
+    peaks = {phase: peak * GIB for phase, peak in zip(PHASES, measured, strict=True) if peak}
+    apart = {phase: planned[phase] / peak - 1 for phase, peak in peaks.items()}
     assert max(map(abs, apart.values())) < 0.10, apart
