@@ -146,10 +146,6 @@ def test_parts_are_left_out_without_their_data(
     assert "tokenize: left out" in capsys.readouterr().err
 
 
-def test_the_suite_takes_at_most_25_minutes_by_its_own_figures() -> None:
-    assert sum(part.seconds for part in PARTS.values()) <= 25 * 60
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

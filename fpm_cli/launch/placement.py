@@ -173,7 +173,7 @@ def keep_freed_memory(*, large_blocks: bool) -> None:
 
     Args:
         large_blocks: also keep blocks above 32 MiB, which takes up to a fifth more memory in small networks.
-            Without them the peak stays where it is: these are kept apart, and the rest only stays longer.
+            Without them, what is freed of smaller blocks alone is kept.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt and not any(

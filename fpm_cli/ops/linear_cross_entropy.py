@@ -16,9 +16,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from fpm_cli.ops.linear import MAX_ELEMENTS, MULTIPLE, linear, linear_input_grad, linear_weight_grad
+from fpm_cli.ops.once_differentiable import once_differentiable
 from fpm_cli.ops.selection import is_compiled
 
 MOST_LOGITS = 2**28
